@@ -1,0 +1,1 @@
+"""The unprivileged, network-facing half of Sandrun."""

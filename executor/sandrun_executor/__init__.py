@@ -1,0 +1,1 @@
+"""The root daemon that runs jobs in sandboxes."""

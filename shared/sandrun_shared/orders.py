@@ -1,0 +1,71 @@
+"""The parts of a job that a client wrote, as NUL-separated bytes that only the sandbox reads.
+
+Written by the api, carried by the executor in a memfd it never opens, read inside the sandbox by code
+that has the standard library only (`sandrun_executor/sandbox/orders.py` is the reader).
+Neither arguments, names nor patterns can hold a NUL (execve(2), path_resolution(7)).
+"""
+
+import msgspec
+
+
+class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to run: paths are relative to the work directory, env adds to the sandbox's own."""
+
+    entrypoint: str
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    outputs: tuple[str, ...] = ()
+
+
+class OutputEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One collected file: its path, size in bytes, SHA-256 in hex, and where its bytes start."""
+
+    path: str
+    size_bytes: int
+    sha256_hex: str
+    offset: int
+
+
+def _text(value: str) -> bytes:
+    data = value.encode("utf-8", "surrogateescape")
+    if b"\0" in data:
+        raise ValueError("a NUL byte cannot be passed to a program")
+    return data
+
+
+def encode_order(order: Order) -> bytes:
+    """The order as bytes: entrypoint, then three counted lists. Raises ValueError on a NUL."""
+    fields = [_text(order.entrypoint)]
+    lists = (order.args, [f"{key}={value}" for key, value in order.env.items()], order.outputs)
+    for items in lists:
+        fields.append(str(len(items)).encode())
+        fields += [_text(item) for item in items]
+    return b"\0".join(fields) + b"\0"
+
+
+def encode_bundle(files: dict[str, bytes]) -> bytes:
+    """Plain files in one block: for each, path NUL size NUL and the bytes. Raises ValueError on a NUL."""
+    return b"".join(b"%b\0%d\0" % (_text(path), len(data)) + data for path, data in files.items())
+
+
+def decode_index(data: bytes, data_bytes: int) -> list[OutputEntry]:
+    """The collector's index of outputs. Raises ValueError on anything that does not add up.
+
+    The index was written beside a stranger's program: every offset is checked against data_bytes.
+    """
+    fields = data.split(b"\0")
+    if fields.pop() != b"" or len(fields) % 3:
+        raise ValueError("the index of outputs is cut")
+    entries: list[OutputEntry] = []
+    offset = 0
+    for start in range(0, len(fields), 3):
+        path, size, digest = fields[start : start + 3]
+        if not size.isdigit() or len(size) > 12 or len(digest) != 64:
+            raise ValueError("the index of outputs is not well formed")
+        entries.append(
+            OutputEntry(path.decode("utf-8", "surrogateescape"), int(size), digest.decode("ascii"), offset)
+        )
+        offset += int(size)
+    if offset != data_bytes:
+        raise ValueError("the index of outputs does not cover its data")
+    return entries

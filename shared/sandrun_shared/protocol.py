@@ -1,0 +1,114 @@
+"""The messages on the executor's socket: a closed, tagged union.
+
+One connection carries one request. `Execute` is answered by `Started`, any number of `Output` and
+`Usage`, and one `Finished`; or by one `Refused`. `Describe` is answered by one `Description`.
+Hanging up after `Execute` cancels the job.
+
+What a client wrote (arguments, names, code) is in the attached memfds, which the executor hands to
+the sandbox unread: none of the fields below holds a client's bytes.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from sandrun_shared.jobs import Limits, Outcome, UploadKind
+
+VERSION = 1
+
+JobId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.+-]{1,64}$")]
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """Base of everything that travels."""
+
+
+class Execute(Message):
+    """Run one job. Descriptors, in this order: order memfd, upload memfd, stdin memfd if has_stdin."""
+
+    job_id: JobId
+    interpreter: Name
+    limits: Limits
+    environment: Name = "default"
+    upload: UploadKind = UploadKind.bundle
+    has_stdin: bool = False
+    warm: bool = True
+    version: int = VERSION
+
+
+class Describe(Message):
+    """Ask what this executor can do."""
+
+    version: int = VERSION
+
+
+class Started(Message):
+    """The entrypoint runs now; setup_seconds is the time from request to here."""
+
+    setup_seconds: float
+
+
+class Output(Message):
+    """Bytes the job printed: stream is 1 (stdout) or 2 (stderr), sequence counts from 0 over both."""
+
+    stream: int
+    sequence: int
+    data: bytes
+
+
+class Usage(Message):
+    """What the job has used so far, all its processes together; sent about once a second."""
+
+    cpu_seconds: float
+    memory_bytes: int
+
+
+class Finished(Message):
+    """The last word on a job. Descriptors: outputs data memfd and index memfd, or none.
+
+    The index is NUL-terminated fields, for each file its path, size and SHA-256 in hex, in the order of the data
+    (`orders.decode_index`); logs still in hand travel here instead of in `Output` of their own.
+    """
+
+    outcome: Outcome
+    logs: tuple[Output, ...] = ()
+
+
+class Refused(Message):
+    """The executor did not take the job. reason: invalid, unknown_interpreter, full, stopping, unsupported."""
+
+    reason: str
+    detail: str = ""
+
+
+class Interpreter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One installed interpreter, for example ("python3", "3.11.2")."""
+
+    name: str
+    version: str
+
+
+class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One environment a job may name."""
+
+    name: str
+    description: str
+    packages: tuple[str, ...] = ()
+    interpreters: tuple[str, ...] = ()
+    warm: bool = False
+
+
+class Description(Message):
+    """What this executor can do and is doing."""
+
+    slots: int
+    running: int
+    interpreters: tuple[Interpreter, ...]
+    environments: tuple[Environment, ...]
+    worker_id: str = ""
+    version: int = VERSION
+
+
+Request = Execute | Describe
+Event = Started | Output | Usage | Finished | Refused | Description

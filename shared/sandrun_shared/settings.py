@@ -1,0 +1,124 @@
+"""Settings of both daemons: one frozen object, read once from sandrun.toml and the environment."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the text names the key and what is wrong."""
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the tables; every field's help text is its Meta description."""
+
+
+class Api(Table):
+    """What faces the network."""
+
+    host: Annotated[str, Meta(description="Address the HTTP server listens on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(description="Port the HTTP server listens on.", ge=0, le=65535)] = 8443
+    upload_bytes: Annotated[int, Meta(description="Largest upload in bytes.", ge=1024)] = 100 << 20
+    archive_members: Annotated[int, Meta(description="Most members in one archive.", ge=1)] = 10_000
+    archive_check_seconds: Annotated[
+        float, Meta(description="Longest time spent reading an archive's table of contents.", gt=0)
+    ] = 10.0
+    failed_retention_seconds: Annotated[float, Meta(description="How long a failed job is kept.", gt=0)] = (
+        300.0
+    )
+    retention_seconds: Annotated[
+        float, Meta(description="How long any other finished job is kept.", gt=0)
+    ] = 3600.0
+
+
+class Quota(Table):
+    """What one client address may use; 0 means unlimited."""
+
+    cpu_seconds_per_minute: Annotated[
+        float, Meta(description="CPU seconds in any 60 s; 0 is unlimited.", ge=0)
+    ] = 10.0
+    concurrent_jobs: Annotated[
+        int, Meta(description="Jobs running at once; more wait. 0 is unlimited.", ge=0)
+    ] = 2
+    jobs_per_hour: Annotated[int, Meta(description="Submissions in any hour; 0 is unlimited.", ge=0)] = 20
+    queued_jobs: Annotated[int, Meta(description="Jobs waiting at once; 0 is unlimited.", ge=0)] = 10
+
+
+class JobLimits(Table):
+    """Limits of jobs: what a manifest gets when it asks for nothing, and the most it may ask for."""
+
+    timeout_seconds: Annotated[float, Meta(description="Wall time of a job that names none.", gt=0)] = 300.0
+    max_timeout_seconds: Annotated[float, Meta(description="Longest wall time a job may ask for.", gt=0)] = (
+        3600.0
+    )
+    memory_mb: Annotated[int, Meta(description="Memory in MiB of a job that names none.", ge=16)] = 512
+    max_memory_mb: Annotated[int, Meta(description="Most memory in MiB a job may ask for.", ge=16)] = 2048
+    disk_mb: Annotated[
+        int, Meta(description="Space of a job's files in MiB, all its folders together.", ge=1)
+    ] = 100
+    inodes: Annotated[int, Meta(description="Files and folders a job may have.", ge=100)] = 20_000
+    processes: Annotated[int, Meta(description="Processes and threads of a job.", ge=2)] = 128
+    open_files: Annotated[int, Meta(description="Descriptors a process of a job may have open.", ge=16)] = (
+        1024
+    )
+    log_mb: Annotated[int, Meta(description="Output kept of a job in MiB; the rest is counted.", ge=1)] = 10
+    cpu_cores: Annotated[float, Meta(description="CPU share of a job in cores.", gt=0)] = 1.0
+    output_files: Annotated[int, Meta(description="Most output files kept of a job.", ge=1)] = 1000
+    queue_length: Annotated[int, Meta(description="Jobs waiting over all addresses.", ge=1)] = 1000
+    memory_budget_mb: Annotated[
+        int, Meta(description="Bytes held for clients in MiB: uploads, logs, outputs.", ge=16)
+    ] = 2048
+
+
+class Executor(Table):
+    """The root daemon."""
+
+    socket: Annotated[str, Meta(description="Unix socket between the api and the executor.")] = (
+        "/run/sandrun/executor.sock"
+    )
+    user: Annotated[str, Meta(description="User whose processes may connect, besides root.")] = "sandrun"
+    slots: Annotated[int, Meta(description="Jobs that run at once.", ge=1, le=1024)] = 8
+    parked: Annotated[int, Meta(description="Sandboxes kept ready ahead of demand.", ge=0, le=64)] = 2
+    first_uid: Annotated[
+        int, Meta(description="First user id of jobs; slot N runs as first_uid + N.", ge=1000)
+    ] = 2_000_000
+
+
+class Settings(Table):
+    """Everything that can be set."""
+
+    api: Api = Api()
+    quota: Quota = Quota()
+    limits: JobLimits = JobLimits()
+    executor: Executor = Executor()
+
+
+PREFIX = "SANDRUN_"
+DEFAULT_PATH = Path("/etc/sandrun/sandrun.toml")
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the file (the default one only if it exists), then SANDRUN_<TABLE>__<KEY> over it.
+
+    Raises SettingsError with the key's name for anything unknown, mistyped or out of range.
+    """
+    tables: dict[str, Any] = {}
+    source = path or DEFAULT_PATH
+    if path is not None or source.exists():
+        try:
+            tables = tomllib.loads(source.read_text())
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{source}: {error}") from None
+    for name, value in environ.items():
+        table, separator, key = name.removeprefix(PREFIX).partition("__")
+        if name.startswith(PREFIX) and separator:
+            tables.setdefault(table.lower(), {})[key.lower()] = value
+    try:
+        return msgspec.convert(tables, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(str(error)) from None
