@@ -24,7 +24,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
     """Base of everything that travels."""
 
 
-class Execute(Message):
+class Execute(Message, frozen=True):
     """Run one job. Descriptors, in this order: order memfd, upload memfd, stdin memfd if has_stdin."""
 
     job_id: JobId
@@ -37,19 +37,19 @@ class Execute(Message):
     version: int = VERSION
 
 
-class Describe(Message):
+class Describe(Message, frozen=True):
     """Ask what this executor can do."""
 
     version: int = VERSION
 
 
-class Started(Message):
+class Started(Message, frozen=True):
     """The entrypoint runs now; setup_seconds is the time from request to here."""
 
     setup_seconds: float
 
 
-class Output(Message):
+class Output(Message, frozen=True):
     """Bytes the job printed: stream is 1 (stdout) or 2 (stderr), sequence counts from 0 over both."""
 
     stream: int
@@ -57,17 +57,17 @@ class Output(Message):
     data: bytes
 
 
-class Usage(Message):
+class Usage(Message, frozen=True):
     """What the job has used so far, all its processes together; sent about once a second."""
 
     cpu_seconds: float
     memory_bytes: int
 
 
-class Finished(Message):
+class Finished(Message, frozen=True):
     """The last word on a job. Descriptors: outputs data memfd and index memfd, or none.
 
-    The index is NUL-terminated fields, for each file its path, size and SHA-256 in hex, in the order of the data
+    The index is NUL-terminated fields, each file's path, size, SHA-256 in hex, in the order of the data
     (`orders.decode_index`); logs still in hand travel here instead of in `Output` of their own.
     """
 
@@ -75,8 +75,8 @@ class Finished(Message):
     logs: tuple[Output, ...] = ()
 
 
-class Refused(Message):
-    """The executor did not take the job. reason: invalid, unknown_interpreter, full, stopping, unsupported."""
+class Refused(Message, frozen=True):
+    """The job was not taken. reason: invalid, unknown_interpreter, full, stopping, unsupported."""
 
     reason: str
     detail: str = ""
@@ -99,7 +99,7 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warm: bool = False
 
 
-class Description(Message):
+class Description(Message, frozen=True):
     """What this executor can do and is doing."""
 
     slots: int

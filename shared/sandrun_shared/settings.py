@@ -18,7 +18,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of the tables; every field's help text is its Meta description."""
 
 
-class Api(Table):
+class Api(Table, frozen=True):
     """What faces the network."""
 
     host: Annotated[str, Meta(description="Address the HTTP server listens on.")] = "127.0.0.1"
@@ -36,7 +36,7 @@ class Api(Table):
     ] = 3600.0
 
 
-class Quota(Table):
+class Quota(Table, frozen=True):
     """What one client address may use; 0 means unlimited."""
 
     cpu_seconds_per_minute: Annotated[
@@ -49,7 +49,7 @@ class Quota(Table):
     queued_jobs: Annotated[int, Meta(description="Jobs waiting at once; 0 is unlimited.", ge=0)] = 10
 
 
-class JobLimits(Table):
+class JobLimits(Table, frozen=True):
     """Limits of jobs: what a manifest gets when it asks for nothing, and the most it may ask for."""
 
     timeout_seconds: Annotated[float, Meta(description="Wall time of a job that names none.", gt=0)] = 300.0
@@ -75,7 +75,7 @@ class JobLimits(Table):
     ] = 2048
 
 
-class Executor(Table):
+class Executor(Table, frozen=True):
     """The root daemon."""
 
     socket: Annotated[str, Meta(description="Unix socket between the api and the executor.")] = (
@@ -89,7 +89,7 @@ class Executor(Table):
     ] = 2_000_000
 
 
-class Settings(Table):
+class Settings(Table, frozen=True):
     """Everything that can be set."""
 
     api: Api = Api()
