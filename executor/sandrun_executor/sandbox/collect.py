@@ -1,0 +1,342 @@
+"""Collects the files a job leaves behind, as the job's own uid, after every process of the job is dead.
+
+Regular files only, opened beneath the work directory without following a link; everything is bounded and
+nothing recurses. The reader of the index is `sandrun_shared.orders.decode_index`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from sandrun_executor.sandbox import beneath
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+CHUNK_BYTES = 1 << 20
+MAX_PATTERN_CHARACTERS = 1024
+LIGHT_HASH_BYTES = 1 << 20
+
+_READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_READ_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_STAR, _GLOBSTAR, _ANY = "*", "**", "?"
+
+
+class Glob:
+    """A pattern of output paths: `*` `?` `[a-z]` within a name, `**` across folders, `folder/` all of it.
+
+    All ways through the pattern are followed at once, as bits of one integer, so the time is linear in the
+    path whatever the pattern (no backtracking).
+    """
+
+    def __init__(self, pattern: str) -> None:
+        tokens: list[tuple[str, str]] = []
+        skips = 0
+        for kind, text in _tokens(pattern):
+            stars = kind in (_STAR, _GLOBSTAR)
+            if stars and tokens and tokens[-1][0] in (_STAR, _GLOBSTAR):
+                if kind == _GLOBSTAR:
+                    tokens[-1] = (kind, text)
+                continue
+            tokens.append((kind, text))
+        names_start = True
+        for place, (kind, text) in enumerate(tokens):
+            if kind == _GLOBSTAR and names_start and tokens[place + 1 : place + 2] == [("", "/")]:
+                skips |= 1 << place  # `**/` is also no folder at all
+            names_start = (kind, text) == ("", "/")
+        self._tokens = tokens
+        self._skips = skips
+        self._stars = sum(1 << i for i, (kind, _) in enumerate(tokens) if kind in (_STAR, _GLOBSTAR))
+        self._end = 1 << len(tokens)
+        self._masks: dict[str, tuple[int, int]] = {}
+        self._first = self._spread(1)
+
+    def _spread(self, states: int) -> int:
+        while True:
+            more = states | (states & self._stars) << 1 | (states & self._skips) << 2
+            if more == states:
+                return states
+            states = more
+
+    def _mask(self, character: str) -> tuple[int, int]:
+        """The places that this character moves on from, and those where it may stay."""
+        moves = stays = 0
+        for place, (kind, text) in enumerate(self._tokens):
+            bit = 1 << place
+            if kind == _GLOBSTAR or (kind == _STAR and character != "/"):
+                stays |= bit
+            elif kind == "":
+                moves |= bit if character == text else 0
+            elif kind == _ANY:
+                moves |= bit if character != "/" else 0
+            elif kind == "[":
+                moves |= bit if character != "/" and _in_class(text, character) else 0
+        self._masks[character] = moves, stays
+        return moves, stays
+
+    def matches(self, path: str) -> bool:
+        """Whether the whole path matches."""
+        states = self._first
+        for character in path:
+            moves, stays = self._masks.get(character) or self._mask(character)
+            states = self._spread((states & moves) << 1 | states & stays)
+            if not states:
+                return False
+        return bool(states & self._end)
+
+
+def _tokens(pattern: str) -> Iterator[tuple[str, str]]:
+    place = 0
+    while place < len(pattern):
+        character = pattern[place]
+        if character == "*":
+            start = place
+            while pattern[place : place + 1] == "*":
+                place += 1
+            yield (_STAR if place - start == 1 else _GLOBSTAR), ""
+            continue
+        place += 1
+        if character == "?":
+            yield _ANY, ""
+        elif character == "[":
+            first = place + (pattern[place : place + 1] == "!")
+            end = pattern.find("]", first + 1)  # a bracket that comes first is a member
+            if end < 0:
+                yield "", "["
+            else:
+                yield "[", pattern[place:end]
+                place = end + 1
+        else:
+            yield "", character
+
+
+def _in_class(text: str, character: str) -> bool:
+    wanted = not text.startswith("!")
+    members = text if wanted else text[1:]
+    place = 0
+    while place < len(members):
+        low = high = members[place]
+        if members[place + 1 : place + 2] == "-" and place + 2 < len(members):
+            high = members[place + 2]
+            place += 2
+        if low <= character <= high:
+            return wanted
+        place += 1
+    return not wanted
+
+
+def compile_patterns(patterns: list[str]) -> list[Glob]:
+    """The patterns that can name something in the work directory; absolute ones and `..` are dropped."""
+    globs = []
+    for text in patterns:
+        pattern = text
+        while pattern.startswith("./"):
+            pattern = pattern[2:].lstrip("/")
+        if pattern in ("", ".") and text:
+            pattern = "**"
+        elif pattern.endswith("/"):
+            pattern += "**"
+        absolute = pattern.startswith("/") or not pattern
+        if absolute or ".." in pattern.split("/") or len(pattern) > MAX_PATTERN_CHARACTERS:
+            continue
+        globs.append(Glob(pattern))
+    return globs
+
+
+def _new_hash(size: int) -> Any:
+    """SHA-256: for little data the interpreter's own, since loading the fast library takes milliseconds."""
+    import importlib  # noqa: PLC0415
+
+    if size <= LIGHT_HASH_BYTES:
+        for module in ("_sha2", "_sha256"):  # from CPython 3.12, before it
+            try:
+                return importlib.import_module(module).sha256()
+            except ImportError:
+                continue
+    return importlib.import_module("hashlib").sha256()
+
+
+class _Wanted:
+    """Which paths to collect: those the patterns name or, without any, those that changed since unpacking."""
+
+    def __init__(self, patterns: list[str], snapshot: bytes) -> None:
+        self.changes = not patterns
+        self.globs = compile_patterns(patterns)
+        fields = snapshot.split(b"\0") if self.changes else []
+        self.before = dict(zip(fields[0::3], zip(fields[1::3], fields[2::3])))  # noqa: B905  # 3.10 has strict
+
+    def folder(self, name: bytes) -> bool:
+        return not (self.changes and name == b"__pycache__")
+
+    def path(self, path: bytes) -> bool:
+        if self.changes:
+            return True
+        text = path.decode("utf-8", "surrogateescape")
+        return any(glob.matches(text) for glob in self.globs)
+
+    def state(self, path: bytes, status: os.stat_result) -> bool:
+        if not self.changes:
+            return True
+        return self.before.get(path) != (b"%d" % status.st_mtime_ns, b"%d" % status.st_size)
+
+
+class _Collector:
+    def __init__(
+        self, work_fd: int, wanted: _Wanted, data_fd: int, *, max_files: int, max_bytes: int, max_entries: int
+    ) -> None:
+        self.work_fd = work_fd
+        self.wanted = wanted
+        self.data_fd = data_fd
+        self.files_left = max_files
+        self.bytes_left = max_bytes
+        self.entries_left = max_entries
+        self.offset = 0
+        self.index: list[bytes] = []
+        self.truncated = False
+        self.stopped = False  # no more files are taken, and truncated says so
+
+    def _store(self, chunk: bytes, offset: int) -> bool:
+        done = 0
+        while done < len(chunk):
+            try:
+                count = os.pwrite(self.data_fd, chunk[done:], offset + done)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                return False
+            done += count
+        return True
+
+    def _copy(self, fd: int, size: int) -> tuple[int, str] | None:
+        """Copies at most `size` bytes behind the data so far, None when they cannot be stored."""
+        digest = _new_hash(size)
+        done = 0
+        while done < size:
+            try:
+                chunk = os.read(fd, min(CHUNK_BYTES, size - done))
+            except OSError:
+                self.truncated = True
+                break
+            if not chunk:
+                break
+            if not self._store(chunk, self.offset + done):
+                os.ftruncate(self.data_fd, self.offset)  # what is there of this file goes
+                return None
+            digest.update(chunk)
+            done += len(chunk)
+        return done, digest.hexdigest()
+
+    def file(self, path: bytes) -> None:
+        """Takes one file if it is wanted, regular and fits."""
+        try:
+            fd = beneath.open_beneath(self.work_fd, path, _READ_FILE)
+        except OSError:
+            self.truncated = True  # a mode without read permission, or a link put in its place
+            return
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or not self.wanted.state(path, status):
+                return
+            if self.files_left == 0:
+                self.truncated = self.stopped = True
+                return
+            if status.st_size > self.bytes_left:
+                self.truncated = True
+                return
+            copied = self._copy(fd, status.st_size)
+        finally:
+            os.close(fd)
+        if copied is None:
+            self.truncated = self.stopped = True
+            return
+        size, digest = copied
+        self.index += (path, b"%d" % size, digest.encode())
+        self.offset += size
+        self.bytes_left -= size
+        self.files_left -= 1
+
+    def _listed(self, folder: bytes) -> list[tuple[bytes, bool]]:
+        """Names of the folders (True) and regular files in a folder, sorted, while entries may be visited."""
+        try:
+            fd = beneath.open_beneath(self.work_fd, folder or b".", _READ_FOLDER)
+        except OSError:
+            self.truncated = True
+            return []
+        names = []
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if self.entries_left == 0:
+                        self.truncated = True
+                        break
+                    self.entries_left -= 1
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    if is_folder or entry.is_file(follow_symlinks=False):
+                        names.append((os.fsencode(entry.name), is_folder))
+        except OSError:
+            self.truncated = True
+        finally:
+            os.close(fd)
+        names.sort()
+        return names
+
+    def walk(self) -> None:
+        """Visits every folder, files first, then the folders below in order of their names."""
+        folders = [b""]
+        while folders and not self.stopped:
+            folder = folders.pop()
+            prefix = folder + b"/" if folder else b""
+            depth = prefix.count(b"/")
+            names = self._listed(folder)
+            below = []
+            for name, is_folder in names:
+                path = prefix + name
+                if len(path) > beneath.MAX_PATH_BYTES:
+                    self.truncated = True
+                elif not is_folder:
+                    if self.wanted.path(path):
+                        self.file(path)
+                elif self.wanted.folder(name):
+                    if depth + 1 >= beneath.MAX_DEPTH:
+                        self.truncated = True
+                    else:
+                        below.append(path)
+                if self.stopped:
+                    return
+            folders += reversed(below)
+
+
+def collect(
+    work_fd: int,
+    patterns: list[str],
+    snapshot: bytes,
+    data_fd: int,
+    index_fd: int,
+    *,
+    max_files: int,
+    max_bytes: int,
+    max_entries: int = 80_000,
+) -> bool:
+    """Writes the wanted files' bytes to data_fd from offset 0 and their index to index_fd; True if truncated.
+
+    No pattern at all means every file that is new or has another time or size than the snapshot says (which
+    `unpack` returned). A file that does not fit is left out whole. Raises OSError when the index cannot be
+    written.
+    """
+    wanted = _Wanted(patterns, snapshot)
+    collector = _Collector(
+        work_fd, wanted, data_fd, max_files=max_files, max_bytes=max_bytes, max_entries=max_entries
+    )
+    collector.walk()
+    data = b"".join([field + b"\0" for field in collector.index])
+    done = 0
+    while done < len(data):
+        done += os.write(index_fd, data[done:])
+    return collector.truncated
