@@ -1,0 +1,73 @@
+"""`sandrun doctor`: what this machine lacks to run jobs safely, and how to mend it."""
+
+import pwd
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from sandrun_shared import settings
+
+CHECK_SECONDS = 60.0
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One line of the table; `mend` says what to do when it is not ok."""
+
+    name: str
+    ok: bool
+    required: bool
+    found: str
+    mend: str
+
+
+def run(config: Path | None) -> int:
+    """Print the table; 0 if jobs can run safely, else 1."""
+    checks = [_user(settings.load(config).executor.user), *_executor_checks(config)]
+    print(table(checks))
+    return int(any(check.required and not check.ok for check in checks))
+
+
+def table(checks: Sequence[Check]) -> str:
+    """The checks as aligned text, each that is not ok followed by its remedy."""
+    width = max((len(check.name) for check in checks), default=0)
+    lines: list[str] = []
+    for check in checks:
+        word = "ok" if check.ok else "MISSING" if check.required else "advice"
+        lines.append(f"{word:<8} {check.name:<{width}}  {check.found}")
+        if not check.ok:
+            lines.append(f"{'':<8} {'':<{width}}  -> {check.mend}")
+    missing = sum(check.required and not check.ok for check in checks)
+    lines.append(
+        f"{missing} of {len(checks)} checks failed: jobs cannot run safely here."
+        if missing
+        else "Jobs can run safely here."
+    )
+    return "\n".join(lines)
+
+
+def _user(name: str) -> Check:
+    try:
+        found = f"uid {pwd.getpwnam(name).pw_uid}"
+    except KeyError:
+        return Check("api's user", False, True, f"no user {name}", "run deploy/setup.sh")
+    return Check("api's user", True, True, found, "")
+
+
+def _executor_checks(config: Path | None) -> list[Check]:
+    """Ask the executor itself, in a process of its own: the api's side never imports it."""
+    command = [sys.executable, "-P", "-m", "sandrun_executor", "--check"]
+    if config is not None:
+        command += ["--config", str(config.absolute())]
+    try:
+        answer = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=CHECK_SECONDS, check=False
+        )
+        return msgspec.json.decode(answer.stdout, type=list[Check])
+    except (OSError, subprocess.TimeoutExpired) as error:
+        found = str(error)
+    except msgspec.DecodeError:
+        found = answer.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "no answer"
+    return [Check("executor", False, True, found, "the executor cannot start: run deploy/setup.sh again")]

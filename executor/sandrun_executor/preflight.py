@@ -1,0 +1,212 @@
+"""What this machine must have before a job may run: one probe per feature, each a plain function.
+
+Probes take the paths they read, so that they can be tried on plain files. None changes anything.
+"""
+
+import importlib
+import os
+import platform
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from sandrun_executor import linux_unsafe
+
+OLDEST_KERNEL = (5, 14)  # cgroup.kill; pidfd, clone3, openat2, close_range and Landlock are older
+NOSWAP_KERNEL = (6, 4)  # tmpfs with noswap (tmpfs(5))
+CONTROLLERS = frozenset({"memory", "pids", "cpu"})
+NAMESPACES = frozenset({"pid", "mnt", "net", "ipc", "uts", "cgroup", "user", "time"})
+INTERPRETERS = ("python3", "bash", "sh", "node", "perl", "ruby", "Rscript", "php")
+BASE_INTERPRETERS = frozenset({"python3", "bash", "sh", "node", "perl"})
+# Numbers of linux/capability.h.
+CAPABILITIES = {
+    "CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8,
+    "NET_ADMIN": 12, "SYS_CHROOT": 18, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "SYS_RESOURCE": 24,
+}  # fmt: skip
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing looked at: what was found, and how to mend it when it is not ok.
+
+    Without a required one no job may run; the others are advice.
+    """
+
+    name: str
+    ok: bool
+    required: bool
+    found: str
+    mend: str = ""
+
+
+def checks() -> list[Check]:
+    """All probes on this machine, in the order a person would mend them."""
+    return [
+        kernel(platform.release()),
+        privileges(Path("/proc/self/status")),
+        cgroups(Path("/sys/fs/cgroup"), Path("/proc/self/mountinfo")),
+        namespaces(Path("/proc/self/ns"), Path("/proc/sys/user")),
+        seccomp(Path("/proc/sys/kernel/seccomp/actions_avail")),
+        libseccomp(),
+        landlock(),
+        overlay(Path("/proc/filesystems")),
+        swap(Path("/proc/swaps"), platform.release()),
+        *interpreters(Path("/usr/bin")),
+    ]
+
+
+def report() -> bytes:
+    """All checks as the JSON list that `python -m sandrun_executor --check` prints."""
+    return msgspec.json.encode(checks())
+
+
+def kernel_version(release: str) -> tuple[int, int]:
+    """(5, 14) of "5.14.0-rc1+"; (0, 0) of what has no such form."""
+    match = re.match(r"(\d+)\.(\d+)", release)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def kernel(release: str) -> Check:
+    """The kernel is new enough."""
+    oldest = ".".join(map(str, OLDEST_KERNEL))
+    return Check(
+        "kernel", kernel_version(release) >= OLDEST_KERNEL, True, f"Linux {release}",
+        f"run Linux {oldest} or newer",
+    )  # fmt: skip
+
+
+def privileges(status: Path) -> Check:
+    """This process holds the capabilities that making a sandbox takes (proc_pid_status(5), CapEff)."""
+    name, mend = "privileges", "run as root, and in a container with all capabilities"
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", _text(status), re.MULTILINE)
+    held = int(match[1], 16) if match else 0
+    missing = [capability for capability, bit in CAPABILITIES.items() if not held >> bit & 1]
+    found = "without " + ", ".join(f"CAP_{capability}" for capability in missing)
+    return Check(name, not missing, True, found if missing else "all capabilities needed", mend)
+
+
+def cgroups(root: Path, mountinfo: Path) -> Check:
+    """Memory, pids and cpu controllers can be used: cgroup v2, or else v1 hierarchies of their own."""
+    unified = set(_text(root / "cgroup.controllers").split())
+    if unified >= CONTROLLERS:
+        ok = os.access(root / "cgroup.subtree_control", os.W_OK)
+        return Check(
+            "cgroup", ok, True, "v2" if ok else "v2, read-only", "mount /sys/fs/cgroup writable for Sandrun"
+        )
+    version1 = v1_mounts(_text(mountinfo))
+    missing = sorted((CONTROLLERS | {"cpuacct"}) - version1.keys())
+    locked = sorted({str(path) for path in version1.values() if not os.access(path, os.W_OK)})
+    if missing:
+        found = f"no controller {', '.join(missing)}"
+        mend = "boot with systemd.unified_cgroup_hierarchy=1 and cgroup_enable=memory"
+        return Check("cgroup", False, True, found, mend)
+    if locked:
+        return Check("cgroup", False, True, f"v1, read-only: {', '.join(locked)}", "mount it writable")
+    return Check("cgroup", True, True, "v1")
+
+
+def v1_mounts(mountinfo: str) -> dict[str, Path]:
+    """Where each controller that Sandrun uses is mounted as cgroup v1 (proc_pid_mountinfo(5))."""
+    mounts: dict[str, Path] = {}
+    for line in mountinfo.splitlines():
+        fields, separator, tail = line.partition(" - ")
+        kind, _, options = tail.partition(" ")
+        if separator and kind == "cgroup":
+            path = Path(fields.split()[4].encode().decode("unicode_escape"))
+            for option in options.split()[-1].split(","):
+                if option in CONTROLLERS | {"cpuacct"}:
+                    mounts.setdefault(option, path)
+    return mounts
+
+
+def namespaces(folder: Path, limits: Path) -> Check:
+    """The kernel has every namespace, and lets at least one more of each be made (namespaces(7))."""
+    missing = sorted(NAMESPACES - set(_names(folder)))
+    none_left = sorted(
+        name for name in NAMESPACES - {"time"} if _text(limits / f"max_{name}_namespaces").strip() == "0"
+    )
+    found = "all of " + ", ".join(sorted(NAMESPACES))
+    mend = "use a kernel built with them"
+    if missing:
+        found = f"no {', '.join(missing)} namespace"
+    elif none_left:
+        found = f"limit of 0 for {', '.join(none_left)}"
+        mend = "; ".join(f"sysctl user.max_{name}_namespaces=10000" for name in none_left)
+    return Check("namespaces", not missing and not none_left, True, found, mend)
+
+
+def seccomp(actions: Path) -> Check:
+    """The kernel filters system calls and can answer them with an errno (seccomp(2))."""
+    available = _text(actions).split()
+    ok = {"errno", "allow"} <= set(available)
+    return Check(
+        "seccomp", ok, True, " ".join(available) or "none", "use a kernel with CONFIG_SECCOMP_FILTER"
+    )
+
+
+def libseccomp(load: Callable[[str], object] = importlib.import_module) -> Check:
+    """The library that compiles filters can be loaded."""
+    try:
+        load("pyseccomp")
+    except (ImportError, OSError, RuntimeError) as error:
+        return Check("libseccomp", False, True, str(error), "apt-get install libseccomp2")
+    return Check("libseccomp", True, True, "loads")
+
+
+def landlock(abi: Callable[[], int] = linux_unsafe.landlock_abi) -> Check:
+    """The kernel has Landlock: one more layer, without which the others still hold."""
+    mend = "boot with landlock in the kernel's lsm= list"
+    try:
+        version = abi()
+    except OSError as error:
+        return Check("Landlock", False, False, error.strerror or str(error), mend)
+    return Check("Landlock", version > 0, False, f"ABI {version}", mend)
+
+
+def overlay(filesystems: Path) -> Check:
+    """Each job can have inodes of its own over the shared read-only root."""
+    ok = "overlay" in _text(filesystems).split()
+    return Check("overlayfs", ok, True, "available" if ok else "not available", "modprobe overlay")
+
+
+def swap(swaps: Path, release: str) -> Check:
+    """A job's files in memory cannot be swapped out to a disk."""
+    devices = [line.split()[0] for line in _text(swaps).splitlines()[1:] if line.strip()]
+    if not devices:
+        return Check("swap", True, False, "off")
+    ok = kernel_version(release) >= NOSWAP_KERNEL
+    found = (
+        f"on ({', '.join(devices)}), {'but job files are kept out of it' if ok else 'job files may reach it'}"
+    )
+    return Check("swap", ok, False, found, "swapoff --all, or a kernel of 6.4 or newer")
+
+
+def interpreters(folder: Path, names: Sequence[str] = INTERPRETERS) -> list[Check]:
+    """What jobs can be written in; only python3 must be there, and executable by others."""
+    found: list[Check] = []
+    for name in names:
+        path = folder / name
+        try:
+            ok = bool(path.stat().st_mode & 0o001)
+            text = str(path.resolve()) if ok else f"{path} cannot be executed by other users"
+        except OSError:
+            ok, text = False, "not installed"
+        if ok or name in BASE_INTERPRETERS:
+            mend = f"chmod o+x {path}" if path.exists() else f"install {name} in {folder}"
+            found.append(Check(name, ok, name == "python3", text, "" if ok else mend))
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
