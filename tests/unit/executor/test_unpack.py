@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from sandrun_executor.sandbox import unpack as module
 from sandrun_executor.sandbox.unpack import OLD_TIME_NS, UnpackError
 from sandrun_shared import orders
@@ -129,7 +130,8 @@ def test_a_tar(work: Path, kind: str) -> None:
         str(kind),
         tar(
             folder("./", 0o700), folder("d", 0o3500), file("./d/s.sh", mode=0o6755), file("r", mode=0o0),
-            hard("copy", "./d/s.sh"), link("d/up", "../r"), link("here", "d"), file("new/x", b"y" * 2_500_000),
+            hard("copy", "./d/s.sh"), link("d/up", "../r"), link("here", "d"),
+            file("new/x", b"y" * 2_500_000),
             mode=mode,
         ),
     )  # fmt: skip
@@ -182,9 +184,11 @@ def test_odd_times(work: Path, mtime: str) -> None:
 @pytest.mark.parametrize(
     "entries",
     [
-        [file("../x")], [file("/x")], [file("a/../../x")], [file("a/..")], [file("")], [file("./")], [file("n" * 256)],
+        [file("../x")], [file("/x")], [file("a/../../x")], [file("a/..")], [file("")], [file("./")],
+        [file("n" * 256)],
         [file("d/" * 65 + "x")], [folder("d/" * 3000)], [folder("..")], [folder("/tmp/x")],
-        [link("l", "/etc")], [link("l", "..")], [link("l", "../secret")], [link("a/l", "../../x")], [link("l", "")],
+        [link("l", "/etc")], [link("l", "..")], [link("l", "../secret")], [link("a/l", "../../x")],
+        [link("l", "")],
         [link("l", "a/../..")], [folder("a/b"), link("a/b/x", "../.."), link("y", "a/b/x/..")],
         [link("../l", "x")], [link(".", "x")],
         [link("d", "e"), link("d/x", "y")], [folder("d"), link("d", "e")],
@@ -265,8 +269,10 @@ def test_a_zip(work: Path) -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        ("../x", 0o100644, b""), ("/x", 0o100644, b""), ("a/../../x", 0, b""), ("l", 0o120777, b"/etc/passwd"),
-        ("l", 0o120777, b"../secret"), ("l", 0o120777, b"x" * 9000), ("l", 0o120777, b"a\0b"), ("p", 0o10644, b""),
+        ("../x", 0o100644, b""), ("/x", 0o100644, b""), ("a/../../x", 0, b""),
+        ("l", 0o120777, b"/etc/passwd"),
+        ("l", 0o120777, b"../secret"), ("l", 0o120777, b"x" * 9000), ("l", 0o120777, b"a\0b"),
+        ("p", 0o10644, b""),
         ("c", 0o20644, b""), ("../", 0o40755, b""), ("n" * 300, 0, b""),
     ],
 )  # fmt: skip
