@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from sandrun_shared import settings
 
@@ -54,7 +55,7 @@ def run(config: Path | None, host: str | None, port: int | None, ready_fd: int |
     _require_free_port(chosen.api.host, chosen.api.port)
     with contextlib.ExitStack() as undo:
         folder = _runtime_folder(Path(chosen.executor.socket).parent, user.pw_gid, undo)
-        supervisor = Supervisor(chosen, config, user, child_environment(environ), folder, undo)
+        supervisor = Supervisor(chosen, user, folder, undo, config=config, environ=child_environment(environ))
         return supervisor.serve(ready_fd)
 
 
@@ -111,11 +112,12 @@ class Supervisor:
     def __init__(
         self,
         chosen: settings.Settings,
-        config: Path | None,
         user: pwd.struct_passwd,
-        environ: dict[str, str],
         folder: Path,
         undo: contextlib.ExitStack,
+        *,
+        config: Path | None,
+        environ: dict[str, str],
     ) -> None:
         self._settings = chosen
         self._arguments = [] if config is None else ["--config", str(config.absolute())]
@@ -151,7 +153,7 @@ class Supervisor:
                 if child is not None:
                     child.stop()
 
-    def _keep_alive(self) -> None:
+    def _keep_alive(self) -> NoReturn:
         """Start the executor again whenever it dies; StartError when the api does."""
         delay = 0.0
         while True:
