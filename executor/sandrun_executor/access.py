@@ -1,0 +1,55 @@
+"""Who may talk to the executor, and the socket they find it on."""
+
+import os
+import pwd
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+_LISTEN_FD = 3  # sd_listen_fds(3)
+
+
+class AccessDenied(Exception):
+    """The peer's uid is not on the list."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """The user ids whose processes may connect."""
+
+    uids: frozenset[int]
+
+    @classmethod
+    def for_user(cls, name: str) -> "Access":
+        """Root and the named user. Raises KeyError when there is no such user."""
+        return cls(frozenset({0, pwd.getpwnam(name).pw_uid}))
+
+    def check(self, uid: int) -> None:
+        """Raise AccessDenied unless the peer's uid, told by the kernel (SO_PEERCRED), may connect."""
+        if uid not in self.uids:
+            raise AccessDenied(f"uid {uid} is not allowed")
+
+
+def listen(path: Path, user: str, backlog: int) -> socket.socket:
+    """The socket: systemd's when it passed one, else made at path with mode 0660 and the group of user.
+
+    Raises OSError. A stale socket of a predecessor is replaced; the caller holds the instance's lock.
+    """
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        return socket.socket(fileno=_LISTEN_FD)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    # By umask and effective group, before bind: a later chmod would leave a moment of the wrong mode.
+    mask, group = os.umask(0o117), os.getegid()
+    os.setegid(pwd.getpwnam(user).pw_gid)
+    try:
+        listener.bind(str(path))
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.setegid(group)
+        os.umask(mask)
+    listener.listen(backlog)
+    return listener

@@ -1,0 +1,92 @@
+"""The executor as a process: one per socket, started, watched and stopped."""
+
+import asyncio
+import fcntl
+import hashlib
+import logging
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+from sandrun_executor import cgroups, seccomp
+from sandrun_executor.access import Access, listen
+from sandrun_executor.executor import Executor
+from sandrun_executor.notify import notify, watchdog_seconds
+from sandrun_executor.server import BACKLOG, Server
+from sandrun_shared.settings import Settings
+
+_EXTRA_CONNECTIONS = 64
+_log = logging.getLogger("sandrun.executor")
+
+
+class DaemonError(Exception):
+    """The executor cannot start; the text says why."""
+
+
+def instance_name(socket_path: Path) -> str:
+    """The name of an executor's cgroups, the same for every start on one socket."""
+    return hashlib.sha256(os.fsencode(socket_path.absolute())).hexdigest()[:12]
+
+
+def lock(socket_path: Path) -> int:
+    """Hold the lock of this socket's executor, so that no sweep ends a living one. Raises DaemonError."""
+    socket_path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(f"{socket_path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise DaemonError(f"another executor serves {socket_path}") from None
+    return fd
+
+
+async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
+    """Serve until SIGTERM or SIGINT. Raises DaemonError, OSError, CgroupError, ZygoteError, SandboxError.
+
+    `without` is for containment tests, which start the daemon from their own program.
+    """
+    path = Path(settings.executor.socket)
+    lock_fd = lock(path)
+    try:
+        hierarchy = cgroups.probe(instance_name(path))
+        swept = hierarchy.sweep()
+        if swept:
+            _log.warning("swept %d cgroups that a predecessor left", swept)
+        executor = Executor(settings, hierarchy, seccomp.compile_filter(), without)
+        listener = listen(path, settings.executor.user, BACKLOG)
+        server = Server(
+            listener,
+            Access.for_user(settings.executor.user),
+            executor,
+            settings.executor.slots + _EXTRA_CONNECTIONS,
+        )
+        try:
+            await executor.start()
+            server.start()
+            notify("READY=1")
+            await _until_stopped()
+            notify("STOPPING=1")
+            executor.stop_jobs()
+            await server.close()
+        finally:
+            await executor.close()
+            path.unlink(missing_ok=True)  # noqa: ASYNC240 (the last act)
+    finally:
+        os.close(lock_fd)
+
+
+async def _until_stopped() -> None:
+    """Wait for SIGTERM or SIGINT, patting the watchdog if there is one."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    interval = watchdog_seconds()
+    while True:
+        try:
+            async with asyncio.timeout(interval):
+                await stopped.wait()
+                return
+        except TimeoutError:
+            notify("WATCHDOG=1")

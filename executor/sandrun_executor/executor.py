@@ -1,0 +1,210 @@
+"""The executor: a zygote, parked sandboxes, and the jobs that run in them."""
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from sandrun_executor import interpreters
+from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
+from sandrun_executor.sandboxes import Folders, Sandbox, SandboxError, Stop
+from sandrun_executor.server import Peer, nothing
+from sandrun_executor.slots import SlotPool
+from sandrun_executor.zygotes import Zygote, ZygoteError
+from sandrun_shared.jobs import Limits
+from sandrun_shared.protocol import VERSION, Description, Environment, Execute, Refused
+from sandrun_shared.settings import Settings
+
+RETRY_SECONDS = 1.0
+_SPARE_SLOTS = 2  # for sandboxes on their way out
+_log = logging.getLogger("sandrun.executor")
+
+
+def default_limits(settings: Settings) -> Limits:
+    """The limits of a job that asks for nothing: parked sandboxes are made for these."""
+    limits = settings.limits
+    return Limits(memory_bytes=limits.memory_mb << 20, disk_bytes=limits.disk_mb << 20, inodes=limits.inodes)
+
+
+def noswap_option() -> str:
+    """The tmpfs option that keeps a job's files out of swap, "" before Linux 6.4 (tmpfs(5))."""
+    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
+    return ",noswap" if (major, minor) >= (6, 4) else ""
+
+
+def core_bytes() -> int:
+    """RLIMIT_CORE of jobs: a piped core_pattern ignores 0 but not 1 (core(5))."""
+    return 1 if Path("/proc/sys/kernel/core_pattern").read_text().startswith("|") else 0
+
+
+class Executor:
+    """Runs jobs; `without` switches layers off and exists for containment tests only."""
+
+    def __init__(
+        self, settings: Settings, hierarchy: Hierarchy, seccomp: bytes, without: Iterable[str] = ()
+    ) -> None:
+        self._settings = settings.executor
+        self._hierarchy = hierarchy
+        self._seccomp = seccomp
+        self._without = frozenset(without)
+        self._folders = Folders.of(default_limits(settings))
+        self._pool = SlotPool(
+            hierarchy,
+            self._settings.first_uid,
+            self._settings.slots + self._settings.parked + _SPARE_SLOTS,
+        )
+        self._interpreters = interpreters.installed()
+        self._zygote: Zygote | None = None
+        self._zygote_cgroup: Cgroup | None = None
+        self._parked: deque[Sandbox] = deque()
+        self._running: set[Sandbox] = set()
+        self._admitted = 0
+        self._endings: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._parker: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Start the zygote and fill the park. Raises ZygoteError, SandboxError, CgroupError, OSError."""
+        await self._start_zygote()
+        # One sandbox must work before anybody is told that we are ready.
+        self._parked.append(await self._prepare())
+        self._parker = asyncio.create_task(self._keep_parked())
+        self._wake.set()
+
+    async def _start_zygote(self) -> None:
+        self._zygote_cgroup = self._zygote_cgroup or self._hierarchy.create("zygote")
+        self._zygote = await Zygote.start(
+            self._zygote_cgroup,
+            self._seccomp,
+            core_bytes=core_bytes(),
+            noswap=noswap_option(),
+            without=self._without,
+        )
+
+    async def _prepare(self) -> Sandbox:
+        if self._zygote is None or not self._zygote.alive:
+            if self._zygote is not None:
+                self._zygote.stop()
+            await self._start_zygote()
+        zygote = self._zygote
+        if zygote is None:
+            raise ZygoteError("there is no zygote")
+        return await Sandbox.prepare(zygote, self._pool, self._folders)
+
+    async def _keep_parked(self) -> None:
+        """Keep sandboxes ready ahead of demand, one at a time."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while len(self._parked) < self._settings.parked and not self._stopping:
+                try:
+                    self._parked.append(await self._prepare())
+                except IndexError:
+                    break  # every slot is in use; the next one to end wakes us
+                except (SandboxError, ZygoteError, CgroupError, OSError) as error:
+                    _log.error("cannot prepare a sandbox: %s", error)
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def _take(self) -> Sandbox:
+        while self._parked:
+            sandbox = self._parked.popleft()
+            if sandbox.usable:
+                return sandbox
+            self._end(sandbox)
+        return await self._prepare()
+
+    async def execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
+        """Run one job and answer on its connection; every job that was not refused gets a Finished."""
+        refusal = self._refusal(request)
+        if refusal is not None:
+            peer.send(refusal)
+            return
+        self._admitted += 1
+        try:
+            try:
+                sandbox = await self._take()
+            except (SandboxError, ZygoteError, CgroupError, OSError, IndexError) as error:
+                _log.error("cannot prepare a sandbox: %s", error)
+                peer.send(Refused("unsupported", f"no sandbox could be prepared: {error}"))
+                return
+            self._running.add(sandbox)
+            peer.on_gone = lambda: sandbox.stop(Stop.cancelled)
+            peer.on_room = sandbox.resume
+            if peer.gone or self._stopping:
+                sandbox.stop(Stop.cancelled)
+            try:
+                command = interpreters.TABLE[request.interpreter].command
+                await sandbox.execute(request, command, fds, peer, requested_at)
+            finally:
+                self._running.discard(sandbox)
+                peer.on_gone = nothing
+                self._end(sandbox)
+        finally:
+            self._admitted -= 1
+            self._wake.set()
+
+    def _refusal(self, request: Execute) -> Refused | None:
+        if self._stopping:
+            return Refused("stopping", "the executor is stopping")
+        if request.version != VERSION:
+            return Refused("invalid", f"protocol version {request.version}, this is {VERSION}")
+        if request.interpreter not in self._interpreters:
+            return Refused("unknown_interpreter", f"{request.interpreter} is not installed on this worker")
+        if request.environment != "default":
+            return Refused("unsupported", f"there is no environment {request.environment}")
+        if self._admitted >= self._settings.slots:
+            return Refused("full", "every slot is in use")
+        return None
+
+    def _end(self, sandbox: Sandbox) -> None:
+        """Destroy a sandbox beside the answer, not before it."""
+        task = asyncio.get_running_loop().create_task(sandbox.destroy())
+        self._endings.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._endings.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a sandbox did not end as it should: %s", type(task.exception()).__name__)
+        if self._pool.lost:
+            _log.error("%d slots are retired: something in them does not die", self._pool.lost)
+        self._wake.set()
+
+    async def describe(self, peer: Peer) -> None:
+        """Answer a Describe."""
+        names = tuple(self._interpreters)
+        peer.send(
+            Description(
+                slots=self._settings.slots,
+                running=self._admitted,
+                interpreters=tuple(self._interpreters.values()),
+                environments=(
+                    Environment("default", "The interpreters as the system has them", (), names, warm=True),
+                ),
+            )
+        )
+
+    def stop_jobs(self) -> None:
+        """Take no more jobs and end those that run; each still gets its Finished."""
+        self._stopping = True
+        for sandbox in self._running:
+            sandbox.stop(Stop.cancelled)
+
+    async def close(self) -> None:
+        """Leave nothing: parked sandboxes, the zygote, cgroups."""
+        self._stopping = True
+        if self._parker is not None:
+            self._parker.cancel()
+            await asyncio.gather(self._parker, return_exceptions=True)
+        while self._parked:
+            self._end(self._parked.popleft())
+        while self._endings:
+            await asyncio.wait(self._endings)
+        if self._zygote is not None:
+            self._zygote.stop()
+        if self._zygote_cgroup is not None:
+            self._zygote_cgroup.remove()
+        self._hierarchy.close()

@@ -1,0 +1,126 @@
+"""Reads what a job prints, up to a limit, and passes it on in the order in which it was read."""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from sandrun_shared.framing import CHUNK
+from sandrun_shared.protocol import Output
+
+FLUSH_SECONDS = 0.005  # short jobs end within this, and their output travels with the last message
+STDOUT, STDERR = 1, 2
+
+
+class LogPump:
+    """The two pipes of one job; holds at most one message of output, counts what is above the limit."""
+
+    def __init__(self, limit_bytes: int, deliver: Callable[[Output], bool]) -> None:
+        """deliver passes one message on and answers whether there is room for more."""
+        self._loop = asyncio.get_running_loop()
+        self._room = limit_bytes
+        self._deliver = deliver
+        self._read_fds: dict[int, int] = {}
+        self.write_fds: list[int] = []
+        for stream in (STDOUT, STDERR):
+            read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(read_fd, False)
+            self._read_fds[stream] = read_fd
+            self.write_fds.append(write_fd)
+        self._pending: list[Output] = []
+        self._pending_bytes = 0
+        self._sequence = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._reading: set[int] = set()
+        self.counts = {STDOUT: 0, STDERR: 0}
+        self.truncated = False
+
+    def start(self) -> None:
+        """Close the write ends, which the job now has, and read."""
+        self._close_write_ends()
+        self.resume()
+
+    def resume(self) -> None:
+        """Read on after the receiver had no room."""
+        for stream, fd in self._read_fds.items():
+            if stream not in self._reading:
+                self._reading.add(stream)
+                self._loop.add_reader(fd, self._readable, stream, fd)
+
+    def _pause(self) -> None:
+        for stream in self._reading:
+            self._loop.remove_reader(self._read_fds[stream])
+        self._reading.clear()
+
+    def _readable(self, stream: int, fd: int) -> None:
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            self._reading.discard(stream)
+            self._loop.remove_reader(fd)
+            os.close(self._read_fds.pop(stream))
+            return
+        self._take(stream, data)
+        if self._pending_bytes >= CHUNK // 2:
+            self._flush()
+        elif self._timer is None and self._pending:
+            self._timer = self._loop.call_later(FLUSH_SECONDS, self._flush)
+
+    def _take(self, stream: int, data: bytes) -> None:
+        self.counts[stream] += len(data)
+        kept = data[: self._room]
+        self._room -= len(kept)
+        self.truncated = self.truncated or len(kept) < len(data)
+        if not kept:
+            return
+        last = self._pending[-1] if self._pending else None
+        if last is not None and last.stream == stream and len(last.data) + len(kept) <= CHUNK:
+            self._pending[-1] = Output(stream, last.sequence, last.data + kept)
+        else:
+            self._pending.append(Output(stream, self._sequence, kept))
+            self._sequence += 1
+        self._pending_bytes += len(kept)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        room = True
+        for output in pending:
+            room = self._deliver(output)
+        if not room:
+            self._pause()
+
+    def drain(self) -> tuple[Output, ...]:
+        """Read what the dead job left in the pipes and close them; the output that was not yet passed on."""
+        self._pause()
+        for stream, fd in list(self._read_fds.items()):
+            while data := self._read_rest(fd):
+                self._take(stream, data)
+                if self._pending_bytes >= CHUNK // 2:
+                    self._flush()
+        pending, self._pending = tuple(self._pending), []
+        self.close()
+        return pending
+
+    @staticmethod
+    def _read_rest(fd: int) -> bytes:
+        try:
+            return os.read(fd, CHUNK)
+        except BlockingIOError:
+            return b""  # somebody outside the sandbox holds the pipe: never wait for that
+
+    def close(self) -> None:
+        """Close everything; what was not drained is lost."""
+        self._pause()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._close_write_ends()
+        while self._read_fds:
+            os.close(self._read_fds.popitem()[1])
+
+    def _close_write_ends(self) -> None:
+        while self.write_fds:
+            os.close(self.write_fds.pop())

@@ -1,0 +1,93 @@
+"""How a process of the sandbox gives up everything a job must not have."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from sandrun_executor import linux_unsafe as linux
+from sandrun_executor.sandbox import landlock
+from sandrun_executor.sandbox.root import WRITABLE
+from sandrun_executor.sandbox.steps import run_steps
+
+# The one user id that every job sees, whichever slot it runs in.
+INNER_ID = 1000
+_LAST_CAPABILITY = 63
+
+
+def _identity(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    # The kernel made us non-dumpable with the change of uid, and the files of /proc/self root's.
+    linux.prctl(linux.PR_SET_DUMPABLE, 1)
+
+
+def _user_namespace(uid: int) -> None:
+    linux.unshare(linux.CLONE_NEWUSER)
+    lines = (("setgroups", "deny"), ("gid_map", f"{INNER_ID} {uid} 1"), ("uid_map", f"{INNER_ID} {uid} 1"))
+    for name, line in lines:
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        try:
+            os.write(fd, line.encode())
+        finally:
+            os.close(fd)
+
+
+def _capabilities() -> None:
+    linux.prctl(linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_CLEAR_ALL)
+    for capability in range(_LAST_CAPABILITY + 1):
+        try:
+            linux.prctl(linux.PR_CAPBSET_DROP, capability)
+        except OSError:
+            break  # EINVAL: one past the kernel's last
+    linux.prctl(linux.PR_SET_SECUREBITS, linux.SECUREBITS_LOCKED)
+    linux.clear_capabilities()
+
+
+def _rlimits(core_bytes: int) -> None:
+    for kind, value in (
+        (resource.RLIMIT_CORE, core_bytes),
+        (resource.RLIMIT_MEMLOCK, 8 << 20),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, 1024),
+        (resource.RLIMIT_RTPRIO, 0),
+        (resource.RLIMIT_NICE, 0),
+        (resource.RLIMIT_STACK, 8 << 20),
+    ):
+        lower(kind, value)
+
+
+def _oom_score() -> None:
+    """Offer the job to the out-of-memory killer before PID 1 (proc(5), oom_score_adj)."""
+    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    try:
+        os.write(fd, b"1000")
+    finally:
+        os.close(fd)
+
+
+def lower(kind: int, value: int) -> None:
+    """Set both values of an rlimit, at most the one inherited (setrlimit(2))."""
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(kind, (value, value))
+
+
+def confine(uid: int, seccomp: bytes, core_bytes: int, without: frozenset[str]) -> None:
+    """Become the job's user with nothing but the job's folders. Raises StepError."""
+    run_steps(
+        (
+            ("session", os.setsid),
+            ("oom_score", _oom_score),
+            ("rlimits", lambda: _rlimits(core_bytes)),
+            ("identity", lambda: _identity(uid)),
+            ("user_namespace", lambda: _user_namespace(uid)),
+            ("capabilities", _capabilities),
+            ("no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)),
+            ("landlock", lambda: landlock.restrict(WRITABLE)),
+            ("seccomp", lambda: linux.install_seccomp(seccomp)),
+        ),
+        without,
+    )

@@ -1,0 +1,157 @@
+"""PID 1 of a sandbox: sets it up, waits for the job, ends what is left, then collects the outputs.
+
+While it is root it reads nothing of the client's. To collect, it first confines itself as the job was.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+import time
+from typing import Any
+
+from sandrun_executor import linux_unsafe as linux
+from sandrun_executor.sandbox import collect, job, orders, root
+from sandrun_executor.sandbox.channel import Channel
+from sandrun_executor.sandbox.confine import confine
+from sandrun_executor.sandbox.steps import StepError, run_steps
+
+
+def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: list[int]) -> job.Program:
+    """Set the sandbox up, fork the job's process and look after it; returns only in that process.
+
+    fds: the job's channel, the network namespace, then one `tasks` file per cgroup controller (v1).
+    """
+    job_fd, network, *tasks = fds
+    uid, without, noswap = request["uid"], config["without"], config["noswap"]
+    try:
+        run_steps(
+            (
+                ("parent_death", lambda: linux.prctl(linux.PR_SET_PDEATHSIG, _signal.SIGKILL)),
+                ("dumpable", lambda: linux.prctl(linux.PR_SET_DUMPABLE, 0)),
+                ("join_cgroup", lambda: [os.write(fd, b"0") for fd in tasks]),
+                ("cgroup", lambda: linux.unshare(linux.CLONE_NEWCGROUP)),
+                ("network", lambda: linux.setns(network, linux.CLONE_NEWNET)),
+                ("files", lambda: root.mount_files(uid, noswap)),
+                ("devices", lambda: root.mount_devices(noswap)),
+                ("proc", root.mount_proc),
+                ("mask_proc", lambda: root.mask_proc(config["masked"])),
+                ("enter_root", root.enter),
+                ("sizes", lambda: _resize(config, request)),
+                ("host_name", lambda: linux.sethostname("sandrun")),
+                ("time", _new_clock),
+            ),
+            without,
+        )
+    except StepError as error:
+        link.report("failed " + error.report)
+        os._exit(1)
+    for fd in (network, *tasks):
+        os.close(fd)
+    wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    _signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    pid = os.fork()
+    if pid == 0:
+        link.close()
+        os.close(wake_read)
+        os.close(wake_write)
+        return job.main(config, uid, Channel(job_fd))
+    os.close(job_fd)
+    _supervise(config, uid, link, pid, wake_read)
+    os._exit(0)
+
+
+def _resize(config: dict[str, Any], sizes: dict[str, Any]) -> None:
+    root.resize(sizes["disk_bytes"], sizes["inodes"], sizes["shm_bytes"], config["noswap"])
+
+
+def _new_clock() -> None:
+    """A time namespace in which the machine was just started (time_namespaces(7))."""
+    linux.unshare(linux.CLONE_NEWTIME)
+    with open("/proc/self/timens_offsets", "w") as file:
+        for name, clock in (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME)):
+            file.write(f"{name} -{int(time.clock_gettime(clock))} 0\n")
+
+
+def _supervise(config: dict[str, Any], uid: int, link: Channel, job_pid: int, wake: int) -> None:
+    """Reap until the job's process is dead, then end everything else and collect."""
+    poll = select.poll()
+    poll.register(link, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    status: int | None = None
+    stopping = False
+    while status is None:
+        for fd, _ in poll.poll():
+            if fd == wake:
+                os.read(wake, 512)
+                status = _reap(job_pid)
+            elif not stopping:
+                message = link.receive()
+                if message is None:
+                    os._exit(0)  # the executor is gone: the kernel ends the whole namespace with us
+                if "resize" in message[0]:
+                    _resize(config, message[0])
+                    link.report("resized")
+                else:
+                    stopping = True
+                    _kill_all()
+    _kill_all()
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+    link.report(f"exited {status} {int(root.is_full())}")
+    message = link.receive()
+    if message is not None:
+        _collect(config, uid, link, *message)
+
+
+def _kill_all() -> None:
+    try:  # noqa: SIM105 (contextlib would be one more module in every job's interpreter)
+        os.kill(-1, _signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _reap(job_pid: int) -> int | None:
+    """Reap every zombie; the job's wait status if it was among them."""
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == job_pid:
+            found = status
+
+
+def _collect(
+    config: dict[str, Any], uid: int, link: Channel, request: dict[str, Any], fds: list[int]
+) -> None:
+    order_fd, snapshot_fd, data_fd, index_fd = fds
+    work = os.open(root.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        confine(uid, config["seccomp"], config["core_bytes"], config["without"])
+    except StepError as error:
+        link.report("failed " + error.report)
+        return
+    try:
+        order = orders.decode_order(orders.read_all(order_fd))
+        snapshot = orders.read_all(snapshot_fd)
+        truncated = collect.collect(
+            work,
+            order.outputs,
+            snapshot,
+            data_fd,
+            index_fd,
+            max_files=request["files"],
+            max_bytes=request["bytes"],
+        )
+        link.report(f"collected {int(truncated)}")
+    except (OSError, ValueError, MemoryError):
+        link.report("failed collect 0")

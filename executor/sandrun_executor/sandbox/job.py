@@ -1,0 +1,122 @@
+"""The process that becomes the job: confined first, then it learns what to run."""
+
+from __future__ import annotations
+
+import _signal
+import os
+import resource
+from typing import Any, NamedTuple
+
+from sandrun_executor import linux_unsafe as linux
+from sandrun_executor.sandbox import orders, root, unpack
+from sandrun_executor.sandbox.channel import Channel
+from sandrun_executor.sandbox.confine import confine, lower
+from sandrun_executor.sandbox.steps import StepError
+
+_EXEC_FAILED = 126
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": root.HOME,
+    "USER": "job",
+    "LOGNAME": "job",
+    "LANG": "C.UTF-8",
+    "TMPDIR": "/tmp",  # noqa: S108 (the job's own)
+}
+# Variables that the interpreter reads at its start: with one of these set it must start anew.
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC_", "TZ")
+
+
+class Program(NamedTuple):
+    """A Python program to run in this very process."""
+
+    entrypoint: str
+    args: list[str]
+    environment: dict[str, str]
+    baseline: frozenset[str]
+
+
+def main(config: dict[str, Any], uid: int, link: Channel) -> Program:
+    """Confine this process, take the order, unpack, and become the program; returns for Python run warm.
+
+    Descriptors of the message: stdin, stdout, stderr, order, upload, snapshot.
+    """
+    _signal.set_wakeup_fd(-1)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    try:
+        confine(uid, config["seccomp"], config["core_bytes"], config["without"])
+        os.environ.clear()
+        link.report("ready")
+        message = link.receive()
+        if message is None:
+            os._exit(0)
+        return _take(config, link, *message)
+    except StepError as error:
+        link.report("failed " + error.report)
+    os._exit(1)
+
+
+def _take(config: dict[str, Any], link: Channel, request: dict[str, Any], fds: list[int]) -> Program:
+    stdin, stdout, stderr, order_fd, upload_fd, snapshot_fd = fds
+    order = orders.decode_order(orders.read_all(order_fd))
+    for fd, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
+        os.dup2(fd, target)
+    _unpack(request, upload_fd, snapshot_fd)
+    for kind, value in (
+        (resource.RLIMIT_FSIZE, request["disk_bytes"]),
+        (resource.RLIMIT_NOFILE, request["open_files"]),
+        (resource.RLIMIT_NPROC, request["processes"]),
+    ):
+        lower(kind, value)
+    environment = {**ENVIRONMENT, **order.env}
+    link.report("started")
+    command = request["command"]
+    warm = request["warm"] and not any(name.startswith(_READ_AT_START) for name in order.env)
+    if warm:
+        link.close()
+        linux.close_range(3)
+        linux.overwrite_command_line(
+            [os.fsencode(word) for word in ("python3", order.entrypoint, *order.args)]
+        )
+        return Program(order.entrypoint, order.args, environment, config["baseline"])
+    linux.close_range(3)
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
+    try:
+        os.execve(command[0], [*command, order.entrypoint, *order.args], environment)  # noqa: S606
+    except OSError as error:
+        os.write(2, f"sandrun: {os.path.basename(command[0])}: {error.strerror}\n".encode())
+        os._exit(_EXEC_FAILED)
+
+
+def _unpack(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> None:
+    """Unpack the upload into the work directory; archives in a child, whose parser leaves nothing here."""
+    if request["upload"] == "bundle":
+        code = _unpack_here(request, upload_fd, snapshot_fd)
+    else:
+        pid = os.fork()
+        if pid == 0:
+            code = 3
+            try:
+                code = _unpack_here(request, upload_fd, snapshot_fd)
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        code = 3 if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    if code:
+        raise StepError("unpack" if code != 2 else "disk", code)
+
+
+def _unpack_here(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> int:
+    """0 done, 1 refused (the reason goes to the job's stderr), 2 no room."""
+    work = os.open(root.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        snapshot = unpack.unpack(request["upload"], upload_fd, work)
+        view = memoryview(snapshot)
+        while view:
+            view = view[os.write(snapshot_fd, view) :]
+    except unpack.UnpackError as error:
+        os.write(2, f"sandrun: {error}\n".encode("utf-8", "backslashreplace"))
+        return 2 if error.disk_full else 1
+    finally:
+        os.close(work)
+    return 0

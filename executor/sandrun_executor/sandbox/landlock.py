@@ -1,0 +1,47 @@
+"""The Landlock rules of a job (Documentation/userspace-api/landlock.rst)."""
+
+from __future__ import annotations
+
+import os
+
+from sandrun_executor import linux_unsafe as linux
+
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+_SCOPE_ALL = 0b11  # abstract Unix sockets and signals, ABI 6
+
+READ = _EXECUTE | _READ_FILE | _READ_DIR
+# What a job may do where: (path, rights); rights unknown to an older kernel are masked off.
+RULES = (
+    ("/", _READ_DIR),
+    ("/usr", READ),
+    ("/etc", _READ_FILE | _READ_DIR),
+    ("/proc", _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE),
+    ("/dev", _READ_FILE | _READ_DIR | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV),
+)
+
+
+def _all_rights(abi: int) -> int:
+    return {1: _REFER, 2: _TRUNCATE, 3: _IOCTL_DEV, 4: _IOCTL_DEV}.get(abi, _IOCTL_DEV << 1) - 1
+
+
+def restrict(writable: tuple[str, ...]) -> None:
+    """Put this process under the rules; everything is allowed beneath the writable folders.
+
+    Does nothing on a kernel without Landlock, where the other layers stand alone. Raises OSError.
+    """
+    abi = linux.landlock_abi()
+    if abi == 0:
+        return
+    handled = _all_rights(abi)
+    ruleset = linux.landlock_create_ruleset(handled, _SCOPE_ALL if abi >= 6 else 0, abi)
+    try:
+        for path, rights in (*RULES, *((folder, handled) for folder in writable)):
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            try:
+                linux.landlock_add_path(ruleset, fd, rights & handled)
+            finally:
+                os.close(fd)
+        linux.landlock_restrict_self(ruleset)
+    finally:
+        os.close(ruleset)

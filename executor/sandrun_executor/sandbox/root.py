@@ -1,0 +1,228 @@
+"""The files a job sees: an image shared read-only by the zygote, and the mounts of one job over it."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from sandrun_executor import linux_unsafe as linux
+
+WORK, HOME = "/work", "/home/job"
+WRITABLE = (WORK, HOME, "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the sandbox's own)
+_SAFE = linux.MS_NOSUID | linux.MS_NODEV
+
+_USERS = (
+    "root:x:0:0:root:/:/usr/sbin/nologin\n"
+    "job:x:1000:1000:job:/home/job:/bin/sh\n"
+    "nobody:x:65534:65534::/:/usr/sbin/nologin\n"
+)
+GROUP = "root:x:0:\njob:x:1000:\nnogroup:x:65534:\n"
+HOSTS = "127.0.0.1 localhost sandrun\n::1 localhost\n"
+NSSWITCH = "passwd: files\ngroup: files\nhosts: files\n"
+# Configuration that installed interpreters cannot do without; no host's secrets live in these.
+_ETC = ("alternatives", "R", "php", "perl", "python3", "python3.11", "python3.12", "python3.13", "fonts")
+_ETC_FILES = ("ssl/openssl.cnf", "mime.types", "services", "protocols", "debian_version", "os-release")
+_DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
+
+# What /proc tells about the host or about other jobs.
+MASKED = [
+    "acpi",
+    "asound",
+    "buddyinfo",
+    "bus",
+    "cgroups",
+    "cmdline",
+    "config.gz",
+    "consoles",
+    "crypto",
+    "devices",
+    "diskstats",
+    "dma",
+    "driver",
+    "dynamic_debug",
+    "execdomains",
+    "fb",
+    "fs",
+    "interrupts",
+    "iomem",
+    "ioports",
+    "irq",
+    "kallsyms",
+    "kcore",
+    "key-users",
+    "keys",
+    "kmsg",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
+    "latency_stats",
+    "locks",
+    "mdstat",
+    "misc",
+    "modules",
+    "mtrr",
+    "pagetypeinfo",
+    "partitions",
+    "pressure",
+    "sched_debug",
+    "schedstat",
+    "scsi",
+    "slabinfo",
+    "softirqs",
+    "swaps",
+    "sys",
+    "sysrq-trigger",
+    "sysvipc",
+    "timer_list",
+    "timer_stats",
+    "tty",
+    "vmallocinfo",
+    "vmstat",
+    "zoneinfo",
+]
+# Files of /proc/sys that programs need and that say nothing of the host.
+_COPIED_SYS = ("kernel/cap_last_cap", "kernel/ngroups_max", "kernel/pid_max", "vm/overcommit_memory")
+
+
+def _write(path: str, text: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def _copy_tree(source: str, target: str) -> None:
+    """Copy links and world-readable plain files, iteratively, nothing else."""
+    for folder, names, files in os.walk(source):
+        inside = target + folder[len(source) :]
+        os.makedirs(inside, exist_ok=True)
+        for name in (*names, *files):
+            path = os.path.join(folder, name)
+            kind = os.lstat(path).st_mode
+            if stat.S_ISLNK(kind):
+                os.symlink(os.readlink(path), os.path.join(inside, name))
+            elif stat.S_ISREG(kind) and kind & stat.S_IROTH:
+                with open(path, "rb") as original, open(os.path.join(inside, name), "wb") as copy:
+                    copy.write(original.read())
+
+
+def _build_skeleton(image: str) -> None:
+    for folder in ("usr", "proc", "dev", "var/tmp", "var/empty", "tmp", "work", "home/job", "etc"):
+        os.makedirs(image + "/" + folder)
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        if os.path.islink("/" + name):
+            os.symlink(os.readlink("/" + name), f"{image}/{name}")
+    for name, text in (("passwd", _USERS), ("group", GROUP), ("hosts", HOSTS), ("nsswitch.conf", NSSWITCH)):
+        _write(f"{image}/etc/{name}", text)
+    for name in _ETC:
+        if os.path.isdir("/etc/" + name):
+            _copy_tree("/etc/" + name, f"{image}/etc/{name}")
+    for name in _ETC_FILES:
+        if os.path.isfile("/etc/" + name):
+            with open("/etc/" + name) as file:
+                _write(f"{image}/etc/{name}", file.read())
+    for name in _COPIED_SYS:
+        if os.path.isfile("/proc/sys/" + name):
+            with open("/proc/sys/" + name) as file:
+                _write(f"{image}/var/empty/{name}", file.read())
+
+
+def enter_image() -> list[str]:
+    """Move this process into a mount namespace whose root is the read-only image. Raises OSError.
+
+    Returns the entries of /proc that exist here and are to be masked in jobs.
+    """
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    masked = [name for name in MASKED if os.path.exists("/proc/" + name)]
+    base = "/tmp"  # noqa: S108 (a mount point that every system has, in our own namespace)
+    linux.mount("tmpfs", base, "tmpfs", _SAFE, "mode=755,size=16m")
+    for folder in ("image", "hide", "empty", "new", "stage", "usr", "old"):
+        os.mkdir(f"{base}/{folder}")
+    _build_skeleton(base + "/image")
+    # Character device 0:0 is overlayfs' whiteout: the host's own software is not the job's to see.
+    for name in ("local", "src"):
+        os.mknod(f"{base}/hide/{name}", stat.S_IFCHR, 0)
+    linux.mount("/usr", base + "/usr", "", linux.MS_BIND)
+    linux.mount("", base + "/usr", "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | _SAFE)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        if os.path.islink(f"{base}/image/{name}"):
+            os.symlink(os.readlink(f"{base}/image/{name}"), f"{base}/{name}")
+    linux.pivot_root(base, base + "/old")
+    os.chdir("/")
+    linux.umount2("/old")
+    os.rmdir("/old")
+    linux.mount("", "/", "", linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
+    return masked
+
+
+def mount_files(uid: int, noswap: str) -> None:
+    """Mount one job's root at /new: overlays with inodes of their own, and its tmpfs folders."""
+    read_only = _SAFE | linux.MS_RDONLY
+    linux.mount("overlay", "/new", "overlay", read_only, "lowerdir=/image:/empty")
+    linux.mount("overlay", "/new/usr", "overlay", read_only, "lowerdir=/hide:/usr")
+    linux.mount("tmpfs", "/stage", "tmpfs", _SAFE, "mode=755,size=1m,nr_inodes=64" + noswap)
+    for name, target, mode in (
+        ("work", WORK, 0o700),
+        ("home", HOME, 0o700),
+        ("tmp", "/tmp", 0o1777),  # noqa: S108
+        ("vartmp", "/var/tmp", 0o1777),  # noqa: S108
+    ):
+        os.mkdir("/stage/" + name)
+        os.chown("/stage/" + name, uid, uid)
+        os.chmod("/stage/" + name, mode)
+        linux.mount("/stage/" + name, "/new" + target, "", linux.MS_BIND)
+
+
+def mount_devices(noswap: str) -> None:
+    """Mount /dev with device nodes of the job's own, and /dev/shm."""
+    # Not nodev: this is the one place where the nodes below must open.
+    flags = linux.MS_NOSUID | linux.MS_NOEXEC
+    linux.mount("tmpfs", "/new/dev", "tmpfs", flags, "mode=755,size=64k,nr_inodes=32" + noswap)
+    for name, minor in _DEVICES:
+        os.mknod("/new/dev/" + name, stat.S_IFCHR | 0o666, os.makedev(1, minor))
+        os.chmod("/new/dev/" + name, 0o666)  # noqa: S103 (as everywhere; mknod obeyed the umask)
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        os.symlink("/proc/self/fd" + target, "/new/dev/" + name)
+    os.mkdir("/new/dev/shm")
+    linux.mount("", "/new/dev", "", flags | linux.MS_REMOUNT | linux.MS_RDONLY)
+    linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777,size=1m,nr_inodes=64" + noswap)
+
+
+def mount_proc() -> None:
+    """Mount a /proc of the job's own PID namespace in which only its own processes show."""
+    flags = _SAFE | linux.MS_NOEXEC
+    linux.mount("proc", "/new/proc", "proc", flags, "hidepid=invisible")
+
+
+def mask_proc(masked: list[str]) -> None:
+    """Cover what tells about the host: files by the null device, folders by an empty one. Raises OSError."""
+    null = os.stat("/new/dev/null")
+    if not stat.S_ISCHR(null.st_mode) or null.st_rdev != os.makedev(1, 3):
+        raise OSError(19, "the mask's source is not the null device")  # ENODEV
+    for name in masked:
+        path = "/new/proc/" + name
+        folder = stat.S_ISDIR(os.stat(path).st_mode)
+        linux.mount("/new/var/empty" if folder else "/new/dev/null", path, "", linux.MS_BIND)
+
+
+def enter() -> None:
+    """Make /new the root and forget the image (pivot_root(2), the form with two dots)."""
+    os.chdir("/new")
+    linux.pivot_root(".", ".")
+    linux.umount2(".")
+    os.chdir(WORK)
+
+
+def resize(disk_bytes: int, inodes: int, shm_bytes: int, noswap: str) -> None:
+    """Give the job's folders their size. Raises OSError.
+
+    noswap cannot change with a remount, but has to be named again where it was given (tmpfs(5)).
+    """
+    linux.mount("", WORK, "", linux.MS_REMOUNT | _SAFE, f"size={disk_bytes},nr_inodes={inodes}{noswap}")
+    linux.mount("", "/dev/shm", "", linux.MS_REMOUNT | _SAFE, f"size={shm_bytes},nr_inodes={inodes}{noswap}")  # noqa: S108
+
+
+def is_full() -> bool:
+    """Whether the job's folders have no room left for one more page or file (statvfs(3))."""
+    state = os.statvfs(WORK)
+    return state.f_bfree == 0 or state.f_ffree == 0

@@ -1,0 +1,93 @@
+"""Runs a Python program in an interpreter that has already started, as `python3 FILE` would."""
+
+from __future__ import annotations
+
+import _signal
+import atexit
+import io
+import os
+import sys
+from typing import NoReturn
+
+from sandrun_executor.sandbox.job import Program
+
+
+def _renew_stdio() -> None:
+    """Make the three standard streams again as Py_Initialize does, with the encodings it chose."""
+    for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        old = getattr(sys, "__" + name + "__")
+        mode = "rb" if fd == 0 else "wb"
+        buffer = io.open(fd, mode, -1, closefd=False)  # noqa: SIM115, UP020 (stays open)
+        raw = buffer.raw  # type: ignore[attr-defined]
+        raw.name = f"<{name}>"
+        interactive = raw.isatty()
+        stream = io.TextIOWrapper(
+            buffer,
+            old.encoding,
+            old.errors,
+            newline="\n" if fd else None,
+            line_buffering=fd == 2 or interactive,
+        )
+        stream.mode = "r" if fd == 0 else "w"  # type: ignore[misc]
+        setattr(sys, name, stream)
+        setattr(sys, "__" + name + "__", stream)
+
+
+def _forget_ourselves(baseline: frozenset[str]) -> None:
+    for name in list(sys.modules):
+        if name not in baseline:
+            del sys.modules[name]
+
+
+def run(program: Program) -> NoReturn:
+    """Run the program as __main__ and leave through SystemExit, so that the interpreter ends as always."""
+    os.environ.update(program.environment)
+    path = os.path.join(os.getcwd(), program.entrypoint)
+    sys.argv = [program.entrypoint, *program.args]
+    sys.orig_argv = ["python3", program.entrypoint, *program.args]
+    sys.path[0] = os.path.dirname(os.path.realpath(path))
+    _renew_stdio()
+    _forget_ourselves(program.baseline)
+    main = type(sys)("__main__")
+    loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
+    main.__dict__.update(
+        __file__=path,
+        __cached__=None,
+        __loader__=loader,
+        __builtins__=sys.modules["builtins"],
+        __annotations__={},
+    )
+    sys.modules["__main__"] = main
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+        exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)  # noqa: S102
+    except SystemExit:
+        raise
+    except KeyboardInterrupt as error:
+        _print_exception(error)
+        _end_by_sigint()
+    except BaseException as error:
+        _print_exception(error)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _print_exception(error: BaseException) -> None:
+    """What the interpreter does with an exception that nobody caught, without the frame of ours."""
+    trace = error.__traceback__
+    own = sys._getframe().f_code.co_filename
+    while trace is not None and trace.tb_frame.f_code.co_filename == own:
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+    sys.excepthook(type(error), error, trace)
+
+
+def _end_by_sigint() -> NoReturn:
+    # As Py_RunMain: finish, then die of the signal so that the parent sees it.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    os.kill(os.getpid(), _signal.SIGINT)
+    sys.exit(130)

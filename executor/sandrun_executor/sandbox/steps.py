@@ -1,0 +1,30 @@
+"""An ordered list of named steps; the first that fails says its name and errno, and nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+
+class StepError(Exception):
+    """A step of the set-up failed; `report` is what goes to the executor: "name errno"."""
+
+    def __init__(self, name: str, code: int) -> None:
+        super().__init__(name, code)
+        self.report = f"{name} {code}"
+
+
+Step = tuple[str, Callable[[], object]]
+
+
+def run_steps(steps: Iterable[Step], without: frozenset[str]) -> None:
+    """Run each step in order. Raises StepError.
+
+    `without` names layers that a containment test switches off; it is empty outside such tests.
+    """
+    for name, action in steps:
+        if name in without:
+            continue
+        try:
+            action()
+        except OSError as error:
+            raise StepError(name, error.errno or 0) from None

@@ -1,0 +1,65 @@
+"""A clean interpreter that forks sandboxes: one clone3 gives the first process of each."""
+
+from __future__ import annotations
+
+import _signal
+import gc
+import os
+from typing import Any
+
+from sandrun_executor import linux_unsafe as linux
+from sandrun_executor.sandbox import init, root
+from sandrun_executor.sandbox.channel import Channel
+from sandrun_executor.sandbox.job import Program
+
+_NAMESPACES = {
+    "pid": linux.CLONE_NEWPID,
+    "mount": linux.CLONE_NEWNS,
+    "ipc": linux.CLONE_NEWIPC,
+    "uts": linux.CLONE_NEWUTS,
+}
+
+
+def main(config: dict[str, Any]) -> Program:
+    """Serve the executor until it hangs up; returns only in a process that is a job.
+
+    config: control (descriptor), tasks (descriptors of the cgroup to join), seccomp (BPF bytes), core_bytes,
+    noswap (mount option or ""),
+    without (layers switched off, for containment tests).
+    """
+    linux.prctl(linux.PR_SET_PDEATHSIG, _signal.SIGKILL)
+    linux.prctl(linux.PR_SET_DUMPABLE, 0)
+    for fd in config["tasks"]:
+        os.write(fd, b"0")
+        os.close(fd)
+    control = Channel(config["control"])
+    # The executor holds a pidfd of every sandbox; nobody needs the status of one.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
+    config["without"] = frozenset(config["without"])
+    config["masked"] = root.enter_image()
+    gc.collect()
+    gc.freeze()
+    # What fails before this line is for the operator to read; what fails after it may quote a client.
+    os.dup2(1, 2)
+    control.report("ready")
+    flags = sum(flag for name, flag in _NAMESPACES.items() if name not in config["without"])
+    while True:
+        message = control.receive()
+        if message is None:
+            os._exit(0)
+        request, fds = message
+        into = fds.pop() if request["into_cgroup"] else None
+        link = Channel(fds[0])
+        try:
+            pid, pidfd = linux.clone3(flags, into)
+        except OSError as error:
+            link.report(f"failed clone3 {error.errno}")
+        else:
+            if pid == 0:
+                control.close()
+                return init.main(config, request, link, fds[1:])
+            link.report("pid", pidfd)
+            os.close(pidfd)
+        link.close()
+        for fd in (*fds[1:], *([into] if into is not None else [])):
+            os.close(fd)

@@ -1,0 +1,416 @@
+"""The life of one sandbox: prepared, handed a job, ended, proven empty."""
+
+import asyncio
+import enum
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
+from typing import Protocol
+
+from sandrun_executor.links import Link, Words
+from sandrun_executor.logs import STDERR, STDOUT, LogPump
+from sandrun_executor.slots import Slot, SlotPool
+from sandrun_executor.zygotes import Zygote
+from sandrun_shared.jobs import Limits, Outcome, Verdict
+from sandrun_shared.protocol import Event, Execute, Finished, Output, Started, Usage
+
+PREPARE_SECONDS = 10.0
+END_SECONDS = 1.0  # from asking PID 1 to end the job to ending PID 1
+COLLECT_SECONDS = 10.0
+USAGE_SECONDS = 1.0
+EMPTY_SECONDS = 5.0
+# What preparing and collecting need besides the job's own limit.
+PARKED_BYTES, PARKED_PROCESSES = 64 << 20, 16
+COLLECTOR_BYTES = 16 << 20
+_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
+
+
+class SandboxError(Exception):
+    """A sandbox could not be prepared: the text names the step and errno."""
+
+
+class Stop(enum.Enum):
+    """Why the executor ended a job that had not ended by itself."""
+
+    cancelled = "cancelled"
+    wall = "wall_time_limit"
+    cpu = "cpu_time_limit"
+    memory = "memory_limit"
+
+
+class Sink(Protocol):
+    """Where a job's events go."""
+
+    def send(self, event: Event, fds: tuple[int, ...] = ()) -> bool:
+        """Pass one event on; False when there is no room for more."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The size of the job's tmpfs folders, in bytes and inodes."""
+
+    disk_bytes: int
+    inodes: int
+    shm_bytes: int
+
+    @classmethod
+    def of(cls, limits: Limits) -> "Folders":
+        """What these limits allow."""
+        return cls(limits.disk_bytes, limits.inodes, limits.memory_bytes)
+
+    def as_message(self) -> dict[str, int]:
+        """For the channel to PID 1."""
+        return {"disk_bytes": self.disk_bytes, "inodes": self.inodes, "shm_bytes": self.shm_bytes}
+
+
+@dataclass(frozen=True)
+class _Exit:
+    status: int
+    disk_full: bool
+
+
+class Sandbox:
+    """One set of namespaces and processes, used for one job and then destroyed."""
+
+    def __init__(self, zygote: Zygote, pool: SlotPool, slot: Slot, folders: Folders) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pool = pool
+        self._slot = slot
+        self._init, self._job = Link(), Link()
+        self._pidfd = -1
+        self._folders = folders
+        self._pump: LogPump | None = None
+        self._on_started: Callable[[], None] = _nothing
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._resized: asyncio.Future[None] = self._loop.create_future()
+        self._exited: asyncio.Future[_Exit | None] = self._loop.create_future()
+        self._collected: asyncio.Future[bool] = self._loop.create_future()
+        self._dead: asyncio.Future[None] = self._loop.create_future()
+        self._stop: Stop | None = None
+        self._failure = ""
+        self._started_at = 0.0
+        self._timers: list[asyncio.TimerHandle] = []
+        self._zygote = zygote
+
+    @classmethod
+    async def prepare(cls, zygote: Zygote, pool: SlotPool, folders: Folders) -> "Sandbox":
+        """Everything but the job. Raises SandboxError, CgroupError, OSError; nothing is left then."""
+        sandbox = cls(zygote, pool, pool.acquire(), folders)
+        try:
+            sandbox._slot.cgroup.limit(memory_bytes=PARKED_BYTES, processes=PARKED_PROCESSES, cpu_cores=1.0)
+            sandbox._init.listen(sandbox._init_says)
+            sandbox._job.listen(sandbox._job_says)
+            zygote.spawn(sandbox._init, sandbox._job, sandbox._slot, folders.as_message())
+            async with asyncio.timeout(PREPARE_SECONDS):
+                await sandbox._ready
+        except BaseException as error:
+            await sandbox.destroy()
+            if isinstance(error, TimeoutError):
+                raise SandboxError("the sandbox was not ready in time") from None
+            raise
+        return sandbox
+
+    @property
+    def usable(self) -> bool:
+        """Whether a parked sandbox still waits for its job."""
+        return not self._dead.done() and self._zygote.alive
+
+    def _init_says(self, words: Words, fd: int | None) -> None:
+        match words:
+            case ["pid"] if fd is not None and self._pidfd < 0:
+                self._pidfd = fd
+                self._loop.add_reader(fd, self._died)
+                return
+            case ["resized"]:
+                if not self._resized.done():
+                    self._resized.set_result(None)
+            case ["exited", status, full] if status.isdigit() and full.isdigit():
+                if not self._exited.done():
+                    self._exited.set_result(_Exit(int(status), full == "1"))
+            case ["collected", truncated]:
+                if not self._collected.done():
+                    self._collected.set_result(truncated == "1")
+            case ["failed", step, code]:
+                self._fail(f"step {step} failed with errno {code}")
+            case []:
+                if self._pidfd < 0:
+                    self._fail("the zygote is gone")
+                    self._died()
+            case _:
+                self._fail("an unknown report")
+        if fd is not None:
+            os.close(fd)
+
+    def _job_says(self, words: Words, fd: int | None) -> None:
+        if fd is not None:
+            os.close(fd)
+        match words:
+            case ["ready"]:
+                if not self._ready.done():
+                    self._ready.set_result(None)
+            case ["started"]:
+                self._started_at = time.monotonic()
+                self._on_started()
+            case ["failed", step, code]:
+                self._fail(f"step {step} failed with errno {code}")
+            case _:
+                pass  # the end of file is the job's exec, or its end: PID 1 tells which
+
+    def _fail(self, text: str) -> None:
+        self._failure = self._failure or text
+        if not self._ready.done():
+            self._ready.set_exception(SandboxError(text))
+
+    def _died(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+        if not self._dead.done():
+            self._dead.set_result(None)
+        if not self._ready.done():
+            self._fail(self._failure or "the sandbox ended while it was set up")
+        if not self._exited.done():
+            self._exited.set_result(None)
+        if not self._collected.done():
+            self._collected.set_result(True)
+        if not self._resized.done():
+            self._resized.set_result(None)
+
+    def stop(self, why: Stop) -> None:
+        """End the job; the first reason counts. PID 1 gets END_SECONDS to do it in order."""
+        if self._stop is not None or self._exited.done():
+            return
+        self._stop = why
+        try:
+            self._init.send({"stop": True}, [])
+        except OSError:
+            self.kill()
+        self._after(END_SECONDS, self._kill_unless_exited)
+
+    def _kill_unless_exited(self) -> None:
+        if not self._exited.done():
+            self.kill()
+
+    def _after(self, seconds: float, action: Callable[[], None]) -> None:
+        self._timers.append(self._loop.call_later(seconds, action))
+
+    def kill(self) -> None:
+        """SIGKILL to PID 1, and with it to its whole namespace (pid_namespaces(7))."""
+        if self._pidfd >= 0 and not self._dead.done():
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def execute(
+        self, request: Execute, command: tuple[str, ...], fds: list[int], sink: Sink, requested_at: float
+    ) -> None:
+        """Run one job and send its events to the sink; Finished comes last.
+
+        fds: order, upload, and stdin if the request has one; they stay the caller's.
+        """
+        limits = request.limits
+        cgroup = self._slot.cgroup
+        cgroup.limit(
+            memory_bytes=limits.memory_bytes, processes=limits.processes + 1, cpu_cores=limits.cpu_cores
+        )  # + 1: PID 1 is not the job's
+
+        def deliver(output: Output) -> bool:
+            return sink.send(output)
+
+        def tell_started() -> None:
+            sink.send(Started(self._started_at - requested_at))
+
+        self._on_started = tell_started
+        pump = self._pump = LogPump(limits.log_bytes, deliver)
+        own: list[int] = []
+        stdin_fd = fds[2] if request.has_stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for name in ("snapshot", "outputs", "index"):
+                own.append(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+            snapshot_fd, data_fd, index_fd = own
+            await self._resize(Folders.of(limits))
+            self._hand_over(request, command, [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd])
+            pump.start()
+            self._watch(limits, sink)
+            exited = await self._exited
+            ended_at = time.monotonic()
+            memory_peak, oom_kills = cgroup.memory_peak_bytes(), cgroup.oom_kills()
+            truncated = await self._collect(limits, exited, [fds[0], *own])
+            await self._end()
+            logs = pump.drain()
+            verdict = self._verdict(exited, oom_kills)
+            code = _exit_code(exited)
+            outcome = Outcome(
+                verdict=verdict,
+                exit_code=code if self._started_at else None,
+                signal=code - 128 if exited is not None and os.WIFSIGNALED(exited.status) and code else None,
+                detail="" if self._started_at else self._failure,
+                cpu_seconds=cgroup.cpu_seconds(),
+                wall_seconds=ended_at - (self._started_at or ended_at),
+                setup_seconds=(self._started_at or ended_at) - requested_at,
+                memory_peak_bytes=memory_peak,
+                stdout_bytes=pump.counts[STDOUT],
+                stderr_bytes=pump.counts[STDERR],
+                logs_truncated=pump.truncated,
+                outputs_truncated=truncated,
+            )
+            for fd in (data_fd, index_fd):
+                fcntl(fd, F_ADD_SEALS, _SEALS)
+            sink.send(Finished(outcome, logs), (data_fd, index_fd))
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            pump.close()
+            for fd in own:
+                os.close(fd)
+            if not request.has_stdin:
+                os.close(stdin_fd)
+
+    def resume(self) -> None:
+        """The sink has room again."""
+        if self._pump is not None:
+            self._pump.resume()
+
+    async def _resize(self, folders: Folders) -> None:
+        """Give the job's folders another size than they were mounted with. Raises TimeoutError."""
+        if folders == self._folders:
+            return
+        self._init.send({"resize": True, **folders.as_message()}, [])
+        async with asyncio.timeout(PREPARE_SECONDS):
+            await self._resized
+
+    def _hand_over(self, request: Execute, command: tuple[str, ...], fds: list[int]) -> None:
+        limits = request.limits
+        self._job.send(
+            {
+                "upload": request.upload.value,
+                "command": command,
+                "warm": request.warm and request.interpreter == "python3",
+                "disk_bytes": limits.disk_bytes,
+                "open_files": limits.open_files,
+                "processes": limits.processes,
+            },
+            fds,
+        )
+
+    def _watch(self, limits: Limits, sink: Sink) -> None:
+        self._after(limits.wall_seconds, lambda: self.stop(Stop.wall))
+        if limits.cpu_seconds is not None:
+            self._watch_cpu(limits.cpu_seconds, limits.cpu_cores)
+        self._after(USAGE_SECONDS, lambda: self._tell_usage(sink))
+        event_fd = self._slot.cgroup.oom_event_fd
+        if event_fd is not None:
+            self._loop.add_reader(event_fd, self._out_of_memory, event_fd)
+
+    def _out_of_memory(self, event_fd: int) -> None:
+        try:
+            os.read(event_fd, 8)
+        except OSError:
+            self._loop.remove_reader(event_fd)  # an epoll descriptor cannot be read: look once, as below
+        self._look_for_oom(50)
+
+    def _look_for_oom(self, tries: int) -> None:
+        # The event comes when memory is short; the counter moves a moment later, when a process was chosen.
+        if self._exited.done():
+            return
+        if self._slot.cgroup.oom_kills() > 0:
+            self.stop(Stop.memory)
+        elif tries:
+            self._after(0.01, lambda: self._look_for_oom(tries - 1))
+
+    def _watch_cpu(self, limit: float, cores: float) -> None:
+        left = limit - self._slot.cgroup.cpu_seconds()
+        if left <= 0:
+            self.stop(Stop.cpu)
+        elif not self._exited.done():
+            self._after(max(left / cores, 0.005), lambda: self._watch_cpu(limit, cores))
+
+    def _tell_usage(self, sink: Sink) -> None:
+        if not self._exited.done():
+            cgroup = self._slot.cgroup
+            sink.send(Usage(cgroup.cpu_seconds(), cgroup.memory_bytes()), ())
+            self._after(USAGE_SECONDS, lambda: self._tell_usage(sink))
+
+    async def _collect(self, limits: Limits, exited: _Exit | None, fds: list[int]) -> bool:
+        """Let PID 1, alone now and soon unprivileged, gather the outputs; True when some are missing."""
+        if exited is None or self._stop is Stop.cancelled or not self._started_at:
+            return exited is None
+        self._slot.cgroup.limit(
+            memory_bytes=limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES,
+            processes=limits.processes + 1,
+            cpu_cores=limits.cpu_cores,
+        )
+        try:
+            self._init.send({"files": limits.output_files, "bytes": limits.disk_bytes}, fds)
+        except OSError:
+            return True
+        self._after(COLLECT_SECONDS, self.kill)
+        truncated = await self._collected
+        return truncated or bool(self._failure)
+
+    def _verdict(self, exited: _Exit | None, oom_kills: int) -> Verdict:  # noqa: PLR0911 (one line per cause)
+        if self._stop is Stop.cancelled:
+            return Verdict.cancelled
+        if oom_kills:
+            return Verdict.memory_limit
+        if self._stop is not None:
+            return Verdict(self._stop.value)
+        if not self._started_at:
+            return Verdict.disk_limit if self._failure.startswith("step disk ") else Verdict.setup_error
+        if exited is None:
+            return Verdict.internal_error
+        code = _exit_code(exited)
+        if code == 0:
+            return Verdict.ok
+        if os.WIFSIGNALED(exited.status):
+            return Verdict.disk_limit if code == 128 + signal.SIGXFSZ else Verdict.signaled
+        return Verdict.disk_limit if exited.disk_full else Verdict.nonzero_exit
+
+    async def _end(self) -> None:
+        """Wait until PID 1 and its namespace are gone."""
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await asyncio.shield(self._dead)
+        except TimeoutError:
+            self.kill()
+            async with asyncio.timeout(EMPTY_SECONDS):
+                await asyncio.shield(self._dead)
+
+    async def destroy(self) -> None:
+        """End whatever is left and give the slot back, or retire it when it does not become empty."""
+        self.kill()
+        event_fd = self._slot.cgroup.oom_event_fd
+        if event_fd is not None:
+            self._loop.remove_reader(event_fd)
+        try:
+            if self._pidfd >= 0:
+                async with asyncio.timeout(EMPTY_SECONDS):
+                    await asyncio.shield(self._dead)
+            await self._release()
+        except TimeoutError:
+            self._pool.retire(self._slot)
+        finally:
+            self._init.close()
+            self._job.close()
+            if self._pidfd >= 0:
+                self._loop.remove_reader(self._pidfd)
+                os.close(self._pidfd)
+
+    async def _release(self) -> None:
+        async with asyncio.timeout(EMPTY_SECONDS):
+            pause = 0.001
+            while not self._pool.release(self._slot):
+                self._slot.cgroup.kill()
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 0.1)
+
+
+def _nothing() -> None:
+    return
+
+
+def _exit_code(exited: _Exit | None) -> int | None:
+    if exited is None:
+        return None
+    code = os.waitstatus_to_exitcode(exited.status)
+    return code if code >= 0 else 128 - code
