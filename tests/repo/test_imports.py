@@ -1,0 +1,76 @@
+"""The import contracts: in the source (import-linter, AST) and in a running interpreter."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WEB = {"fastapi", "starlette", "uvicorn", "pydantic", "httpx", "anyio"}
+OURS = {"sandrun_api", "sandrun_client", "sandrun_executor", "sandrun_shared"}
+
+
+def loaded_by(module: str) -> set[str]:
+    """Top-level names in sys.modules of a fresh interpreter that imported the module."""
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def imported_names(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_contracts_hold() -> None:
+    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if done.returncode:
+        pytest.fail(done.stdout + done.stderr, pytrace=False)
+
+
+def test_executor_loads_no_web_library() -> None:
+    assert not loaded_by("sandrun_executor.__main__") & (WEB | {"sandrun_api", "sandrun_client"})
+
+
+def test_api_loads_no_executor() -> None:
+    assert not loaded_by("sandrun_api.__main__, sandrun_api.cli") & {
+        "sandrun_executor",
+        "pyseccomp",
+        "pyroute2",
+    }
+
+
+def test_shared_loads_neither() -> None:
+    loaded = loaded_by("sandrun_shared.framing, sandrun_shared.settings, sandrun_shared.orders")
+    assert not loaded & (OURS - {"sandrun_shared"} | WEB)
+
+
+def test_client_uses_only_shared() -> None:
+    sources = (ROOT / "api" / "sandrun_client").rglob("*.py")
+    used = set().union(*(imported_names(path) for path in sources)) & OURS
+    assert used <= {"sandrun_client", "sandrun_shared"}
+
+
+def test_sandbox_code_needs_only_the_standard_library() -> None:
+    """It is loaded by any interpreter an environment brings; linux_unsafe travels with it."""
+    sources = [*(ROOT / "executor" / "sandrun_executor" / "sandbox").rglob("*.py")]
+    used = set().union(*(imported_names(path) for path in sources))
+    assert used <= sys.stdlib_module_names | {"sandrun_executor", "linux_unsafe"} | {p.stem for p in sources}

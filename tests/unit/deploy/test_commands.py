@@ -1,0 +1,88 @@
+"""`sandrun up` and `sandrun doctor`: what can be said without starting a service."""
+
+import socket
+
+import pytest
+
+from sandrun_api import cli, doctor, up
+
+
+def test_services_see_only_settings() -> None:
+    environ = {
+        "SECRET": "x",
+        "HOME": "/root",
+        "SANDRUN_API__PORT": "1",
+        "SANDRUN_URL": "x",
+        "LD_PRELOAD": "y",
+    }
+    child = up.child_environment(environ)
+    assert child["SANDRUN_API__PORT"] == "1"
+    assert not {"SECRET", "HOME", "SANDRUN_URL", "LD_PRELOAD"} & child.keys()
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1", "http://127.0.0.1:1"), ("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1")],
+)
+def test_url(host: str, address: str) -> None:
+    assert up.url(host, 1) == address
+
+
+def test_restart_delay_grows_to_a_bound_and_starts_over() -> None:
+    delays = [0.0]
+    for _ in range(10):
+        delays.append(up.restart_delay(0.0, delays[-1]))
+    assert delays[1] == up.FIRST_DELAY_SECONDS
+    assert delays == sorted(delays)
+    assert delays[-1] == up.LONGEST_DELAY_SECONDS
+    assert up.restart_delay(up.STEADY_SECONDS, delays[-1]) == up.FIRST_DELAY_SECONDS
+
+
+def test_port_in_use_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDRUN_EXECUTOR__USER", "root")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(SystemExit) as ended:
+        cli.main(["up", "--port", str(server.getsockname()[1])])
+    assert ended.value.code == cli.FAILED
+    assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("SANDRUN_EXECUTOR__USER", "no-such-user", "no-such-user"),
+        ("SANDRUN_API__PORT", "x", "port"),
+        ("SANDRUN_API__PORT", "0", "needs a port"),
+    ],
+)
+def test_up_says_what_is_wrong(
+    variable: str,
+    value: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SANDRUN_EXECUTOR__USER", "root")
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["up"])
+    assert ended.value.code == cli.FAILED
+    assert message in capsys.readouterr().err
+
+
+def test_up_needs_root(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(SystemExit):
+        cli.main(["up"])
+    assert "root" in capsys.readouterr().err
+
+
+def test_table_names_each_remedy() -> None:
+    fine = doctor.Check("kernel", True, True, "Linux 6.1", "")
+    advice = doctor.Check("Landlock", False, False, "none", "boot with it")
+    missing = doctor.Check("cgroup", False, True, "none", "mount it")
+    assert doctor.table([fine, advice]).endswith("Jobs can run safely here.")
+    text = doctor.table([fine, missing])
+    assert "-> mount it" in text
+    assert text.endswith("jobs cannot run safely here.")

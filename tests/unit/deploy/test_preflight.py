@@ -1,0 +1,125 @@
+"""Each probe on plain files, both ways."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from sandrun_executor import preflight
+
+V1_LINE = "32 31 0:29 / {path} rw,relatime - cgroup cgroup rw,{options}\n"
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_every_check_has_a_name_of_its_own_and_a_remedy() -> None:
+    checks = preflight.checks()
+    assert len({check.name for check in checks}) == len(checks)
+    assert all(check.ok or check.mend for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("release", "ok"),
+    [("5.13.9", False), ("5.14.0-rc1+", True), ("6.1.0-18-amd64", True), ("10.0", True), ("odd", False)],
+)
+def test_kernel(release: str, ok: bool) -> None:
+    assert preflight.kernel(release).ok is ok
+
+
+def test_privileges(tmp_path: Path) -> None:
+    full = write(tmp_path / "full", "Name:\tx\nCapPrm:\t0\nCapEff:\t000001ffffffffff\n")
+    none = write(tmp_path / "none", "CapEff:\t0000000000000000\n")
+    container = write(tmp_path / "container", "CapEff:\t00000000a80425fb\n")
+    assert preflight.privileges(full).ok
+    assert "CAP_SYS_ADMIN" in preflight.privileges(none).found
+    assert "CAP_SETUID" not in preflight.privileges(container).found
+    assert not preflight.privileges(tmp_path / "absent").ok
+
+
+def test_cgroup_v2(tmp_path: Path) -> None:
+    write(tmp_path / "cgroup.controllers", "cpuset cpu io memory hugetlb pids\n")
+    write(tmp_path / "cgroup.subtree_control", "")
+    check = preflight.cgroups(tmp_path, tmp_path / "absent")
+    assert (check.ok, check.found) == (True, "v2")
+
+
+def test_cgroup_v1(tmp_path: Path) -> None:
+    names = ["cpu,cpuacct", "memory", "pids", "name=systemd"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    lines = "".join(V1_LINE.format(path=tmp_path / name, options=name) for name in names)
+    check = preflight.cgroups(tmp_path, write(tmp_path / "mountinfo", lines))
+    assert (check.ok, check.found) == (True, "v1")
+
+
+def test_cgroup_without_memory(tmp_path: Path) -> None:
+    line = V1_LINE.format(path=tmp_path, options="cpu,cpuacct,pids")
+    check = preflight.cgroups(tmp_path, write(tmp_path / "mountinfo", line))
+    assert (check.ok, check.found) == (False, "no controller memory")
+
+
+def test_v1_mounts_understands_escapes() -> None:
+    mounts = preflight.v1_mounts(V1_LINE.format(path=r"/a\040b", options="memory"))
+    assert mounts == {"memory": Path("/a b")}
+
+
+def test_namespaces(tmp_path: Path) -> None:
+    for name in preflight.NAMESPACES:
+        write(tmp_path / "ns" / name, "")
+    write(tmp_path / "user" / "max_user_namespaces", "1000\n")
+    assert preflight.namespaces(tmp_path / "ns", tmp_path / "user").ok
+    write(tmp_path / "user" / "max_user_namespaces", "0\n")
+    check = preflight.namespaces(tmp_path / "ns", tmp_path / "user")
+    assert (check.ok, check.mend) == (False, "sysctl user.max_user_namespaces=10000")
+    (tmp_path / "ns" / "time").unlink()
+    assert "time" in preflight.namespaces(tmp_path / "ns", tmp_path / "user").found
+
+
+def test_seccomp(tmp_path: Path) -> None:
+    assert preflight.seccomp(write(tmp_path / "actions", "kill_process errno log allow\n")).ok
+    assert not preflight.seccomp(tmp_path / "absent").ok
+
+
+def test_libseccomp() -> None:
+    def refuse(name: str) -> object:
+        raise RuntimeError(f"{name}: Unable to find libseccomp")
+
+    assert preflight.libseccomp(lambda name: None).ok
+    assert preflight.libseccomp(refuse).mend == "apt-get install libseccomp2"
+
+
+def test_landlock_is_advice() -> None:
+    def refuse() -> int:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    assert preflight.landlock(lambda: 3).found == "ABI 3"
+    check = preflight.landlock(refuse)
+    assert (check.ok, check.required) == (False, False)
+
+
+def test_overlay(tmp_path: Path) -> None:
+    assert preflight.overlay(write(tmp_path / "filesystems", "nodev\tproc\nnodev\toverlay\n")).ok
+    assert not preflight.overlay(write(tmp_path / "none", "nodev\tproc\n")).ok
+
+
+def test_swap(tmp_path: Path) -> None:
+    head = "Filename\tType\tSize\tUsed\tPriority\n"
+    off = write(tmp_path / "off", head)
+    on = write(tmp_path / "on", head + "/dev/sda2 partition 1 0 -2\n")
+    assert preflight.swap(off, "5.15.0").ok
+    assert preflight.swap(on, "6.4.0").ok
+    assert not preflight.swap(on, "6.1.0").ok
+
+
+def test_interpreters(tmp_path: Path) -> None:
+    write(tmp_path / "python3", "").chmod(0o700)
+    write(tmp_path / "bash", "").chmod(0o755)
+    checks = {check.name: check for check in preflight.interpreters(tmp_path)}
+    assert (checks["python3"].ok, checks["python3"].required) == (False, True)
+    assert checks["bash"].ok
+    assert (checks["node"].ok, checks["node"].required) == (False, False)
+    assert "ruby" not in checks
