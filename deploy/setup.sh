@@ -55,12 +55,10 @@ readable_by_user() { # FOLDER: may the user read all code beneath it?
 
 copy_checkout() {
     say "the user $user cannot read $checkout: installing a copy in $install_folder"
-    mkdir -p "$install_folder"
     find "$install_folder" -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -rf -- {} +
     tar -C "$checkout" --exclude=./.venv --exclude=./.git --exclude=__pycache__ -cf - . |
         tar -C "$install_folder" --no-same-owner --no-same-permissions -xf -
-    chmod -R u=rwX,go=rX "$install_folder"
-    root=$install_folder
+    find "$install_folder" -mindepth 1 -maxdepth 1 ! -name .venv -exec chmod -R u=rwX,go=rX -- {} +
 }
 
 make_venv() {
@@ -93,10 +91,12 @@ make_venv() {
 install_packages
 create_user
 if [[ $checkout != "$install_folder" ]] && ! readable_by_user "$checkout"; then
-    copy_checkout
+    root=$install_folder
+    mkdir -p "$root"
 fi
 # One at a time: a second run waits here for the first.
 exec {folder}<"$root"
 flock "$folder"
+[[ $root == "$checkout" ]] || copy_checkout
 make_venv
 printf '%s\n' "$root"
