@@ -8,9 +8,8 @@ import os
 import platform
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
 
 from sandrun_executor import linux_unsafe
 
@@ -27,7 +26,8 @@ CAPABILITIES = {
 }  # fmt: skip
 
 
-class Check(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Check:
     """One thing looked at: what was found, and how to mend it when it is not ok.
 
     Without a required one no job may run; the others are advice.
@@ -54,11 +54,6 @@ def checks() -> list[Check]:
         swap(Path("/proc/swaps"), platform.release()),
         *interpreters(Path("/usr/bin")),
     ]
-
-
-def report() -> bytes:
-    """All checks as the JSON list that `python -m sandrun_executor --check` prints."""
-    return msgspec.json.encode(checks())
 
 
 def kernel_version(release: str) -> tuple[int, int]:
