@@ -7,6 +7,7 @@ import atexit
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from sandrun_executor.sandbox.job import Program
@@ -33,6 +34,40 @@ def _renew_stdio() -> None:
         setattr(sys, "__" + name + "__", stream)
 
 
+class _Arguments(list):  # type: ignore[type-arg]
+    """A list that is sys.orig_argv, and is freed when the interpreter clears sys, after every other module.
+
+    By then all that a program can notice has happened: threads joined, atexit run, streams flushed, modules
+    emptied. What would follow is freeing the memory that this process shares with the zygote, page by
+    page, each a fault and a copy; so the process ends here (Py_FinalizeEx, finalize_modules).
+    """
+
+    code: int | None = None
+    kept: list[object]
+
+    def __del__(self, leave: Callable[[int], NoReturn] = os._exit) -> None:
+        if self.code is not None:
+            leave(self.code)
+
+
+def _spare_shared_modules(arguments: _Arguments, baseline: frozenset[str]) -> None:
+    """Keep the modules of the zygote from being taken apart; the last thing that atexit calls."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, ValueError, OSError):
+        arguments.code = None  # the interpreter has a status of its own for this
+        return
+    keep = baseline - {"sys", "builtins", "__main__"}
+    arguments.kept = [sys.modules.pop(name) for name in keep if name in sys.modules]
+
+
+def _exit_code(code: object) -> int:
+    if code is None:
+        return 0
+    return code & 0xFF if isinstance(code, int) else 1
+
+
 def _forget_ourselves(baseline: frozenset[str]) -> None:
     for name in list(sys.modules):
         if name not in baseline:
@@ -44,7 +79,9 @@ def run(program: Program) -> NoReturn:
     os.environ.update(program.environment)
     path = os.path.join(os.getcwd(), program.entrypoint)
     sys.argv = [program.entrypoint, *program.args]
-    sys.orig_argv = ["python3", program.entrypoint, *program.args]
+    arguments = _Arguments(["python3", program.entrypoint, *program.args])
+    sys.orig_argv = arguments
+    atexit.register(_spare_shared_modules, arguments, program.baseline)
     sys.path[0] = os.path.dirname(os.path.realpath(path))
     _renew_stdio()
     _forget_ourselves(program.baseline)
@@ -62,14 +99,20 @@ def run(program: Program) -> NoReturn:
         with open(path, "rb") as file:
             source = file.read()
         exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)  # noqa: S102
-    except SystemExit:
+    except SystemExit as error:
+        arguments.code = _exit_code(error.code)
+        del arguments
         raise
     except KeyboardInterrupt as error:
         _print_exception(error)
         _end_by_sigint()
     except BaseException as error:
         _print_exception(error)
+        arguments.code = 1
+        del arguments
         sys.exit(1)
+    arguments.code = 0
+    del arguments
     sys.exit(0)
 
 
