@@ -1,0 +1,65 @@
+"""The application: its parts put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from sandrun_api import errors, run, system
+from sandrun_api.executor_client import ExecutorClient
+from sandrun_api.jobs import log_routes, output_routes, routes
+from sandrun_api.jobs.service import JobService
+from sandrun_api.middleware import Guard
+from sandrun_shared.settings import Settings
+
+_EXPOSED = (
+    "Location",
+    "Retry-After",
+    "ETag",
+    "Repr-Digest",
+    "Content-Range",
+    "Content-Disposition",
+    "Sandrun-Exit-Code",
+    "Sandrun-Verdict",
+    "Sandrun-Job-Id",
+)
+
+
+def create_app(settings: Settings, executor: ExecutorClient | None = None) -> FastAPI:
+    """The application for these settings; `executor` replaces the client of the configured socket."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as tasks:
+            client = executor or ExecutorClient(settings.executor.socket)
+            service = JobService(settings, client, tasks)
+            app.state.service = service
+            try:
+                yield
+            finally:
+                service.stop()
+        service.store.close()
+
+    app = FastAPI(
+        title="Sandrun",
+        version=system.version(),
+        description=system.DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    errors.install(app)
+    for part in (system, routes, run, log_routes, output_routes):
+        app.include_router(part.router)
+    # No cookies and no accounts: any page may ask, there is nothing to ride on.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=list(_EXPOSED),
+    )
+    app.add_middleware(Guard)
+    return app

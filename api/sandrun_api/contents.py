@@ -1,0 +1,134 @@
+"""What an upload holds, as its check found it, and the rules that hold between its members."""
+
+import time
+from dataclasses import dataclass, field
+
+from sandrun_api.errors import ApiError
+from sandrun_api.paths import PathError, clean, link_stays_inside, shown
+
+HEAD_BYTES = 256  # what is kept of a script's first line
+MANIFEST_NAME = "job.json"
+MANIFEST_BYTES = 256 << 10
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a check may cost and accept: total bytes of the files, members, seconds."""
+
+    total_bytes: int
+    members: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An upload's files, the first line of those that start with '#!', and its job.json."""
+
+    files: frozenset[str]
+    heads: dict[str, bytes] = field(default_factory=dict)
+    manifest: bytes | None = None
+
+
+class Table:
+    """The members seen so far. Every method raises ApiError for a member that breaks a rule."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._deadline = time.monotonic() + bounds.seconds
+        self._kinds: dict[str, str] = {}  # path -> file, link or dir
+        self._total = 0
+        self._count = 0
+        self._heads: dict[str, bytes] = {}
+        self._manifest: bytes | None = None
+
+    def tick(self) -> None:
+        """Stop a check that takes too long."""
+        if time.monotonic() > self._deadline:
+            raise ApiError(413, f"Reading the upload takes more than {self._bounds.seconds:g} seconds.")
+
+    def count(self) -> None:
+        """Count one member of any type."""
+        self.tick()
+        self._count += 1
+        if self._count > self._bounds.members:
+            raise ApiError(413, f"The upload has more than {self._bounds.members} members.")
+
+    def grow(self, size: int, name: str) -> None:
+        """Count bytes of a member."""
+        if size < 0:
+            raise ApiError(400, f"Member '{shown(name)}' has a negative size.")
+        self._total += size
+        if self._total > self._bounds.total_bytes:
+            limit = self._bounds.total_bytes >> 20
+            raise ApiError(413, f"The upload unpacks to more than {limit} MiB, at member '{shown(name)}'.")
+
+    def add_folder(self, name: str) -> None:
+        """Enter a folder, which may come twice."""
+        path = self._path(name)
+        if path:
+            self._enter_parents(name, path)
+            if self._kinds.setdefault(path, "dir") != "dir":
+                raise ApiError(400, f"Member '{shown(name)}' appears both as a folder and as a file.")
+
+    def add_file(self, name: str) -> str:
+        """Enter a regular file, which may come twice (the later one wins); its clean path."""
+        path = self._named(name)
+        if self._kinds.setdefault(path, "file") != "file":
+            raise ApiError(400, f"Member '{shown(name)}' appears both as a file and as something else.")
+        self._heads.pop(path, None)
+        return path
+
+    def add_symlink(self, name: str, target: str) -> None:
+        """Enter a symbolic link, which must stay inside the upload."""
+        path = self._named(name)
+        if not link_stays_inside(path.count("/"), target):
+            raise ApiError(400, f"Member '{shown(name)}' is a link out of the upload: '{shown(target)}'.")
+        if path in self._kinds:
+            raise ApiError(400, f"Member '{shown(name)}' appears twice, once as a link.")
+        self._kinds[path] = "link"
+
+    def add_hard_link(self, name: str, target: str) -> None:
+        """Enter a hard link, which must name a regular file that came before."""
+        path = self._named(name)
+        if self._kinds.get(self._path(target)) != "file":
+            raise ApiError(
+                400, f"Member '{shown(name)}' is a hard link to '{shown(target)}', which is no earlier file."
+            )
+        if self._kinds.setdefault(path, "file") != "file":
+            raise ApiError(400, f"Member '{shown(name)}' appears both as a file and as something else.")
+
+    def keep_head(self, path: str, head: bytes) -> None:
+        """Keep the first line of a script."""
+        if head.startswith(b"#!"):
+            self._heads[path] = head[:HEAD_BYTES]
+
+    def keep_manifest(self, data: bytes) -> None:
+        """Keep the upload's job.json."""
+        if len(data) > MANIFEST_BYTES:
+            raise ApiError(413, f"{MANIFEST_NAME} has more than {MANIFEST_BYTES >> 10} KiB.")
+        self._manifest = data
+
+    def contents(self) -> Contents:
+        """What was seen."""
+        files = frozenset(path for path, kind in self._kinds.items() if kind != "dir")
+        return Contents(files, self._heads, self._manifest)
+
+    def _path(self, name: str) -> str:
+        try:
+            return clean(name)
+        except PathError as error:
+            raise ApiError(400, f"Member '{shown(name)}' {error}.") from None
+
+    def _named(self, name: str) -> str:
+        path = self._path(name)
+        if not path or name.endswith("/"):
+            raise ApiError(400, f"Member '{shown(name)}' is a file with the name of a folder.")
+        self._enter_parents(name, path)
+        return path
+
+    def _enter_parents(self, name: str, path: str) -> None:
+        end = path.find("/")
+        while end >= 0:
+            if self._kinds.setdefault(path[:end], "dir") != "dir":
+                raise ApiError(400, f"Member '{shown(name)}' lies below '{shown(path[:end])}', not a folder.")
+            end = path.find("/", end + 1)

@@ -1,0 +1,117 @@
+"""The api's end of the executor's socket: one connection per request.
+
+Hanging up cancels the job, so leaving the `execute` context is all there is to cancelling.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from sandrun_shared import framing
+from sandrun_shared.protocol import Describe, Description, Event, Execute, Message
+
+DESCRIBE_SECONDS = 5.0
+
+
+class ExecutorLost(Exception):
+    """The executor hung up, or said something that is not a message, before its last word."""
+
+
+class ExecutorAway(ExecutorLost):
+    """Nothing was sent: there is no executor to connect to."""
+
+
+class Connection:
+    """One request's connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+
+    async def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
+        """Send one message with copies of the descriptors. Raises ExecutorLost."""
+        while True:
+            try:
+                framing.send(self._sock, message, fds)
+            except BlockingIOError:
+                await self._ready(write=True)
+            except (OSError, framing.FrameError) as error:
+                raise ExecutorLost(type(error).__name__) from None
+            else:
+                return
+
+    async def receive(self) -> tuple[Event, list[int]]:
+        """The next message; its descriptors belong to the caller. Raises ExecutorLost."""
+        while True:
+            try:
+                received = framing.receive(self._sock, self._decoder)
+            except BlockingIOError:
+                await self._ready(write=False)
+            except (OSError, framing.FrameError) as error:
+                raise ExecutorLost(type(error).__name__) from None
+            else:
+                if received is None:
+                    raise ExecutorLost("the executor hung up")
+                return received
+
+    async def _ready(self, *, write: bool) -> None:
+        ready: asyncio.Future[None] = self._loop.create_future()
+        add, remove = (
+            (self._loop.add_writer, self._loop.remove_writer)
+            if write
+            else (self._loop.add_reader, self._loop.remove_reader)
+        )
+        add(self._sock, _resolve, ready)
+        try:
+            await ready
+        finally:
+            remove(self._sock)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class ExecutorClient:
+    """Talks to the executor behind one Unix socket."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[Connection]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as sock:
+            try:
+                sock.connect(self._path)  # a Unix socket connects at once or not at all (unix(7))
+            except OSError as error:
+                raise ExecutorAway(type(error).__name__) from None
+            yield Connection(sock)
+
+    async def describe(self) -> Description:
+        """What the executor can do. Raises ExecutorLost, also when it does not answer in time."""
+        try:
+            async with asyncio.timeout(DESCRIBE_SECONDS), self._connect() as connection:
+                await connection.send(Describe())
+                message, fds = await connection.receive()
+        except TimeoutError:
+            raise ExecutorLost("the executor does not answer") from None
+        framing.close_all(fds)
+        if not isinstance(message, Description):
+            raise ExecutorLost("not a description")
+        return message
+
+    @asynccontextmanager
+    async def execute(self, request: Execute, fds: tuple[int, ...]) -> AsyncIterator[Connection]:
+        """Start one job; its events are received from the connection. Leaving the context cancels it.
+
+        Raises ExecutorAway if nothing was sent, ExecutorLost later on.
+        """
+        async with self._connect() as connection:
+            await connection.send(request, fds)
+            yield connection

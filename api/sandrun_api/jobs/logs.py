@@ -1,0 +1,133 @@
+"""What a job printed: bytes in the order they came, bounded, and followed by any number of readers.
+
+A reader holds a position and nothing else, so a slow one costs no memory.
+"""
+
+import array
+import asyncio
+import bisect
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sandrun_api.budget import Reservation
+
+STDOUT = 1
+STDERR = 2
+PIECE = 64 << 10  # bytes handed to a reader at once
+
+
+class JobLogs:
+    """Both streams of one job, interleaved. Positions count bytes over both, from the start."""
+
+    def __init__(self, limit_bytes: int, reservation: Reservation) -> None:
+        self._limit = limit_bytes
+        self._reservation = reservation
+        self._data = bytearray()
+        # Starts of runs of one stream; an int each, since a job may change streams at every byte.
+        self._starts = array.array("Q")
+        self._streams = bytearray()
+        self._waiters: set[asyncio.Future[None]] = set()
+        self.seen_bytes = {STDOUT: 0, STDERR: 0}
+        self.truncated = False
+        self.closed = False
+
+    @property
+    def size(self) -> int:
+        """Bytes kept of both streams."""
+        return len(self._data)
+
+    def append(self, stream: int, data: bytes) -> None:
+        """Keep what fits, count the rest. Raises ValueError for a stream that is neither 1 nor 2."""
+        if stream not in self.seen_bytes:
+            raise ValueError("no such stream")
+        self.seen_bytes[stream] += len(data)
+        kept = data[: self._limit - len(self._data)]
+        self.truncated |= len(kept) < len(data)
+        if not kept:
+            return
+        cost = len(kept)
+        if not self._streams or self._streams[-1] != stream:
+            self._starts.append(len(self._data))
+            self._streams.append(stream)
+            cost += self._starts.itemsize + 1
+        self._data += kept
+        self._reservation.add(cost)
+        self._wake()
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self.closed = True
+        self._wake()
+
+    async def more(self, position: int) -> bool:
+        """Wait for bytes beyond position; False when there will be none."""
+        while len(self._data) <= position and not self.closed:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+        return len(self._data) > position
+
+    def pieces(self, start: int, end: int | None = None) -> Iterator[tuple[int, int, bytes]]:
+        """(position, stream, bytes) from start to end, each of one stream and at most PIECE long."""
+        end = len(self._data) if end is None else min(end, len(self._data))
+        run = max(0, bisect.bisect_right(self._starts, start) - 1)
+        while start < end:
+            run_end = self._starts[run + 1] if run + 1 < len(self._starts) else len(self._data)
+            stop = min(run_end, end, start + PIECE)
+            yield start, self._streams[run], bytes(self._data[start:stop])
+            start = stop
+            run += stop == run_end
+
+    def combined(self, start: int = 0) -> bytes:
+        """Both streams as they came."""
+        return bytes(self._data[start:])
+
+    def split(self, start: int, end: int) -> tuple[bytes, bytes]:
+        """stdout and stderr between two positions."""
+        streams = {STDOUT: bytearray(), STDERR: bytearray()}
+        for _, stream, data in self.pieces(start, end):
+            streams[stream] += data
+        return bytes(streams[STDOUT]), bytes(streams[STDERR])
+
+    def text_end(self) -> int:
+        """Where to stop reading so that the last character is whole; the end, once nothing more comes."""
+        size = len(self._data)
+        if self.closed or not size:
+            return size
+        tail = bytes(self._data[max(self._starts[-1], size - 3) :])
+        for length in range(1, len(tail) + 1):
+            lead = tail[-length]
+            if lead & 0xC0 != 0x80:
+                needed = 4 if lead >= 0xF0 else 3 if lead >= 0xE0 else 2 if lead >= 0xC2 else 1
+                return size - length if needed > length else size
+        return size
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _decoders() -> dict[int, codecs.IncrementalDecoder]:
+    decoder = codecs.getincrementaldecoder("utf-8")
+    return {STDOUT: decoder("replace"), STDERR: decoder("replace")}
+
+
+@dataclass
+class TextFollower:
+    """Turns one reader's pieces into text; a character split between two reads comes out whole."""
+
+    _by_stream: dict[int, codecs.IncrementalDecoder] = field(default_factory=_decoders)
+
+    def decode(self, stream: int, data: bytes) -> str:
+        """The text that is complete so far."""
+        return self._by_stream[stream].decode(data)
+
+    def finish(self) -> list[tuple[int, str]]:
+        """What is left of both streams: replacement characters for what was never completed."""
+        left = [(stream, decoder.decode(b"", True)) for stream, decoder in self._by_stream.items()]
+        return [(stream, text) for stream, text in left if text]

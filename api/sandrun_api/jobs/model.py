@@ -1,0 +1,121 @@
+"""A job in the api: what was asked, what state it is in, what remains of it."""
+
+import asyncio
+import enum
+import secrets
+import time
+from dataclasses import dataclass
+
+from sandrun_api.budget import Reservation
+from sandrun_api.jobs.logs import JobLogs
+from sandrun_api.jobs.outputs import Outputs
+from sandrun_api.manifest import Manifest
+from sandrun_api.memfds import Memfd
+from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
+
+
+class State(enum.StrEnum):
+    """Where a job is in its life; why it ended is its verdict."""
+
+    queued = "queued"
+    running = "running"
+    completed = "completed"
+    failed = "failed"
+
+
+_NEXT = {
+    State.queued: {State.running, State.failed},
+    State.running: {State.queued, State.completed, State.failed},  # back: the executor had no room after all
+    State.completed: set[State](),
+    State.failed: set[State](),
+}
+
+
+class IllegalTransition(Exception):
+    """A bug: the state machine has no such step."""
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a client asked for, checked."""
+
+    client: str
+    manifest: Manifest
+    interpreter: str
+    limits: Limits
+    kind: UploadKind
+    job_hash: str
+
+
+class Job:
+    """One job; times are seconds of the monotonic clock."""
+
+    def __init__(self, request: JobRequest, upload: Memfd, reservation: Reservation) -> None:
+        self.job_id = secrets.token_urlsafe(16)
+        self.request = request
+        self.upload = upload
+        self.reservation = reservation
+        self.state = State.queued
+        self.logs = JobLogs(request.limits.log_bytes, reservation)
+        self.outcome: Outcome | None = None
+        self.outputs: Outputs | None = None
+        self.finished = asyncio.Event()
+        self.submitted_at = time.monotonic()
+        self.started_at: float | None = None
+        self.finished_at: float | None = None
+        self.expires_at: float | None = None  # seconds since the epoch
+        self.first_refused_at: float | None = None
+        self.setup_seconds = 0.0
+        self.cpu_seconds = 0.0
+        self.memory_bytes = 0
+        self.deleted = False
+
+    def transition(self, state: State) -> None:
+        """Move to the next state. Raises IllegalTransition, which is a bug of ours."""
+        if state not in _NEXT[self.state]:
+            raise IllegalTransition(f"{self.state} to {state}")
+        self.state = state
+        if state is State.running:
+            self.started_at = time.monotonic()
+        elif state is State.queued:
+            self.started_at = None
+        else:
+            self.finished_at = time.monotonic()
+
+    def finish(self, outcome: Outcome, outputs: Outputs | None = None) -> None:
+        """End the job with its outcome; wakes everybody who waits for it."""
+        self.transition(State.completed if outcome.verdict is Verdict.ok else State.failed)
+        self.outcome = outcome
+        self.outputs = outputs
+        self.release_upload()
+        self.logs.close()
+        self.finished.set()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the job has its outcome."""
+        return self.outcome is not None
+
+    @property
+    def queued_seconds(self) -> float:
+        """How long the job waited, or has waited so far."""
+        until = self.started_at or self.finished_at or time.monotonic()
+        return until - self.submitted_at
+
+    def release_upload(self) -> None:
+        """Forget the upload, which nobody needs once the job runs."""
+        size = self.upload.size
+        self.upload.close()
+        self.upload.size = 0
+        self.reservation.add(-size)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.deleted = True
+        self.upload.close()
+        self.logs.close()
+        if self.outputs is not None:
+            self.outputs.close()
+            self.outputs = None
+        self.reservation.close()
+        self.finished.set()

@@ -1,0 +1,204 @@
+"""The files a job left: a list, an archive of all, one at a time."""
+
+import asyncio
+import base64
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from urllib.parse import quote
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from sandrun_api.errors import ApiError
+from sandrun_api.jobs.outputs import OutputFile, gather, tar_gz
+from sandrun_api.jobs.schemas import OutputList, answers
+from sandrun_api.jobs.views import detail_of, job_of, json_response, outputs_of, service_of
+from sandrun_api.memfds import PIECE, Memfd
+
+router = APIRouter(tags=["outputs"])
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+class MemfdResponse(Response):
+    """Streams a memfd it owns; `sent` is called only when the client took everything."""
+
+    def __init__(
+        self,
+        data: Memfd,
+        pieces: AsyncIterator[bytes],
+        *,
+        status: int = 200,
+        headers: dict[str, str],
+        media_type: str,
+        sent: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._data = data
+        self._pieces = pieces
+        self._sent = sent
+        self.status_code = status
+        self.media_type = media_type
+        self.background = None
+        self.body = b""
+        self.init_headers(headers)
+
+    def init_headers(self, headers: object = None) -> None:
+        """As Response does, without a length that is not known from the body."""
+        given = dict(headers) if isinstance(headers, dict) else {}
+        given.setdefault("content-type", str(self.media_type))
+        self.raw_headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in given.items()
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it all, unless the client leaves."""
+
+        async def gone() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        watcher = asyncio.create_task(gone())
+        try:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            async for piece in self._pieces:
+                if watcher.done():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # Looked at before the last message: afterwards every client counts as gone.
+            left = watcher.done()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if not left:
+                self._sent()
+        finally:
+            watcher.cancel()
+            self._data.close()
+
+
+@router.get(
+    "/outputs/{job_id}",
+    operation_id="listOutputs",
+    summary="The files a job left",
+    responses=answers(OutputList, 404, 409),
+)
+async def list_outputs(request: Request, job_id: str) -> Response:
+    """Paths, sizes, digests and where to get them."""
+    job = job_of(request, job_id)
+    outputs = outputs_of(job)
+    files = outputs.files if outputs is not None else ()
+    body = {
+        "files": [file.path for file in files],
+        "details": [detail_of(job, file) for file in files],
+        "truncated": bool(job.outcome and job.outcome.outputs_truncated),
+    }
+    return json_response(body)
+
+
+@router.get(
+    "/download/{job_id}",
+    operation_id="downloadOutputs",
+    summary="All files as a tar.gz; then the job is deleted",
+    responses={
+        **answers(None, 404, 409),
+        200: {"description": "The archive", "content": {"application/gzip": _BINARY}},
+    },
+)
+async def download_outputs(request: Request, job_id: str) -> Response:
+    """The archive; the job is deleted only once the body was sent whole."""
+    job = job_of(request, job_id)
+    outputs = outputs_of(job)
+    service = service_of(request)
+    data = outputs.data.duplicate() if outputs is not None else Memfd.create("empty")
+    packed = tar_gz(outputs.files if outputs is not None else (), data)
+    headers = {"content-disposition": f'attachment; filename="{job_id}.tar.gz"'}
+    return MemfdResponse(
+        data,
+        _in_thread(packed),
+        headers=headers,
+        media_type="application/gzip",
+        sent=lambda: service.delete(job),
+    )
+
+
+@router.get(
+    "/outputs/{job_id}/{path:path}",
+    operation_id="downloadFileAlias",
+    summary="One file, under its older address",
+    responses={**answers(None, 404, 409, 416), 200: {"description": "The file", "content": {"*/*": _BINARY}}},
+)
+@router.get(
+    "/download/{job_id}/{path:path}",
+    operation_id="downloadFile",
+    summary="One file; the job stays",
+    responses={**answers(None, 404, 409, 416), 200: {"description": "The file", "content": {"*/*": _BINARY}}},
+)
+async def download_file(request: Request, job_id: str, path: str) -> Response:
+    """One file with its type, ETag and digest; ranges are served."""
+    outputs = outputs_of(job_of(request, job_id))
+    file = outputs.by_path.get(path) if outputs is not None else None
+    if outputs is None or file is None:
+        raise ApiError(404, "The job left no file of that name.")
+    etag = f'"{file.entry.sha256_hex}"'
+    headers = _file_headers(file, etag)
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    wanted = request.headers.get("range", "")
+    if request.headers.get("if-range", etag) != etag:
+        wanted = ""
+    start, end = _range(wanted, file.entry.size_bytes)
+    partial = end - start != file.entry.size_bytes
+    if partial:
+        headers["content-range"] = f"bytes {start}-{end - 1}/{file.entry.size_bytes}"
+    headers["content-length"] = str(end - start)
+    data = outputs.data.duplicate()
+    return MemfdResponse(
+        data,
+        _at_once(data.pieces(file.entry.offset + start, end - start)),
+        status=206 if partial else 200,
+        headers=headers,
+        media_type=file.mime_type,
+    )
+
+
+def _file_headers(file: OutputFile, etag: str) -> dict[str, str]:
+    digest = base64.b64encode(bytes.fromhex(file.entry.sha256_hex)).decode()
+    name = quote(file.path.rsplit("/", 1)[-1], safe="")
+    return {
+        # Whatever a job left is data: no browser may show it as a page of this server.
+        "content-disposition": f"attachment; filename*=UTF-8''{name}",
+        "content-security-policy": "sandbox; default-src 'none'",
+        "x-content-type-options": "nosniff",
+        "accept-ranges": "bytes",
+        "etag": etag,
+        "repr-digest": f"sha-256=:{digest}:",
+    }
+
+
+def _range(header: str, size: int) -> tuple[int, int]:
+    """(start, end) of the one range asked for; all of it for none, or for what RFC 9110 lets us ignore."""
+    match = _RANGE.match(header)
+    if not match or match[1] == match[2] == "":
+        return 0, size
+    if match[1] == "":
+        start, end = max(0, size - int(match[2])), size
+    else:
+        start, end = int(match[1]), min(size, int(match[2]) + 1) if match[2] else size
+        if match[2] and int(match[2]) < int(match[1]):
+            return 0, size
+    if start >= end:
+        raise ApiError(416, f"The file has {size} bytes.", headers={"Content-Range": f"bytes */{size}"})
+    return start, end
+
+
+async def _at_once(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+async def _in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(gather, pieces, PIECE):
+        yield piece

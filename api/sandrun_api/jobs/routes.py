@@ -1,0 +1,171 @@
+"""Submitting a job, asking how it is, deleting it."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from sandrun_api import manifest as manifests
+from sandrun_api import uploads
+from sandrun_api.clients import client_of
+from sandrun_api.errors import bad_request, unknown_job
+from sandrun_api.jobs.model import Job, JobRequest
+from sandrun_api.jobs.schemas import JobStatus, Submitted, answers
+from sandrun_api.jobs.service import JobService
+from sandrun_api.jobs.views import job_of, json_response, service_of, status_of
+from sandrun_api.paths import clean, shown
+from sandrun_shared.settings import Settings
+
+MAX_WAIT_SECONDS = 60
+
+router = APIRouter(tags=["jobs"])
+
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "One archive, or single files with their path as filename.",
+                        },
+                        "manifest": {
+                            **manifests.Manifest.model_json_schema(
+                                ref_template="#/components/schemas/{model}"
+                            ),
+                            "description": "JSON; or send it as job.json at the root of the upload.",
+                        },
+                    },
+                },
+            }
+        },
+    },
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "Makes a retry safe: the same key and upload give the same job.",
+            "schema": {"type": "string", "maxLength": 255},
+        }
+    ],
+}
+
+
+@router.post(
+    "/submit",
+    operation_id="submitJob",
+    summary="Submit a job",
+    responses=answers(Submitted, 400, 409, 413, 415, 429, 503, description="The job was taken"),
+    openapi_extra=_UPLOAD,
+)
+async def submit_job(request: Request) -> Response:
+    """Take an upload and a manifest; the job runs as soon as it is its turn."""
+    service = service_of(request)
+    settings: Settings = request.app.state.settings
+    headers = request.headers
+    try:
+        upload = await uploads.receive(
+            headers.get("content-type", ""),
+            headers.get("content-length"),
+            request.stream(),
+            settings,
+            service.budget,
+        )
+    except ClientDisconnect:
+        raise bad_request("The upload was cut.") from None
+    try:
+        job = await _submit(service, settings, upload, client_of(request), headers.get("idempotency-key"))
+    except BaseException:
+        upload.close()
+        raise
+    body = {
+        "job_id": job.job_id,
+        # Published as the answer to a submission, even when a free slot took the job at once.
+        "status": "queued",
+        "queue_position": service.queue.position(job),
+    }
+    return json_response(body, headers={"Location": f"/status/{job.job_id}"})
+
+
+async def _submit(
+    service: JobService, settings: Settings, upload: uploads.Upload, client: str, key: str | None
+) -> Job:
+    if upload.manifest is None:
+        raise bad_request("There is no manifest: send a part named 'manifest', or a job.json in the upload.")
+    manifest = manifests.parse(upload.manifest)
+    manifests.check(manifest, settings.limits)
+    entrypoint = clean(manifest.entrypoint)
+    if entrypoint not in upload.contents.files:
+        raise bad_request(_missing(entrypoint, upload.contents.files), "/entrypoint")
+    head = upload.contents.heads.get(entrypoint, b"")
+    interpreter = manifests.interpreter_of(manifest, head)
+    manifests.check_worker(interpreter, manifest.environment, await service.worker())
+    job_request = JobRequest(
+        client=client,
+        manifest=manifest,
+        interpreter=interpreter,
+        limits=manifests.limits_of(manifest, settings.limits),
+        kind=upload.kind,
+        job_hash=manifests.job_hash(manifest, upload.sha256_hex),
+    )
+    known = service.idempotency.find(client, key, job_request.job_hash)
+    if known is not None and (job := service.store.get(known)) is not None:
+        upload.close()
+        return job
+    job = service.submit(job_request, upload.memfd, upload.reservation)
+    service.idempotency.remember(client, key, job.job_id, job_request.job_hash)
+    return job
+
+
+def _missing(entrypoint: str, files: frozenset[str]) -> str:
+    name = entrypoint.rsplit("/", 1)[-1]
+    similar = sorted(path for path in files if path.rsplit("/", 1)[-1] == name)
+    hint = f"; there is '{shown(similar[0])}'" if similar else ""
+    return f"The entrypoint '{shown(entrypoint)}' is not a file of the upload{hint}."
+
+
+@router.get(
+    "/status/{job_id}",
+    operation_id="getJobStatus",
+    summary="Where a job is and how it ended",
+    responses=answers(JobStatus, 400, 404),
+)
+async def get_job_status(
+    request: Request,
+    job_id: str,
+    wait: Annotated[
+        float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for the job to finish.")
+    ] = 0,
+) -> Response:
+    """The job's status; with `wait`, as soon as it is finished."""
+    job = job_of(request, job_id)
+    if wait and not job.is_finished:
+        try:
+            async with asyncio.timeout(wait):
+                await job.finished.wait()
+        except TimeoutError:
+            pass
+        if job.deleted:
+            raise unknown_job()
+    return json_response(status_of(job, service_of(request)))
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    operation_id="deleteJob",
+    summary="Cancel a job and delete everything of it",
+    status_code=204,
+    responses=answers(None, 404),
+)
+async def delete_job(request: Request, job_id: str) -> Response:
+    """Cancel the job if it is not finished, then forget it."""
+    service_of(request).delete(job_of(request, job_id))
+    return Response(status_code=204)

@@ -1,0 +1,249 @@
+"""Runs the jobs: admission, the waiting line, one task per running job."""
+
+import asyncio
+import functools
+import time
+from collections import Counter
+
+from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.errors import ApiError
+from sandrun_api.executor_client import Connection, ExecutorAway, ExecutorClient, ExecutorLost
+from sandrun_api.jobs.idempotency import IdempotencyKeys
+from sandrun_api.jobs.model import Job, JobRequest, State
+from sandrun_api.jobs.outputs import BadIndex, adopt
+from sandrun_api.jobs.queue import FairQueue
+from sandrun_api.jobs.store import JobStore
+from sandrun_api.memfds import Memfd
+from sandrun_api.middleware import report
+from sandrun_shared import framing
+from sandrun_shared.jobs import Outcome, Verdict
+from sandrun_shared.orders import Order, encode_order
+from sandrun_shared.protocol import Description, Execute, Finished, Output, Refused, Started, Usage
+from sandrun_shared.settings import Settings
+
+FIRST_RETRY_SECONDS = 0.002  # a slot is free again moments after its job's last word
+LAST_RETRY_SECONDS = 0.25
+PATIENCE_SECONDS = 60.0  # for one job's attempts
+
+
+class _NotTaken(Exception):
+    """The executor is there but has no room, or it is away: try again."""
+
+    def __init__(self, verdict: Verdict, detail: str) -> None:
+        super().__init__(detail)
+        self.verdict = verdict
+        self.detail = detail
+
+
+class JobService:
+    """Everything between an accepted upload and a finished job."""
+
+    def __init__(self, settings: Settings, executor: ExecutorClient, tasks: asyncio.TaskGroup) -> None:
+        self._settings = settings
+        self._executor = executor
+        self._tasks = tasks
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._worker: Description | None = None
+        self.idempotency = IdempotencyKeys()
+        self._retry: asyncio.TimerHandle | None = None
+        self._pause_seconds = FIRST_RETRY_SECONDS
+        self._stopping = False
+        self.uses: Counter[str] = Counter()  # jobs run, by environment
+        self.budget = MemoryBudget(settings.limits.memory_budget_mb << 20)
+        self.store = JobStore(settings.api, self.budget)
+        self.queue = FairQueue(settings.quota.concurrent_jobs)
+
+    async def worker(self, *, fresh: bool = False) -> Description:
+        """What the executor can do, as it last said. Raises ApiError (503) when it is away."""
+        if self._worker is None or fresh:
+            try:
+                self._worker = await self._executor.describe()
+            except ExecutorLost:
+                self._worker = None
+                raise ApiError(503, "The executor is not there; try again soon.", retry_after=5) from None
+        return self._worker
+
+    @property
+    def capacity(self) -> int:
+        """Jobs that can run at once, as far as is known."""
+        return self._worker.slots if self._worker is not None else self._settings.executor.slots
+
+    @property
+    def worker_id(self) -> str:
+        """The executor's name for itself, as far as is known."""
+        return self._worker.worker_id if self._worker is not None else ""
+
+    def admit(self, client: str) -> None:
+        """Whether one more job of the client may wait. Raises ApiError (429, 503)."""
+        if self._stopping:
+            raise ApiError(503, "The server is stopping.", retry_after=5)
+        if len(self.queue) >= self._settings.limits.queue_length:
+            raise ApiError(503, "The queue is full; try again soon.", retry_after=10)
+        most = self._settings.quota.queued_jobs
+        if most and self.queue.waiting(client) >= most:
+            raise ApiError(429, f"{most} of your jobs are waiting already.", retry_after=10)
+
+    def submit(self, request: JobRequest, upload: Memfd, reservation: Reservation) -> Job:
+        """Take a job over, its upload and reservation included. Raises ApiError, and then takes nothing."""
+        self.admit(request.client)
+        job = Job(request, upload, reservation)
+        self.store.add(job)
+        self.queue.push(job)
+        self._dispatch()
+        return job
+
+    def delete(self, job: Job) -> None:
+        """Cancel a job that is not finished, and forget it."""
+        if self.queue.remove(job):
+            job.finish(Outcome(Verdict.cancelled, detail="cancelled before it ran"))
+        elif (task := self._running.get(job.job_id)) is not None:
+            task.cancel()
+        self.store.remove(job.job_id)
+        self._dispatch()
+
+    def stop(self) -> None:
+        """Take no more jobs, end those there are."""
+        self._stopping = True
+        if self._retry is not None:
+            self._retry.cancel()
+        for job in self.queue.drain():
+            job.finish(Outcome(Verdict.cancelled, detail="the server stopped"))
+        for task in self._running.values():
+            task.cancel()
+
+    def _dispatch(self) -> None:
+        if self._stopping or self._retry is not None:
+            return
+        while len(self._running) < self.capacity and (job := self.queue.pop()) is not None:
+            job.transition(State.running)
+            task = self._tasks.create_task(self._run(job))
+            self._running[job.job_id] = task
+            task.add_done_callback(functools.partial(self._ended, job))
+
+    def _resume(self) -> None:
+        self._retry = None
+        self._dispatch()
+
+    async def _run(self, job: Job) -> None:
+        try:
+            await self._execute(job)
+        except asyncio.CancelledError:
+            self._fail(job, Verdict.cancelled, "cancelled")
+        except _NotTaken as refusal:
+            self._put_back(job, refusal)
+        except ExecutorLost:
+            self._worker = None
+            self._fail(job, Verdict.executor_lost, "the executor stopped while the job ran")
+        except BadIndex:
+            self._fail(job, Verdict.internal_error, "the job's outputs could not be read")
+        except Exception as error:  # one job's failure is never another's
+            report(error)
+            self._fail(job, Verdict.internal_error, "Sandrun could not run this job")
+
+    def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
+        # A callback, because a task that is cancelled before its first step runs none of its own code.
+        del self._running[job.job_id]
+        self.queue.ended(job.request.client)
+        if task.cancelled():
+            self._fail(job, Verdict.cancelled, "cancelled")
+        if job.is_finished:
+            self.store.retain(job)
+        self._dispatch()
+
+    def _fail(self, job: Job, verdict: Verdict, detail: str) -> None:
+        if not job.is_finished:
+            wall = time.monotonic() - job.started_at if job.started_at is not None else 0.0
+            job.finish(
+                Outcome(
+                    verdict,
+                    detail=detail,
+                    cpu_seconds=job.cpu_seconds,
+                    wall_seconds=wall,
+                    setup_seconds=job.setup_seconds,
+                    memory_peak_bytes=job.memory_bytes,
+                    stdout_bytes=job.logs.seen_bytes[1],
+                    stderr_bytes=job.logs.seen_bytes[2],
+                    logs_truncated=job.logs.truncated,
+                )
+            )
+
+    def _put_back(self, job: Job, refusal: _NotTaken) -> None:
+        now = time.monotonic()
+        job.first_refused_at = job.first_refused_at or now
+        if self._stopping or job.deleted or now - job.first_refused_at > PATIENCE_SECONDS:
+            self._fail(job, refusal.verdict, refusal.detail)
+            return
+        job.transition(State.queued)
+        self.queue.push_front(job)
+        if self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(self._pause_seconds, self._resume)
+            self._pause_seconds = min(2 * self._pause_seconds, LAST_RETRY_SECONDS)
+
+    async def _execute(self, job: Job) -> None:
+        request, manifest = job.request, job.request.manifest
+        order = Order(manifest.entrypoint, tuple(manifest.args), dict(manifest.env), tuple(manifest.outputs))
+        files = [Memfd.create("order", encode_order(order))]
+        try:
+            if manifest.stdin is not None:
+                files.append(Memfd.create("stdin", manifest.stdin.encode()))
+            message = Execute(
+                job_id=job.job_id,
+                interpreter=request.interpreter,
+                limits=request.limits,
+                environment=manifest.environment,
+                upload=request.kind,
+                has_stdin=manifest.stdin is not None,
+                warm=manifest.warm,
+            )
+            fds = (files[0].fileno(), job.upload.fileno(), *(file.fileno() for file in files[1:]))
+            async with self._executor.execute(message, fds) as connection:
+                await self._consume(job, connection)
+        except ExecutorAway:
+            self._worker = None
+            raise _NotTaken(Verdict.executor_lost, "the executor is not there") from None
+        finally:
+            for file in files:
+                file.close()
+
+    async def _consume(self, job: Job, connection: Connection) -> None:
+        while True:
+            message, fds = await connection.receive()
+            try:
+                match message:
+                    case Started(setup_seconds=seconds):
+                        job.setup_seconds = seconds
+                        job.release_upload()
+                        self._pause_seconds = FIRST_RETRY_SECONDS
+                    case Output(stream=stream, data=data):
+                        job.logs.append(stream, data)
+                    case Usage(cpu_seconds=seconds, memory_bytes=size):
+                        job.cpu_seconds = seconds
+                        job.memory_bytes = max(job.memory_bytes, size)
+                    case Finished():
+                        self._finish(job, message, fds)
+                        return
+                    case Refused():
+                        self._refused(job, message)
+                        return
+                    case _:
+                        raise ExecutorLost("not an event of a job")
+            finally:
+                framing.close_all(fds)
+
+    def _finish(self, job: Job, message: Finished, fds: list[int]) -> None:
+        for output in message.logs:
+            job.logs.append(output.stream, output.data)
+        outputs = None
+        if len(fds) == 2:
+            index_fd, data_fd = fds.pop(), fds.pop()
+            outputs = adopt(data_fd, index_fd, job.request.limits.output_files)
+            job.reservation.add(outputs.size_bytes)
+        self._pause_seconds = FIRST_RETRY_SECONDS
+        self.uses[job.request.manifest.environment] += 1
+        job.finish(message.outcome, outputs)
+
+    def _refused(self, job: Job, message: Refused) -> None:
+        if message.reason in ("full", "stopping"):
+            raise _NotTaken(Verdict.executor_lost, f"the executor is {message.reason}")
+        self._worker = None  # what it said about itself was wrong
+        self._fail(job, Verdict.setup_error, message.detail or f"refused: {message.reason}")

@@ -1,0 +1,64 @@
+"""The jobs there are, and when they are forgotten."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from sandrun_api.budget import MemoryBudget
+from sandrun_api.jobs.model import Job, State
+from sandrun_shared.settings import Api
+
+
+class JobStore:
+    """Jobs by id; the id is unguessable and the only credential."""
+
+    def __init__(self, settings: Api, budget: MemoryBudget) -> None:
+        self._settings = settings
+        self._budget = budget
+        self._jobs: dict[str, Job] = {}
+        self._finished: dict[str, asyncio.TimerHandle] = {}  # in the order they finished
+        budget.relieve = self._relieve
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._jobs.values()))
+
+    def add(self, job: Job) -> None:
+        """Keep a new job."""
+        self._jobs[job.job_id] = job
+
+    def get(self, job_id: str) -> Job | None:
+        """The job, if it is still known."""
+        return self._jobs.get(job_id)
+
+    def retain(self, job: Job) -> None:
+        """Start the time after which a finished job is forgotten."""
+        if job.job_id not in self._jobs:
+            return
+        failed = job.state is State.failed
+        seconds = self._settings.failed_retention_seconds if failed else self._settings.retention_seconds
+        job.expires_at = time.time() + seconds
+        loop = asyncio.get_running_loop()
+        self._finished[job.job_id] = loop.call_later(seconds, self.remove, job.job_id)
+        if self._budget.under_pressure:
+            self._relieve()
+
+    def remove(self, job_id: str) -> None:
+        """Forget a job and everything it holds; harmless for one that is gone."""
+        timer = self._finished.pop(job_id, None)
+        if timer is not None:
+            timer.cancel()
+        job = self._jobs.pop(job_id, None)
+        if job is not None:
+            job.close()
+
+    def close(self) -> None:
+        """Forget everything."""
+        for job_id in list(self._jobs):
+            self.remove(job_id)
+
+    def _relieve(self) -> None:
+        while self._budget.under_pressure and self._finished:
+            self.remove(next(iter(self._finished)))

@@ -1,0 +1,276 @@
+"""The manifest: what a client may ask for, checked strictly, and the job it becomes."""
+
+import hashlib
+import json
+import math
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sandrun_api.errors import ApiError, FieldError, bad_request
+from sandrun_api.paths import PathError, clean
+from sandrun_shared.jobs import Limits
+from sandrun_shared.protocol import Description
+from sandrun_shared.settings import JobLimits
+
+STDIN_BYTES = 10 << 20
+ARGUMENT_BYTES = 128 << 10  # of args and env together; one string may have that much (MAX_ARG_STRLEN)
+MAX_PATTERNS = 256
+
+_ALIASES = {
+    "python": "python3",
+    "javascript": "node",
+    "js": "node",
+    "shell": "sh",
+    "r": "Rscript",
+    "R": "Rscript",
+}
+_EXTENSIONS = {
+    ".py": "python3",
+    ".js": "node",
+    ".mjs": "node",
+    ".cjs": "node",
+    ".sh": "sh",
+    ".bash": "bash",
+    ".rb": "ruby",
+    ".r": "Rscript",
+    ".R": "Rscript",
+    ".pl": "perl",
+    ".php": "php",
+}
+_FILE_NAMES = {"python3": "main.py", "node": "main.js", "bash": "main.sh", "sh": "main.sh", "ruby": "main.rb"}
+_FILE_NAMES |= {"Rscript": "main.R", "perl": "main.pl", "php": "main.php"}
+# The loader reads these before any of the program runs, and the sandbox sets the others itself.
+_REFUSED_ENV = frozenset({"PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "PWD", "GCONV_PATH", "GLIBC_TUNABLES"})
+_REFUSED_ENV |= {"PYTHONHOME", "LOCPATH", "NLSPATH", "RES_OPTIONS", "HOSTALIASES", "MALLOC_TRACE"}
+_REFUSED_PREFIXES = ("LD_", "SANDRUN_")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+class Gpu(BaseModel):
+    """A GPU that a job needs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    required: bool = True
+    device_id: int | None = None
+    min_vram_gb: float | None = None
+    cuda_version: str | None = None
+    compute_capability: str | None = None
+
+
+class Manifest(BaseModel):
+    """How to run an upload."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        json_schema_extra={
+            "examples": [{"entrypoint": "main.py", "args": ["--fast"], "outputs": ["results/"]}]
+        },
+    )
+    entrypoint: Annotated[str, Field(min_length=1, description="File to run, relative to the upload.")]
+    interpreter: Annotated[
+        str | None, Field(description="Else from the extension or the #! line of the entrypoint.")
+    ] = None
+    environment: Annotated[
+        str, Field(pattern="^[A-Za-z0-9_.+-]{1,64}$", description="Name of an environment.")
+    ] = "default"
+    args: Annotated[list[str], Field(description="Arguments of the program.")] = []
+    env: Annotated[dict[str, str], Field(description="Environment variables, added to the sandbox's.")] = {}
+    stdin: Annotated[str | None, Field(description="Text the program reads from its standard input.")] = None
+    outputs: Annotated[
+        list[str],
+        Field(
+            max_length=MAX_PATTERNS,
+            description="Patterns of files to keep; a trailing / takes the folder. Default: what changed.",
+        ),
+    ] = []
+    requirements: Annotated[str | None, Field(description="File with packages to install.")] = None
+    timeout: Annotated[float | None, Field(gt=0, description="Wall time in seconds.")] = None
+    memory_mb: Annotated[int | None, Field(ge=16, description="Memory in MiB.")] = None
+    cpu_seconds: Annotated[float | None, Field(gt=0, description="CPU time of all its processes.")] = None
+    gpu: Gpu | None = None
+    warm: Annotated[bool, Field(description="Start Python from a warm interpreter.")] = True
+    priority: Annotated[
+        Literal["normal", "batch"], Field(description="A batch job starts only when no normal job waits.")
+    ] = "normal"
+
+
+def parse(data: bytes | str) -> Manifest:
+    """The manifest in a JSON document. Raises ApiError (400) that names every faulty field."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise invalid("manifest", error) from None
+
+
+def invalid(document: str, error: ValidationError) -> ApiError:
+    """The 400 of a document that does not fit its model."""
+    faults = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        parts = [str(part) for part in item["loc"]]
+        pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
+        where = ".".join(parts)
+        text = {
+            "extra_forbidden": f"unknown field '{where}'",
+            "missing": f"field '{where}' is required",
+        }.get(item["type"], f"{where}: {item['msg']}" if where else item["msg"])
+        faults.append(FieldError(pointer, text[:300]))
+    reason = f"The {document} is not valid: " + "; ".join(fault.detail for fault in faults[:5])
+    return ApiError(400, reason, errors=faults[:20])
+
+
+def check(manifest: Manifest, settings: JobLimits) -> None:
+    """Refuse what the model alone cannot: names, sizes, limits. Raises ApiError (400)."""
+    if manifest.requirements is not None:
+        raise bad_request(
+            "This server installs no packages yet: leave 'requirements' out and use an environment "
+            "that has them.",
+            "/requirements",
+        )
+    if manifest.gpu is not None:
+        raise bad_request("This server has no GPU for jobs: leave 'gpu' out.", "/gpu")
+    try:
+        if not clean(manifest.entrypoint):
+            raise PathError("is a folder")
+    except PathError as error:
+        raise bad_request(f"The entrypoint {error}.", "/entrypoint") from None
+    _check_strings(manifest)
+    _check_outputs(manifest)
+    for field, value, most, unit in (
+        ("timeout", manifest.timeout, settings.max_timeout_seconds, "seconds"),
+        ("memory_mb", manifest.memory_mb, settings.max_memory_mb, "MiB"),
+    ):
+        if value is not None and value > most:
+            raise bad_request(f"'{field}' may be at most {most:g} {unit}.", f"/{field}")
+    if manifest.cpu_seconds is not None and not math.isfinite(manifest.cpu_seconds):
+        raise bad_request("'cpu_seconds' must be a finite number.", "/cpu_seconds")
+
+
+def _check_strings(manifest: Manifest) -> None:
+    total = 0
+    strings = [(f"/args/{index}", value) for index, value in enumerate(manifest.args)]
+    for name, value in manifest.env.items():
+        pointer = "/env/" + name.replace("~", "~0").replace("/", "~1")
+        if not _ENV_NAME.match(name):
+            raise bad_request("'env' has a name that is not letters, digits and underscores.", pointer)
+        if name in _REFUSED_ENV or name.startswith(_REFUSED_PREFIXES):
+            raise bad_request(f"'env' cannot set {name}: the sandbox relies on it.", pointer)
+        strings.append((pointer, f"{name}={value}"))
+    for pointer, value in strings:
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise bad_request("A string is not valid text (a lone surrogate).", pointer) from None
+        if "\0" in value:
+            raise bad_request("A NUL cannot be passed to a program.", pointer)
+        total += size + 1
+    if total >= ARGUMENT_BYTES:
+        raise bad_request(f"'args' and 'env' may have {ARGUMENT_BYTES >> 10} KiB together.")
+    try:
+        too_long = manifest.stdin is not None and len(manifest.stdin.encode()) > STDIN_BYTES
+    except UnicodeEncodeError:
+        raise bad_request("'stdin' is not valid text (a lone surrogate).", "/stdin") from None
+    if too_long:
+        raise ApiError(413, f"'stdin' may have {STDIN_BYTES >> 20} MiB.")
+
+
+def _check_outputs(manifest: Manifest) -> None:
+    for index, pattern in enumerate(manifest.outputs):
+        try:
+            if not clean(pattern) and pattern.strip("./"):
+                raise PathError("is empty")
+            pattern.encode()
+        except (PathError, UnicodeEncodeError) as error:
+            text = str(error) if isinstance(error, PathError) else "is not valid text"
+            raise bad_request(f"An output pattern {text}.", f"/outputs/{index}") from None
+
+
+def limits_of(manifest: Manifest, settings: JobLimits) -> Limits:
+    """What the executor will enforce."""
+    return Limits(
+        wall_seconds=float(manifest.timeout or min(settings.timeout_seconds, settings.max_timeout_seconds)),
+        cpu_seconds=manifest.cpu_seconds,
+        memory_bytes=(manifest.memory_mb or min(settings.memory_mb, settings.max_memory_mb)) << 20,
+        disk_bytes=settings.disk_mb << 20,
+        inodes=settings.inodes,
+        processes=settings.processes,
+        open_files=settings.open_files,
+        log_bytes=settings.log_mb << 20,
+        cpu_cores=settings.cpu_cores,
+        output_files=settings.output_files,
+    )
+
+
+def interpreter_of(manifest: Manifest, head: bytes) -> str:
+    """The interpreter's name: as asked, or from the extension, or from the #! line in head."""
+    if manifest.interpreter is not None:
+        return canonical_interpreter(manifest.interpreter)
+    by_extension = _EXTENSIONS.get(PurePosixPath(manifest.entrypoint).suffix)
+    named = _from_shebang(head)
+    if by_extension == "sh" and named == "bash":
+        return named  # .sh says only that it is a shell
+    if by_extension or named:
+        return by_extension or named
+    raise bad_request(
+        "The entrypoint's extension and #! line do not tell the interpreter: name it in 'interpreter'.",
+        "/interpreter",
+    )
+
+
+def canonical_interpreter(name: str) -> str:
+    """The one name of an interpreter that has several. Raises ApiError (400) for what is no name."""
+    if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,64}", name):
+        raise bad_request("'interpreter' is not the name of an interpreter.", "/interpreter")
+    return _ALIASES.get(name, name)
+
+
+def file_name_of(interpreter: str) -> str:
+    """The name under which a single piece of code is saved."""
+    return _FILE_NAMES.get(interpreter, "main")
+
+
+def _from_shebang(head: bytes) -> str:
+    if not head.startswith(b"#!"):
+        return ""
+    words = head[2:].split(b"\n")[0].decode("utf-8", "replace").split()
+    if words and PurePosixPath(words[0]).name == "env":
+        words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+    name = PurePosixPath(words[0]).name if words else ""
+    name = "python3" if re.fullmatch(r"python3?(\.\d+)?", name) else name
+    return name if name in _FILE_NAMES else ""
+
+
+def check_worker(interpreter: str, environment: str, worker: Description) -> None:
+    """Refuse an interpreter or environment that the worker does not have. Raises ApiError (400)."""
+    chosen = next((item for item in worker.environments if item.name == environment), None)
+    if chosen is None and (worker.environments or environment != "default"):
+        names = ", ".join(item.name for item in worker.environments) or "default"
+        raise bad_request(f"There is no environment '{environment}'; there is: {names}.", "/environment")
+    installed = [item.name for item in worker.interpreters]
+    if chosen is not None and chosen.interpreters:
+        installed = [name for name in installed if name in chosen.interpreters] or list(chosen.interpreters)
+    if interpreter not in installed:
+        raise bad_request(
+            f"The interpreter '{interpreter}' is not installed here; installed: {', '.join(installed)}.",
+            "/interpreter",
+        )
+
+
+def job_hash(manifest: Manifest, upload_sha256_hex: str) -> str:
+    """SHA-256 in hex over the canonical manifest (RFC 8785) and the upload's SHA-256."""
+    document = {"manifest": _canonical(manifest.model_dump()), "upload_sha256": upload_sha256_hex}
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    # RFC 8785 writes 300.0 as 300, which Python does not.
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    return [_canonical(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,241 @@
+"""POST /run: a piece of code in, its output out, in one request."""
+
+import asyncio
+import base64
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from sandrun_api import manifest as manifests
+from sandrun_api.budget import Reservation
+from sandrun_api.clients import client_of
+from sandrun_api.contents import Bounds, Table
+from sandrun_api.errors import ApiError, bad_request, unknown_job
+from sandrun_api.jobs.model import Job, JobRequest
+from sandrun_api.jobs.schemas import RunResult, answers
+from sandrun_api.jobs.service import JobService
+from sandrun_api.jobs.views import detail_of, images_of, json_response, metrics_of, service_of
+from sandrun_api.memfds import Memfd
+from sandrun_shared.jobs import UploadKind
+from sandrun_shared.orders import encode_bundle
+from sandrun_shared.settings import Settings
+
+BODY_BYTES = 16 << 20  # more than that is an upload
+DEFAULT_INTERPRETER = "python3"
+
+router = APIRouter(tags=["run"])
+
+
+class RunRequest(BaseModel):
+    """Code to run and what it gets."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        json_schema_extra={"examples": [{"code": "print(1)", "interpreter": "python3"}]},
+    )
+    code: str
+    interpreter: str = DEFAULT_INTERPRETER
+    args: list[str] = []
+    env: dict[str, str] = {}
+    stdin: str | None = None
+    files: Annotated[dict[str, str], Field(description="More files, by path.")] = {}
+    environment: str = "default"
+    outputs: list[str] = []
+    timeout: float | None = None
+    memory_mb: int | None = None
+    cpu_seconds: float | None = None
+    warm: bool = True
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "text/plain": {"schema": {"type": "string"}, "example": "print(1)"},
+            "application/json": {"schema": RunRequest.model_json_schema()},
+        },
+    },
+    "parameters": [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": f"With text/plain: {what}.",
+            "schema": {"type": "string", "default": default},
+        }
+        for name, what, default in (
+            ("interpreter", "what runs the code", DEFAULT_INTERPRETER),
+            ("environment", "the environment it runs in", "default"),
+        )
+    ],
+}
+
+
+@router.post(
+    "/run",
+    operation_id="runCode",
+    summary="Run code and wait for it",
+    responses={
+        **answers(RunResult, 400, 413, 415, 429, 503),
+        200: {
+            "model": RunResult,
+            "description": "The program ran, however it ended",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        },
+    },
+    openapi_extra=_BODY,
+)
+async def run_code(request: Request) -> Response:
+    """Run code; closing the connection cancels it."""
+    service = service_of(request)
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in ("text/plain", "application/json"):
+        raise ApiError(415, "Send the code as text/plain, or a description of the run as application/json.")
+    body = await _body(request)
+    as_json = content_type == "application/json"
+    manifest, files = _from_json(body) if as_json else _from_text(body, request)
+    job = await _submit(request, service, manifest, files)
+    try:
+        await _wait(request, service, job)
+        answer = _json_answer(job) if as_json else _text_answer(job)
+    finally:
+        if not job.is_finished or job.outputs is None or not job.outputs.files:
+            service.delete(job)
+    return answer
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_BYTES:
+                raise ApiError(413, f"A run has at most {BODY_BYTES >> 20} MiB; use /submit for more.")
+    except ClientDisconnect:
+        raise bad_request("The request was cut.") from None
+    return bytes(body)
+
+
+def _from_text(body: bytes, request: Request) -> tuple[manifests.Manifest, dict[str, bytes]]:
+    interpreter = manifests.canonical_interpreter(
+        request.query_params.get("interpreter") or DEFAULT_INTERPRETER
+    )
+    name = manifests.file_name_of(interpreter)
+    environment = request.query_params.get("environment") or "default"
+    return _manifest(entrypoint=name, interpreter=interpreter, environment=environment), {name: body}
+
+
+def _from_json(body: bytes) -> tuple[manifests.Manifest, dict[str, bytes]]:
+    try:
+        asked = RunRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise manifests.invalid("request", error) from None
+    interpreter = manifests.canonical_interpreter(asked.interpreter)
+    name = manifests.file_name_of(interpreter)
+    table = Table(Bounds(BODY_BYTES, 1000, float("inf")))
+    table.add_file(name)
+    files: dict[str, bytes] = {}
+    for path, text in {**asked.files, name: asked.code}.items():
+        table.count()
+        try:
+            files[table.add_file(path)] = text.encode()
+        except UnicodeEncodeError:
+            raise bad_request("A file is not valid text (a lone surrogate).", "/files") from None
+    manifest = _manifest(
+        entrypoint=name, **asked.model_dump(exclude={"code", "files", "interpreter"}), interpreter=interpreter
+    )
+    return manifest, files
+
+
+def _manifest(**fields: Any) -> manifests.Manifest:
+    try:
+        return manifests.Manifest(**fields)
+    except ValidationError as error:
+        raise manifests.invalid("request", error) from None
+
+
+async def _submit(
+    request: Request, service: JobService, manifest: manifests.Manifest, files: dict[str, bytes]
+) -> Job:
+    settings: Settings = request.app.state.settings
+    manifests.check(manifest, settings.limits)
+    interpreter = manifest.interpreter or DEFAULT_INTERPRETER
+    manifests.check_worker(interpreter, manifest.environment, await service.worker())
+    bundle = encode_bundle(files)
+    job_request = JobRequest(
+        client=client_of(request),
+        manifest=manifest,
+        interpreter=interpreter,
+        limits=manifests.limits_of(manifest, settings.limits),
+        kind=UploadKind.bundle,
+        job_hash=manifests.job_hash(manifest, hashlib.sha256(bundle).hexdigest()),
+    )
+    reservation = Reservation(service.budget)
+    reservation.ask(len(bundle))
+    upload = Memfd.create("upload", bundle)
+    try:
+        return service.submit(job_request, upload, reservation)
+    except BaseException:
+        upload.close()
+        reservation.close()
+        raise
+
+
+async def _wait(request: Request, service: JobService, job: Job) -> None:
+    async def hang_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        service.delete(job)
+
+    watcher = asyncio.create_task(hang_up())
+    try:
+        await job.finished.wait()
+    finally:
+        watcher.cancel()
+    if job.deleted and not job.is_finished:
+        raise unknown_job()
+    if job.outcome is not None and job.outcome.verdict.value == "executor_lost":
+        raise ApiError(503, f"The job was lost: {job.outcome.detail}.", retry_after=5)
+
+
+def _text_answer(job: Job) -> Response:
+    headers = {"Sandrun-Job-Id": job.job_id}
+    if job.outcome is not None:
+        headers["Sandrun-Verdict"] = job.outcome.verdict.value
+        if job.outcome.exit_code is not None:
+            headers["Sandrun-Exit-Code"] = str(job.outcome.exit_code)
+    return Response(job.logs.combined(), headers=headers, media_type="text/plain")
+
+
+def _json_answer(job: Job) -> Response:
+    outcome, logs = job.outcome, job.logs
+    stdout, stderr = logs.split(0, logs.size)
+    files = job.outputs.files if job.outputs is not None else ()
+    body: dict[str, Any] = {
+        "job_id": job.job_id,
+        "status": job.state.value,
+        "verdict": outcome.verdict.value if outcome else None,
+        "exit_code": outcome.exit_code if outcome else None,
+        "signal": outcome.signal if outcome else None,
+        "detail": outcome.detail if outcome else None,
+        "output": logs.combined().decode("utf-8", "replace"),
+        "stdout": stdout.decode("utf-8", "replace"),
+        "stderr": stderr.decode("utf-8", "replace"),
+        "truncated": logs.truncated or bool(outcome and outcome.logs_truncated),
+        "metrics": metrics_of(job),
+        "files": [detail_of(job, file) for file in files],
+        "images": images_of(job),
+    }
+    try:
+        stdout.decode()
+        stderr.decode()
+    except UnicodeDecodeError:  # the text above has replacement characters: the bytes themselves too
+        body["stdout_base64"] = base64.b64encode(stdout).decode()
+        body["stderr_base64"] = base64.b64encode(stderr).decode()
+    return json_response(body)

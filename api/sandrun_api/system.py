@@ -1,0 +1,141 @@
+"""The server itself: what it is, whether it works, what it is doing."""
+
+import importlib.metadata
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sandrun_api.clients import client_of
+from sandrun_api.errors import ApiError
+from sandrun_api.jobs.schemas import Environments, Health, ServerInfo, Stats, answers
+from sandrun_api.jobs.views import json_response, service_of
+from sandrun_shared.settings import Settings
+
+router = APIRouter(tags=["server"])
+
+DESCRIPTION = "Runs code that nobody trusts, for people who do not want an account."
+PRIVACY = {
+    "accounts": False,
+    "stored_on_disk": False,
+    "addresses_logged": False,
+    "content_logged": False,
+    "deleted": "after the download of the outputs, or when the job expires",
+}
+
+
+def version() -> str:
+    """The installed version."""
+    try:
+        return importlib.metadata.version("sandrun-server")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@router.get(
+    "/", operation_id="getServer", summary="What this server is and allows", responses=answers(ServerInfo)
+)
+async def get_server(request: Request) -> Response:
+    """Name, version, limits and interpreters; the latter are empty while the executor is away."""
+    settings: Settings = request.app.state.settings
+    limits, quota = settings.limits, settings.quota
+    try:
+        interpreters = [item.name for item in (await service_of(request).worker()).interpreters]
+    except ApiError:
+        interpreters = []
+    body = {
+        "service": "sandrun",
+        "status": "running",
+        "version": request.app.version,
+        "description": DESCRIPTION,
+        "privacy": PRIVACY,
+        "limits": {
+            "upload_bytes": settings.api.upload_bytes,
+            "timeout": limits.timeout_seconds,
+            "max_timeout": limits.max_timeout_seconds,
+            "memory_mb": limits.memory_mb,
+            "max_memory_mb": limits.max_memory_mb,
+            "disk_mb": limits.disk_mb,
+            "processes": limits.processes,
+            "log_mb": limits.log_mb,
+            "output_files": limits.output_files,
+            "concurrent_jobs": quota.concurrent_jobs,
+            "queued_jobs": quota.queued_jobs,
+        },
+        "interpreters": interpreters,
+    }
+    return json_response(body)
+
+
+@router.get(
+    "/health",
+    operation_id="getHealth",
+    summary="Whether jobs can run",
+    responses=answers(Health, 503),
+)
+async def get_health(request: Request) -> Response:
+    """Healthy when the executor answers now."""
+    worker = await service_of(request).worker(fresh=True)
+    return json_response({"status": "healthy", "worker_id": worker.worker_id})
+
+
+@router.get(
+    "/environments",
+    operation_id="listEnvironments",
+    summary="The environments a job may name",
+    responses=answers(Environments, 503),
+)
+async def list_environments(request: Request) -> Response:
+    """Every environment with its packages and interpreters."""
+    service = service_of(request)
+    worker = await service.worker()
+    body: dict[str, Any] = {
+        "templates": [item.name for item in worker.environments],
+        "stats": {
+            "total_templates": len(worker.environments),
+            "cached_environments": sum(item.warm for item in worker.environments),
+            "total_uses": service.uses.total(),
+            "disk_usage_mb": None,  # the executor's folders are not this process's to measure
+        },
+        "details": [
+            {
+                "name": item.name,
+                "description": item.description,
+                "packages": list(item.packages),
+                "interpreters": list(item.interpreters),
+                "warm": item.warm,
+            }
+            for item in worker.environments
+        ],
+    }
+    return json_response(body)
+
+
+@router.get("/stats", operation_id="getStats", summary="Your jobs and the server's", responses=answers(Stats))
+async def get_stats(request: Request) -> Response:
+    """What the caller has running and waiting, and how busy the server is."""
+    service = service_of(request)
+    settings: Settings = request.app.state.settings
+    client = client_of(request)
+    reason = None
+    try:
+        service.admit(client)
+    except ApiError as error:
+        reason = error.reason
+    body = {
+        "your_quota": {
+            "active_jobs": service.queue.running(client),
+            "queued_jobs": service.queue.waiting(client),
+            "max_concurrent_jobs": settings.quota.concurrent_jobs,
+            "max_queued_jobs": settings.quota.queued_jobs,
+            "can_submit": reason is None,
+            "reason": reason,
+        },
+        "system": {
+            "queue_length": len(service.queue),
+            "active_jobs": service.queue.running_total,
+            "capacity": service.capacity,
+        },
+    }
+    return json_response(body)
