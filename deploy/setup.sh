@@ -9,7 +9,7 @@ unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 readonly user=sandrun
 readonly python=/usr/bin/python3 # other users may execute it, unlike one under /root
 readonly install_folder=/opt/sandrun
-readonly packages=(ca-certificates libseccomp2 nodejs perl python3 python3-venv util-linux)
+readonly packages=(ca-certificates libseccomp2 nodejs perl python3 python3-numpy python3-venv util-linux)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }

@@ -25,61 +25,13 @@ _ETC_FILES = ("ssl/openssl.cnf", "mime.types", "services", "protocols", "debian_
 _DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 
 # What /proc tells about the host or about other jobs.
-MASKED = [
-    "acpi",
-    "asound",
-    "buddyinfo",
-    "bus",
-    "cgroups",
-    "cmdline",
-    "config.gz",
-    "consoles",
-    "crypto",
-    "devices",
-    "diskstats",
-    "dma",
-    "driver",
-    "dynamic_debug",
-    "execdomains",
-    "fb",
-    "fs",
-    "interrupts",
-    "iomem",
-    "ioports",
-    "irq",
-    "kallsyms",
-    "kcore",
-    "key-users",
-    "keys",
-    "kmsg",
-    "kpagecgroup",
-    "kpagecount",
-    "kpageflags",
-    "latency_stats",
-    "locks",
-    "mdstat",
-    "misc",
-    "modules",
-    "mtrr",
-    "pagetypeinfo",
-    "partitions",
-    "pressure",
-    "sched_debug",
-    "schedstat",
-    "scsi",
-    "slabinfo",
-    "softirqs",
-    "swaps",
-    "sys",
-    "sysrq-trigger",
-    "sysvipc",
-    "timer_list",
-    "timer_stats",
-    "tty",
-    "vmallocinfo",
-    "vmstat",
-    "zoneinfo",
-]
+MASKED = (
+    "acpi asound buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats dma driver"
+    " dynamic_debug execdomains fb fs interrupts iomem ioports irq kallsyms kcore key-users keys kmsg"
+    " kpagecgroup kpagecount kpageflags latency_stats locks mdstat misc modules mtrr pagetypeinfo partitions"
+    " pressure sched_debug schedstat scsi slabinfo softirqs swaps sys sysrq-trigger sysvipc timer_list"
+    " timer_stats tty vmallocinfo vmstat zoneinfo"
+).split()
 # Files of /proc/sys that programs need and that say nothing of the host.
 _COPIED_SYS = ("kernel/cap_last_cap", "kernel/ngroups_max", "kernel/pid_max", "vm/overcommit_memory")
 

@@ -1,0 +1,136 @@
+"""What a job's cgroup offers, whatever the version, and what both drivers share."""
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+_SWEEP_DEPTH = 8
+_SWEEP_ROUNDS = 200
+
+
+class CgroupError(Exception):
+    """A cgroup cannot be made, limited or removed; the text says what and how to mend it."""
+
+
+class Cgroup(Protocol):
+    """The resources of one sandbox."""
+
+    join_fds: tuple[int, ...]  # v1: `tasks` files; a single-threaded process joins by writing "0" to each
+    oom_event_fd: int | None  # readable when memory ran out
+
+    @property
+    def into_fd(self) -> int | None:
+        """v2: the directory for clone3(CLONE_INTO_CGROUP)."""
+
+    def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float) -> None:
+        """Set or change the limits. Raises CgroupError."""
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all processes the group ever had."""
+
+    def memory_bytes(self) -> int:
+        """Memory charged now."""
+
+    def memory_peak_bytes(self) -> int:
+        """The most memory ever charged."""
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel's out-of-memory killer ended here."""
+
+    def pids(self) -> list[int]:
+        """The processes in the group."""
+
+    def kill(self) -> None:
+        """SIGKILL to everything in the group."""
+
+    def remove(self) -> None:
+        """Remove the group. Raises CgroupError while a process is left."""
+
+
+class Hierarchy(Protocol):
+    """Where an executor makes cgroups."""
+
+    @property
+    def version(self) -> int:
+        """1 or 2."""
+
+    def create(self, name: str) -> Cgroup:
+        """A group for one sandbox. Raises CgroupError; nothing is left then."""
+
+    def sweep(self) -> int:
+        """End and remove what a dead predecessor left; how many groups."""
+
+    def close(self) -> None:
+        """Remove the executor's own, now empty, groups."""
+
+
+def has_swap(proc_swaps: Path = Path("/proc/swaps")) -> bool:
+    """Whether the machine swaps at all (proc(5))."""
+    return len(proc_swaps.read_text().splitlines()) > 1
+
+
+def read_text(dir_fd: int, name: str) -> str:
+    """A small file of a cgroup directory. Raises CgroupError."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            return os.read(fd, 65536).decode()
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise CgroupError(f"cannot read {name}: {error.strerror}") from error
+
+
+def write_text(dir_fd: int, name: str, value: str) -> None:
+    """Write a value the kernel must take whole. Raises CgroupError."""
+    try:
+        fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise CgroupError(f"cannot write {value} to {name}: {error.strerror}") from error
+
+
+def remove_tree(mount: Path, name: str) -> int:
+    """End every process in the groups called name below mount and remove them; how many were removed."""
+    removed = 0
+    for folder, names, _ in os.walk(mount):
+        if len(Path(folder).relative_to(mount).parts) >= _SWEEP_DEPTH:
+            names.clear()
+        if name in names:
+            names.remove(name)
+            removed += _remove_group(Path(folder) / name)
+    return removed
+
+
+def _remove_group(top: Path) -> int:
+    groups = [Path(folder) for folder, _, _ in os.walk(top, topdown=False)]
+    removed = 0
+    for group in groups:
+        for _ in range(_SWEEP_ROUNDS):
+            dying = [os.pidfd_open(pid) for pid in _living(group)]
+            for fd in dying:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+                os.close(fd)
+            try:
+                group.rmdir()
+            except FileNotFoundError:
+                break
+            except OSError:
+                os.sched_yield()
+                continue
+            removed += 1
+            break
+    return removed
+
+
+def _living(group: Path) -> list[int]:
+    try:
+        return [int(line) for line in (group / "cgroup.procs").read_text().split() if line != "0"]
+    except OSError:
+        return []

@@ -1,0 +1,154 @@
+"""cgroup v1 (Documentation/admin-guide/cgroup-v1): one group per controller for each job."""
+
+import os
+import signal
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandrun_executor.cgroup_types import CgroupError, read_text, remove_tree, write_text
+
+CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
+_PERIOD_US = 100_000
+_KILL_ROUNDS = 50
+
+
+class CgroupV1:
+    """The groups of one job, one directory per controller (co-mounted controllers share one)."""
+
+    into_fd = None
+
+    def __init__(self, folders: dict[str, str], limit_swap: bool) -> None:
+        """Make the directories. Raises CgroupError; nothing is left then."""
+        self._folders = folders
+        self._limit_swap = limit_swap
+        self._fds: dict[str, int] = {}
+        with ExitStack() as undo:
+            try:
+                for controller, path in folders.items():
+                    if path not in (folders[c] for c in self._fds):
+                        os.mkdir(path)
+                        undo.callback(os.rmdir, path)
+                    self._fds[controller] = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                    undo.callback(os.close, self._fds[controller])
+                unique = {path: controller for controller, path in folders.items()}
+                self.join_fds: tuple[int, ...] = tuple(
+                    self._open(controller, "tasks", os.O_WRONLY, undo) for controller in unique.values()
+                )
+                self._usage = self._open("cpuacct", "cpuacct.usage", os.O_RDONLY, undo)
+                self._oom = self._open("memory", "memory.oom_control", os.O_RDONLY, undo)
+                self.oom_event_fd: int | None = self._watch_oom(undo)
+            except OSError as error:
+                raise CgroupError(f"cannot make the cgroups of a job: {error}") from error
+            undo.pop_all()
+
+    def _open(self, controller: str, name: str, flags: int, undo: ExitStack) -> int:
+        fd = os.open(name, flags | os.O_CLOEXEC, dir_fd=self._fds[controller])
+        undo.callback(os.close, fd)
+        return fd
+
+    def _watch_oom(self, undo: ExitStack) -> int:
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        undo.callback(os.close, event)
+        write_text(self._fds["memory"], "cgroup.event_control", f"{event} {self._oom}")
+        return event
+
+    def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float) -> None:
+        """Set or change the limits. Raises CgroupError."""
+        memory = self._fds["memory"]
+        names = ["memory.limit_in_bytes"]
+        if self._limit_swap:
+            names.append("memory.memsw.limit_in_bytes")
+            # memsw may never be below the plain limit: lower it last, raise it first.
+            if memory_bytes > int(read_text(memory, names[0])):
+                names.reverse()
+        for name in names:
+            write_text(memory, name, str(memory_bytes))
+        write_text(self._fds["pids"], "pids.max", str(processes))
+        write_text(self._fds["cpu"], "cpu.cfs_quota_us", str(int(cpu_cores * _PERIOD_US)))
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all processes the group ever had."""
+        return int(os.pread(self._usage, 32, 0)) / 1e9
+
+    def memory_bytes(self) -> int:
+        """Memory charged now."""
+        return int(read_text(self._fds["memory"], "memory.usage_in_bytes"))
+
+    def memory_peak_bytes(self) -> int:
+        """The most memory ever charged."""
+        return int(read_text(self._fds["memory"], "memory.max_usage_in_bytes"))
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel's out-of-memory killer ended here."""
+        for line in os.pread(self._oom, 256, 0).decode().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+        raise CgroupError("memory.oom_control has no oom_kill: this kernel is older than 4.13")
+
+    def pids(self) -> list[int]:
+        """The processes in the group."""
+        return [int(line) for line in read_text(self._fds["pids"], "cgroup.procs").split()]
+
+    def kill(self) -> None:
+        """SIGKILL by pidfd to every process, again until none is left or the rounds are used up."""
+        for _ in range(_KILL_ROUNDS):
+            pids = self.pids()
+            if not pids:
+                return
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    fd = os.pidfd_open(pid)
+                    try:
+                        # The number may be another process' by now: look again with the pidfd in hand.
+                        if pid in self.pids():
+                            signal.pidfd_send_signal(fd, signal.SIGKILL)
+                    finally:
+                        os.close(fd)
+
+    def remove(self) -> None:
+        """Remove the directories and close everything. Raises CgroupError while a process is left."""
+        for path in dict.fromkeys(self._folders.values()):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise CgroupError(f"{path}: {error.strerror}") from error
+        fds = [*self.join_fds, self._usage, self._oom, *self._fds.values()]
+        if self.oom_event_fd is not None:
+            fds.append(self.oom_event_fd)
+        self.oom_event_fd = None
+        for fd in fds:
+            os.close(fd)
+
+
+@dataclass(frozen=True)
+class HierarchyV1:
+    """This executor's groups, `sandrun-<instance>` below its own group of each controller."""
+
+    mounts: dict[str, Path]  # controller → where it is mounted
+    tops: dict[str, Path]  # controller → this executor's top group
+    limit_swap: bool
+    version: int = 1
+
+    def create(self, name: str) -> CgroupV1:
+        """The groups of one job. Raises CgroupError."""
+        try:
+            for top in self.tops.values():
+                top.mkdir(exist_ok=True)
+        except OSError as error:
+            raise CgroupError(f"cannot make cgroups: {error}") from error
+        return CgroupV1({c: f"{top}/{name}" for c, top in self.tops.items()}, self.limit_swap)
+
+    def sweep(self) -> int:
+        """End and remove what a dead predecessor left, in whichever parent group it ran; how many groups."""
+        name = next(iter(self.tops.values())).name
+        return sum(remove_tree(mount, name) for mount in dict.fromkeys(self.mounts.values()))
+
+    def close(self) -> None:
+        """Remove this executor's own, now empty, groups."""
+        for top in dict.fromkeys(self.tops.values()):
+            with suppress(OSError):
+                top.rmdir()

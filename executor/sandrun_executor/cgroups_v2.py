@@ -1,0 +1,164 @@
+"""cgroup v2 (Documentation/admin-guide/cgroup-v2.rst): one group for each job."""
+
+import os
+import select
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandrun_executor.cgroup_types import CgroupError, read_text, remove_tree, write_text
+
+CONTROLLERS = ("cpu", "memory", "pids")
+SUPERVISOR = "supervisor"
+_PERIOD_US = 100_000
+
+
+class CgroupV2:
+    """The group of one job."""
+
+    join_fds: tuple[int, ...] = ()
+
+    def __init__(self, path: str, limit_swap: bool) -> None:
+        """Make the directory. Raises CgroupError; nothing is left then."""
+        self._path = path
+        self._limit_swap = limit_swap
+        with ExitStack() as undo:
+            try:
+                os.mkdir(path)
+                undo.callback(os.rmdir, path)
+                self._dir = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                undo.callback(os.close, self._dir)
+                self._events = os.open("memory.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._dir)
+                undo.callback(os.close, self._events)
+                self.oom_event_fd: int | None = self._watch(undo)
+            except OSError as error:
+                raise CgroupError(f"cannot make the cgroup of a job: {error}") from error
+            undo.pop_all()
+
+    @property
+    def into_fd(self) -> int:
+        """The directory for clone3(CLONE_INTO_CGROUP)."""
+        return self._dir
+
+    def _watch(self, undo: ExitStack) -> int:
+        # A change of memory.events is POLLPRI, which an event loop cannot ask for: epoll inside epoll can.
+        watcher = select.epoll()
+        undo.callback(watcher.close)
+        with suppress(PermissionError):  # a plain file, in a test, cannot be polled
+            watcher.register(self._events, select.EPOLLPRI)
+        fd = os.dup(watcher.fileno())
+        os.set_inheritable(fd, False)
+        watcher.close()
+        undo.callback(os.close, fd)
+        return fd
+
+    def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float) -> None:
+        """Set or change the limits; swap is none and memory ends the whole group. Raises CgroupError."""
+        write_text(self._dir, "memory.max", str(memory_bytes))
+        if self._limit_swap:
+            write_text(self._dir, "memory.swap.max", "0")
+        write_text(self._dir, "memory.oom.group", "1")
+        write_text(self._dir, "pids.max", str(processes))
+        write_text(self._dir, "cpu.max", f"{int(cpu_cores * _PERIOD_US)} {_PERIOD_US}")
+
+    def _field(self, text: str, name: str) -> int:
+        for line in text.splitlines():
+            key, _, value = line.partition(" ")
+            if key == name and value.isdigit():
+                return int(value)
+        raise CgroupError(f"{self._path}: no field {name}")
+
+    def _number(self, name: str) -> int:
+        text = read_text(self._dir, name).strip()
+        if not text.isdigit():
+            raise CgroupError(f"{name} is not a number")
+        return int(text)
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all processes the group ever had."""
+        return self._field(read_text(self._dir, "cpu.stat"), "usage_usec") / 1e6
+
+    def memory_bytes(self) -> int:
+        """Memory charged now."""
+        return self._number("memory.current")
+
+    def memory_peak_bytes(self) -> int:
+        """The most memory ever charged (memory.peak, Linux 5.19)."""
+        return self._number("memory.peak")
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel's out-of-memory killer ended here."""
+        return self._field(os.pread(self._events, 4096, 0).decode(), "oom_kill")
+
+    def pids(self) -> list[int]:
+        """The processes in the group."""
+        return [int(line) for line in read_text(self._dir, "cgroup.procs").split()]
+
+    def kill(self) -> None:
+        """SIGKILL to everything in the group (cgroup.kill, Linux 5.14)."""
+        write_text(self._dir, "cgroup.kill", "1")
+
+    def remove(self) -> None:
+        """Remove the group. Raises CgroupError while a process is left."""
+        try:
+            os.rmdir(self._path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise CgroupError(f"{self._path}: {error.strerror}") from error
+        if self.oom_event_fd is not None:
+            os.close(self.oom_event_fd)
+        self.oom_event_fd = None
+        os.close(self._events)
+        os.close(self._dir)
+
+
+@dataclass(frozen=True)
+class HierarchyV2:
+    """This executor's groups, below the group that was delegated to it."""
+
+    mount: Path
+    own: Path  # the delegated group
+    top: Path  # own/sandrun-<instance>
+    swaps: bool  # whether the machine has swap at all
+    version: int = 2
+
+    def prepare(self) -> None:
+        """Hand the controllers down. Raises CgroupError.
+
+        A group with processes may not hand controllers down, so ours move into a leaf first.
+        """
+        try:
+            supervisor = self.own / SUPERVISOR
+            if self.own != self.mount:
+                supervisor.mkdir(exist_ok=True)
+                for pid in (self.own / "cgroup.procs").read_text().split():
+                    with suppress(ProcessLookupError):
+                        (supervisor / "cgroup.procs").write_text(pid)
+            wanted = " ".join(f"+{controller}" for controller in CONTROLLERS)
+            (self.own / "cgroup.subtree_control").write_text(wanted)
+            self.top.mkdir(exist_ok=True)
+            (self.top / "cgroup.subtree_control").write_text(wanted)
+        except OSError as error:
+            raise CgroupError(
+                f"cannot hand cgroup controllers down: {error};"
+                " run under systemd with Delegate=cpu memory pids"
+            ) from error
+
+    def create(self, name: str) -> CgroupV2:
+        """The group of one job. Raises CgroupError."""
+        if not self.top.is_dir():
+            self.prepare()
+        limit_swap = (self.top / "memory.swap.max").exists()
+        if self.swaps and not limit_swap:
+            raise CgroupError("swap is on and cannot be limited: boot with swapaccount=1, or swapoff -a")
+        return CgroupV2(f"{self.top}/{name}", limit_swap)
+
+    def sweep(self) -> int:
+        """End and remove what a dead predecessor left, in whichever parent group it ran; how many groups."""
+        return remove_tree(self.mount, self.top.name)
+
+    def close(self) -> None:
+        """Remove this executor's own, now empty, group."""
+        with suppress(OSError):
+            self.top.rmdir()
