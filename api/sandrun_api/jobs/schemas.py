@@ -242,6 +242,8 @@ class Stats(Schema):
     system: dict[str, int]
 
 
+Answers = dict[int | str, dict[str, Any]]
+
 _MEANINGS = {
     400: "Malformed or invalid",
     404: "Unknown job: deleted and never existed look the same",
@@ -254,9 +256,7 @@ _MEANINGS = {
 }
 
 
-def answers(
-    model: type[Schema] | None, *errors: int, description: str = "Done"
-) -> dict[int | str, dict[str, Any]]:
+def answers(model: type[Schema] | None, *errors: int, description: str = "Done") -> Answers:
     """The `responses` of a route: its model and its errors."""
     table: Answers = {status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in errors}
     if model is not None:

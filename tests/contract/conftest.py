@@ -1,0 +1,90 @@
+"""One suite, two executors: the fake one and, as root, the real one."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from sandrun_shared.settings import Executor, Quota, Settings
+from support.fake_executor import FakeExecutor
+from support.live import Live, serving
+
+START_SECONDS = 30.0
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """asyncio is what the server runs on."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def real_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The socket of a real executor, started once for all tests."""
+    if os.geteuid() != 0 and os.environ.get("SANDRUN_SYSTEM_MUST_WORK") != "1":
+        pytest.skip("needs root")
+    folder = tmp_path_factory.mktemp("executor")
+    path = folder / "executor.sock"
+    config = folder / "sandrun.toml"
+    config.write_text(f'[executor]\nsocket = "{path}"\nuser = "root"\nslots = 2\nparked = 1\n')
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(folder / "notify"))
+        notify.settimeout(START_SECONDS)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sandrun_executor", "--config", str(config)],
+            env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(folder / "notify")},
+        )
+        try:
+            while b"READY=1" not in notify.recv(4096):
+                pass
+            yield path
+        finally:
+            process.terminate()
+            process.wait(START_SECONDS)
+
+
+@pytest.fixture
+async def fake(tmp_path: Path) -> AsyncIterator[FakeExecutor]:
+    """A fake executor with eight slots."""
+    async with FakeExecutor(tmp_path / "executor.sock") as executor:
+        yield executor
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.root)])
+async def executor_socket(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Path]:
+    """The socket of an executor: once the fake one, once the real one."""
+    if request.param == "real":
+        yield request.getfixturevalue("real_socket")
+        return
+    async with FakeExecutor(tmp_path / "executor.sock") as executor:
+        yield executor.path
+
+
+def settings_for(path: Path, **tables: object) -> Settings:
+    """Settings that use this socket, without quotas."""
+    quota = Quota(concurrent_jobs=0, queued_jobs=0)
+    return Settings(**{"executor": Executor(socket=str(path)), "quota": quota, **tables})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def live(executor_socket: Path) -> AsyncIterator[Live]:
+    """The server in front of either executor."""
+    async with serving(settings_for(executor_socket)) as server:
+        yield server
+
+
+@pytest.fixture
+async def live_fake(fake: FakeExecutor) -> AsyncIterator[Live]:
+    """The server in front of the fake executor only."""
+    async with serving(settings_for(fake.path)) as server:
+        yield server
+
+
+@pytest.fixture
+def deadline() -> float:
+    """Seconds after which a wait counts as a hang; never a measure of speed."""
+    return 20.0
