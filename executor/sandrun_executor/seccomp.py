@@ -1,8 +1,8 @@
 """The system call filter of a job: names as data, compiled once, installed as bytes (seccomp(2)).
 
-Plain names are compiled by libseccomp. Calls whose arguments matter are tested before it by a short program of
-our own, because each has an error of its own for what it refuses, which libseccomp cannot say. Only the low 32
-bits of an argument are compared, as the kernel's own code for these calls does.
+Plain names are compiled by libseccomp. Calls whose arguments matter are tested before it by a short program
+of our own, because each has an error of its own for what it refuses, which libseccomp cannot say. Only the
+low 32 bits of an argument are compared, as the kernel's own code for these calls does.
 """
 
 import errno
