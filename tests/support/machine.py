@@ -1,0 +1,162 @@
+"""What of an executor is on this machine right now, for comparing before with after."""
+
+import os
+import re
+import select
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandrun_executor.daemon import instance_name
+from support.executor import ExecutorProcess
+
+_FIRST_UID = 2_000_000
+_SHMEM_SLACK = 24 << 20  # bytes of shared memory that other programs of the machine may come to use
+_SETTLE_SECONDS = 15.0
+
+
+def pause(seconds: float = 0.01) -> None:
+    """Let a bounded loop look again a little later."""
+    select.select([], [], [], seconds)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = _SETTLE_SECONDS) -> bool:
+    """Whether the condition became true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        pause()
+    return True
+
+
+@dataclass(frozen=True)
+class Process:
+    """One line of the process table."""
+
+    pid: int
+    parent: int
+    uid: int
+
+
+def processes() -> dict[int, Process]:
+    """Every process of the machine, zombies too."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                stat = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                uid = int(re.search(r"^Uid:\t(\d+)", Path(f"/proc/{name}/status").read_text(), re.M)[1])
+            except (OSError, TypeError, IndexError):
+                continue
+            found[int(name)] = Process(int(name), int(stat[1]), uid)
+    return found
+
+
+def descendants(root: int) -> set[int]:
+    """Children of root, their children and so on."""
+    table = processes()
+    found: set[int] = set()
+    fresh = {root}
+    while fresh:
+        fresh = {process.pid for process in table.values() if process.parent in fresh} - found
+        found |= fresh
+    return found
+
+
+def of_jobs() -> set[int]:
+    """Processes that run under a user id of a slot."""
+    return {
+        process.pid for process in processes().values() if _FIRST_UID <= process.uid < _FIRST_UID + 100_000
+    }
+
+
+def cgroups(executor: ExecutorProcess) -> set[str]:
+    """Every cgroup of one executor, in any hierarchy."""
+    instance = instance_name(executor.socket)
+    return {path for path in _cgroup_folders("/sys/fs/cgroup") if instance in path}
+
+
+def _cgroup_folders(top: str) -> Iterator[str]:
+    for folder, names, _ in os.walk(top):
+        yield from (f"{folder}/{name}" for name in names)
+
+
+def network_namespaces(pids: set[int]) -> set[str]:
+    """Those that the processes are in or hold a descriptor of."""
+    found = set()
+    for pid in pids:
+        try:
+            found.add(os.readlink(f"/proc/{pid}/ns/net"))
+            links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            continue
+        found.update(link for link in links if link.startswith("net:["))
+    return found
+
+
+def mounts() -> list[str]:
+    """Mounts of the machine's own namespace, without their ids."""
+    lines = Path("/proc/1/mountinfo").read_text().splitlines()
+    return sorted(line.split(" ", 3)[3] for line in lines)
+
+
+def shared_memory() -> int:
+    """Bytes in all tmpfs and shared mappings together."""
+    return int(re.search(r"^Shmem:\s+(\d+)", Path("/proc/meminfo").read_text(), re.M)[1]) << 10
+
+
+def descriptors(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@dataclass(frozen=True)
+class State:
+    """Counts that must be the same before and after a test."""
+
+    processes: int
+    job_processes: int
+    cgroups: int
+    network_namespaces: int
+    descriptors: int
+    mounts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, executor: ExecutorProcess) -> "State":
+        """The state now."""
+        pids = descendants(executor.pid)
+        return cls(
+            len(pids),
+            len(of_jobs()),
+            len(cgroups(executor)),
+            len(network_namespaces({executor.pid, *pids})),
+            descriptors(executor.pid),
+            tuple(mounts()),
+        )
+
+
+def at_rest(executor: ExecutorProcess) -> bool:
+    """Whether exactly the parked sandboxes are there: the zygote, and two processes in each."""
+    return len(descendants(executor.pid)) == 1 + 2 * executor.parked
+
+
+def settled(executor: ExecutorProcess) -> State:
+    """The state once every sandbox that is to be parked is parked. Raises AssertionError."""
+    state = State.of(executor)
+
+    def same_twice() -> bool:
+        nonlocal state
+        before, state = state, State.of(executor)
+        return at_rest(executor) and before == state
+
+    assert eventually(same_twice), f"the executor does not come to rest: {state}"
+    return state
+
+
+def assert_unchanged(executor: ExecutorProcess, before: State, shared_before: int) -> None:
+    """Nothing more and nothing less than before. Raises AssertionError."""
+    eventually(lambda: at_rest(executor) and State.of(executor) == before)
+    assert State.of(executor) == before
+    assert eventually(lambda: shared_memory() <= shared_before + _SHMEM_SLACK), "tmpfs was not given back"
