@@ -156,9 +156,7 @@ def _outputs(fds: list[int]) -> dict[str, bytes]:
 class ExecutorProcess:
     """One running executor; a context manager that stops it."""
 
-    def __init__(
-        self, without: Iterable[str] = (), folder: Path | None = None, **settings: object
-    ) -> None:
+    def __init__(self, without: Iterable[str] = (), folder: Path | None = None, **settings: object) -> None:
         """settings are keys of [executor]; without names layers to switch off."""
         self._own_folder = folder is None
         # Short: a socket's path has room for 107 bytes. The temporary folder of a job's host is no secret.
@@ -313,9 +311,7 @@ class ExecutorProcess:
             close_all(fds)
         return JobConnection(sock)
 
-    def run_job(
-        self, files: dict[str, bytes] | bytes | str, *arguments: str, **options: object
-    ) -> Result:
+    def run_job(self, files: dict[str, bytes] | bytes | str, *arguments: str, **options: object) -> Result:
         """Run one job to its end; arguments as for start_job. Raises RefusedError."""
         job = self.start_job(files, *arguments, **options)  # type: ignore[arg-type]
         try:

@@ -19,8 +19,8 @@ REPORT = {
         "sys.exit(7)",
         b"['a b', '*'] v\xc3\xa4lue given /work __main__\n",
     ),
-    "bash": ("echo \"$1|$2 $MINE $(cat) $PWD\"; echo warn >&2; exit 7", b"a b|* v\xc3\xa4lue given /work\n"),
-    "sh": ("echo \"$1|$2 $MINE $(cat) $PWD\"; echo warn >&2; exit 7", b"a b|* v\xc3\xa4lue given /work\n"),
+    "bash": ('echo "$1|$2 $MINE $(cat) $PWD"; echo warn >&2; exit 7', b"a b|* v\xc3\xa4lue given /work\n"),
+    "sh": ('echo "$1|$2 $MINE $(cat) $PWD"; echo warn >&2; exit 7', b"a b|* v\xc3\xa4lue given /work\n"),
     "node": (
         "const given = require('fs').readFileSync(0, 'utf8');"
         "console.log(process.argv.slice(2).join('|'), process.env.MINE, given, process.cwd());"
@@ -74,7 +74,7 @@ def test_a_traceback_names_the_program_only(executor: ExecutorProcess, warm: boo
     result = executor.run_job(program, "main.py", warm=warm)
     assert (result.outcome.verdict, result.outcome.exit_code) == ("nonzero_exit", 1)
     text = result.stderr.decode()
-    assert text.startswith("Traceback (most recent call last):\n  File \"")
+    assert text.startswith('Traceback (most recent call last):\n  File "')
     assert text.rstrip().endswith("ValueError: täst")
     assert text.count("File ") == 2
     assert "sandrun" not in text

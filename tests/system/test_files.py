@@ -1,0 +1,150 @@
+"""Uploads are unpacked inside, and what the job made comes back."""
+
+import io
+import tarfile
+import zipfile
+
+import msgspec
+import pytest
+
+from sandrun_shared.jobs import Limits, UploadKind
+from support.executor import QUICK, ExecutorProcess
+
+PROGRAM = b"import helper, os; print(helper.X, oct(os.stat('run.sh').st_mode & 0o7777), os.readlink('link'))"
+
+
+def limits(**changes: object) -> Limits:
+    return msgspec.structs.replace(QUICK, **changes)
+
+
+def tar(mode: str, *extra: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=f"w:{mode}") as archive:
+        for name, data, bits in (
+            ("main.py", PROGRAM, 0o644),
+            ("helper.py", b"X = 5", 0o600),
+            ("run.sh", b"", 0o4755),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), bits
+            archive.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "helper.py"
+        archive.addfile(link)
+        for info, data in extra:
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [(UploadKind.tar, ""), (UploadKind.tar_gz, "gz"), (UploadKind.tar_bz2, "bz2"), (UploadKind.tar_xz, "xz")],
+)
+def test_a_tar_is_unpacked(executor: ExecutorProcess, kind: UploadKind, mode: str) -> None:
+    result = executor.run_job({}, "main.py", archive=(kind, tar(mode)))
+    assert result.ok() == b"5 0o755 helper.py\n"
+    assert result.outputs == {} or not set(result.outputs) - {"__pycache__/helper.cpython-311.pyc"}
+
+
+def test_a_zip_is_unpacked(executor: ExecutorProcess) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("folder/main.py", "print(open('folder/data').read())")
+        archive.writestr("folder/data", "zipped")
+    result = executor.run_job({}, "folder/main.py", archive=(UploadKind.zip, buffer.getvalue()))
+    assert result.ok() == b"zipped\n"
+
+
+HOSTILE = {
+    "traversal": (member("../tmp/out"), b"x"),
+    "absolute": (member("/tmp/out"), b"x"),
+    "link that leaves": (member("bad", tarfile.SYMTYPE, "/etc/passwd"), b""),
+    "link upwards": (member("bad", tarfile.SYMTYPE, "../../etc/passwd"), b""),
+    "hard link that leaves": (member("bad", tarfile.LNKTYPE, "/etc/passwd"), b""),
+    "device": (member("bad", tarfile.CHRTYPE), b""),
+    "fifo": (member("bad", tarfile.FIFOTYPE), b""),
+    "beneath a link": (member("link/x"), b"x"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_archive_runs_nothing(executor: ExecutorProcess, name: str) -> None:
+    info, data = HOSTILE[name]
+    result = executor.run_job({}, "main.py", archive=(UploadKind.tar_gz, tar("gz", (info, data))))
+    assert (result.outcome.verdict, result.outcome.exit_code) == ("setup_error", None)
+    assert result.stdout == b""
+    assert result.stderr.startswith(b"sandrun: ")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in UploadKind if kind != UploadKind.bundle])
+def test_not_an_archive(executor: ExecutorProcess, kind: UploadKind) -> None:
+    result = executor.run_job({}, "main.py", archive=(kind, b"this is no archive" * 100))
+    assert result.outcome.verdict == "setup_error"
+    assert result.outputs == {}
+
+
+def test_an_archive_that_grows_beyond_the_disk_limit(executor: ExecutorProcess) -> None:
+    bomb = tar("gz", (member("zeros"), bytes(30 << 20)))
+    result = executor.run_job(
+        {}, "main.py", archive=(UploadKind.tar_gz, bomb), limits=limits(disk_bytes=10 << 20)
+    )
+    assert result.outcome.verdict == "disk_limit"
+    assert result.stdout == b""
+
+
+OUTPUTS = """
+import os
+open('changed', 'a').write('+')
+open('new.txt', 'w').write('new'); os.makedirs('a/b'); open('a/b/deep.csv', 'w').write('1,2')
+open(b'\\xff', 'wb').write(bytes(range(256)))
+os.symlink('/etc/passwd', 'stolen'); os.symlink('/etc', 'folder'); os.mkfifo('fifo')
+os.link('new.txt', 'linked.txt')
+open('empty', 'w')
+open('/tmp/elsewhere', 'w').write('x')
+"""
+
+
+def test_outputs_are_what_was_made_or_changed(executor: ExecutorProcess) -> None:
+    files = {"main.py": OUTPUTS.encode(), "same": b"same", "changed": b"was"}
+    outputs = executor.run_job(files, "main.py").outputs
+    assert outputs == {
+        "changed": b"was+",
+        "new.txt": b"new",
+        "linked.txt": b"new",
+        "a/b/deep.csv": b"1,2",
+        "\udcff": bytes(range(256)),
+        "empty": b"",
+    }
+
+
+def test_patterns_choose_outputs(executor: ExecutorProcess) -> None:
+    result = executor.run_job(
+        {"main.py": OUTPUTS.encode(), "same": b"same"}, "main.py", outputs=["*.txt", "same"]
+    )
+    assert set(result.outputs) == {"new.txt", "linked.txt", "same"}
+
+
+def test_outputs_of_a_job_that_failed_are_kept(executor: ExecutorProcess) -> None:
+    result = executor.run_job("open('x', 'w').write('kept'); 1/0", "main.py")
+    assert result.outcome.verdict == "nonzero_exit"
+    assert result.outputs == {"x": b"kept"}
+
+
+def test_too_many_outputs_are_told(executor: ExecutorProcess) -> None:
+    result = executor.run_job("[open(str(n), 'w') for n in range(30)]", limits=limits(output_files=10))
+    assert len(result.outputs) == 10
+    assert result.outcome.outputs_truncated
+
+
+def test_a_deep_tree_is_no_trouble(executor: ExecutorProcess) -> None:
+    program = "import os\nfor n in range(3000):\n os.mkdir('d'); os.chdir('d')\nopen('leaf', 'w')"
+    result = executor.run_job(program)
+    result.ok()
+    assert result.outcome.outputs_truncated or len(result.outputs) <= 1
