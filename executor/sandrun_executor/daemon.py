@@ -32,13 +32,23 @@ def instance_name(socket_path: Path) -> str:
 def lock(socket_path: Path) -> int:
     """Hold the lock of this socket's executor, so that no sweep ends a living one. Raises DaemonError."""
     socket_path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(f"{socket_path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    path = lock_path(socket_path)
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise DaemonError(f"another executor serves {socket_path}") from None
+        # The one before us removes the file while it holds it: only a lock on the file that is there counts.
+        if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
+            return fd
         os.close(fd)
-        raise DaemonError(f"another executor serves {socket_path}") from None
-    return fd
+
+
+def lock_path(socket_path: Path) -> Path:
+    """Where the lock of this socket's executor is."""
+    return socket_path.with_name(socket_path.name + ".lock")
 
 
 async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
@@ -73,6 +83,7 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
             await executor.close()
             path.unlink(missing_ok=True)  # noqa: ASYNC240 (the last act)
     finally:
+        lock_path(path).unlink(missing_ok=True)
         os.close(lock_fd)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from sandrun_executor import interpreters
 from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
-from sandrun_executor.sandboxes import Folders, Sandbox, SandboxError, Stop
+from sandrun_executor.sandboxes import Folders, Sandbox, SandboxError
 from sandrun_executor.server import Peer, nothing
 from sandrun_executor.slots import SlotPool
+from sandrun_executor.verdicts import Stop
 from sandrun_executor.zygotes import Zygote, ZygoteError
 from sandrun_shared.jobs import Limits
 from sandrun_shared.protocol import VERSION, Description, Environment, Execute, Refused

@@ -1,7 +1,6 @@
 """The life of one sandbox: prepared, handed a job, ended, proven empty."""
 
 import asyncio
-import enum
 import os
 import signal
 import time
@@ -13,8 +12,9 @@ from typing import Protocol
 from sandrun_executor.links import Link, Words
 from sandrun_executor.logs import STDERR, STDOUT, LogPump
 from sandrun_executor.slots import Slot, SlotPool
+from sandrun_executor.verdicts import Exit, Stop, judge
 from sandrun_executor.zygotes import Zygote
-from sandrun_shared.jobs import Limits, Outcome, Verdict
+from sandrun_shared.jobs import Limits, Outcome
 from sandrun_shared.protocol import Event, Execute, Finished, Output, Started, Usage
 
 PREPARE_SECONDS = 10.0
@@ -30,15 +30,6 @@ _SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 
 class SandboxError(Exception):
     """A sandbox could not be prepared: the text names the step and errno."""
-
-
-class Stop(enum.Enum):
-    """Why the executor ended a job that had not ended by itself."""
-
-    cancelled = "cancelled"
-    wall = "wall_time_limit"
-    cpu = "cpu_time_limit"
-    memory = "memory_limit"
 
 
 class Sink(Protocol):
@@ -66,12 +57,6 @@ class Folders:
         return {"disk_bytes": self.disk_bytes, "inodes": self.inodes, "shm_bytes": self.shm_bytes}
 
 
-@dataclass(frozen=True)
-class _Exit:
-    status: int
-    disk_full: bool
-
-
 class Sandbox:
     """One set of namespaces and processes, used for one job and then destroyed."""
 
@@ -86,7 +71,7 @@ class Sandbox:
         self._on_started: Callable[[], None] = _nothing
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._resized: asyncio.Future[None] = self._loop.create_future()
-        self._exited: asyncio.Future[_Exit | None] = self._loop.create_future()
+        self._exited: asyncio.Future[Exit | None] = self._loop.create_future()
         self._collected: asyncio.Future[bool] = self._loop.create_future()
         self._dead: asyncio.Future[None] = self._loop.create_future()
         self._stop: Stop | None = None
@@ -129,7 +114,7 @@ class Sandbox:
                     self._resized.set_result(None)
             case ["exited", status, full] if status.isdigit() and full.isdigit():
                 if not self._exited.done():
-                    self._exited.set_result(_Exit(int(status), full == "1"))
+                    self._exited.set_result(Exit(int(status), full == "1"))
             case ["collected", truncated]:
                 if not self._collected.done():
                     self._collected.set_result(truncated == "1")
@@ -238,12 +223,11 @@ class Sandbox:
             truncated = await self._collect(limits, exited, [fds[0], *own])
             await self._end()
             logs = pump.drain()
-            verdict = self._verdict(exited, oom_kills)
-            code = _exit_code(exited)
+            code = exited.code if exited is not None else None
             outcome = Outcome(
-                verdict=verdict,
+                verdict=judge(self._stop, exited, oom_kills, bool(self._started_at), self._failure),
                 exit_code=code if self._started_at else None,
-                signal=code - 128 if exited is not None and os.WIFSIGNALED(exited.status) and code else None,
+                signal=exited.signal if exited is not None else None,
                 detail="" if self._started_at else self._failure,
                 cpu_seconds=cgroup.cpu_seconds(),
                 wall_seconds=ended_at - (self._started_at or ended_at),
@@ -331,7 +315,7 @@ class Sandbox:
             sink.send(Usage(cgroup.cpu_seconds(), cgroup.memory_bytes()), ())
             self._after(USAGE_SECONDS, lambda: self._tell_usage(sink))
 
-    async def _collect(self, limits: Limits, exited: _Exit | None, fds: list[int]) -> bool:
+    async def _collect(self, limits: Limits, exited: Exit | None, fds: list[int]) -> bool:
         """Let PID 1, alone now and soon unprivileged, gather the outputs; True when some are missing."""
         if exited is None or self._stop is Stop.cancelled or not self._started_at:
             return exited is None
@@ -347,24 +331,6 @@ class Sandbox:
         self._after(COLLECT_SECONDS, self.kill)
         truncated = await self._collected
         return truncated or bool(self._failure)
-
-    def _verdict(self, exited: _Exit | None, oom_kills: int) -> Verdict:  # noqa: PLR0911 (one line per cause)
-        if self._stop is Stop.cancelled:
-            return Verdict.cancelled
-        if oom_kills:
-            return Verdict.memory_limit
-        if self._stop is not None:
-            return Verdict(self._stop.value)
-        if not self._started_at:
-            return Verdict.disk_limit if self._failure.startswith("step disk ") else Verdict.setup_error
-        if exited is None:
-            return Verdict.internal_error
-        code = _exit_code(exited)
-        if code == 0:
-            return Verdict.ok
-        if os.WIFSIGNALED(exited.status):
-            return Verdict.disk_limit if code == 128 + signal.SIGXFSZ else Verdict.signaled
-        return Verdict.disk_limit if exited.disk_full else Verdict.nonzero_exit
 
     async def _end(self) -> None:
         """Wait until PID 1 and its namespace are gone."""
@@ -407,10 +373,3 @@ class Sandbox:
 
 def _nothing() -> None:
     return
-
-
-def _exit_code(exited: _Exit | None) -> int | None:
-    if exited is None:
-        return None
-    code = os.waitstatus_to_exitcode(exited.status)
-    return code if code >= 0 else 128 - code

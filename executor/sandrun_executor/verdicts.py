@@ -1,0 +1,63 @@
+"""Why a job ended: from the wait status and the kernel's counters, never a guess."""
+
+import enum
+import os
+import signal
+from dataclasses import dataclass
+
+from sandrun_shared.jobs import Verdict
+
+
+class Stop(enum.Enum):
+    """Why the executor ended a job that had not ended by itself."""
+
+    cancelled = "cancelled"
+    wall = "wall_time_limit"
+    cpu = "cpu_time_limit"
+    memory = "memory_limit"
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the job's process ended: its wait status, and whether its folders were full then (wait(2))."""
+
+    status: int
+    disk_full: bool
+
+    @property
+    def code(self) -> int:
+        """The exit code, 128+n for signal n."""
+        code = os.waitstatus_to_exitcode(self.status)
+        return code if code >= 0 else 128 - code
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended it, if one did."""
+        return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else None
+
+
+def judge(stop: Stop | None, exited: Exit | None, oom_kills: int, started: bool, failure: str) -> Verdict:
+    """The verdict: what the executor did, then what the memory counter says, then how the process ended.
+
+    exited is None when PID 1 died before it could tell; failure names the step of the set-up that failed.
+    """
+    if stop is Stop.cancelled:
+        return Verdict.cancelled
+    if oom_kills:
+        return Verdict.memory_limit
+    if stop is not None:
+        return Verdict(stop.value)
+    if not started:
+        return Verdict.disk_limit if failure.startswith("step disk ") else Verdict.setup_error
+    if exited is None:
+        return Verdict.internal_error
+    return _of_exit(exited)
+
+
+def _of_exit(exited: Exit) -> Verdict:
+    if exited.signal is not None:
+        return Verdict.disk_limit if exited.signal == signal.SIGXFSZ else Verdict.signaled
+    if exited.code == 0:
+        return Verdict.ok
+    # The kernel counts no ENOSPC: a failed program whose folders are full is taken to have failed of that.
+    return Verdict.disk_limit if exited.disk_full else Verdict.nonzero_exit
