@@ -17,6 +17,7 @@ from sandrun_shared.jobs import UploadKind
 from sandrun_shared.settings import Settings
 
 SIZE_DIGITS = 12  # of a bundled file's size, written once its end is known
+OVERHEAD_BYTES = 2 << 20  # of a body besides the files: the manifest, the parts' headers
 INLINE_BYTES = 256 << 10  # hashed without a thread
 
 
@@ -87,6 +88,8 @@ class _Receiver:
         self._reservation = reservation
         self._bundle: _Bundle | None = None
         self._files = 0
+        self._received = 0  # bytes of files
+        self._limit = settings.api.upload_bytes
         self._headers: dict[bytes, bytes] = {}
         self._field = bytearray()
         self._value = bytearray()
@@ -165,12 +168,18 @@ class _Receiver:
         if len(self.manifest) > MANIFEST_BYTES:
             raise ApiError(413, f"The manifest has more than {MANIFEST_BYTES >> 10} KiB.")
 
+    def _take(self, size: int) -> None:
+        self._received += size
+        if self._received > self._limit:
+            raise too_large(self._limit)
+        self._reservation.ask(size)
+
     def _archive_data(self, data: memoryview) -> None:
-        self._reservation.ask(len(data))
+        self._take(len(data))
         self.memfd.append(data)
 
     def _bundle_data(self, data: memoryview) -> None:
-        self._reservation.ask(len(data))
+        self._take(len(data))
         if self._bundle is not None:
             self._bundle.write(data)
 
@@ -184,6 +193,11 @@ class _Receiver:
     def has_files(self) -> bool:
         """Whether any file came."""
         return self._files > 0
+
+
+def too_large(limit: int) -> ApiError:
+    """The 413 of an upload above the limit, in bytes."""
+    return ApiError(413, f"The upload has more than {limit} bytes.")
 
 
 def boundary_of(content_type: str) -> bytes:
@@ -206,11 +220,10 @@ async def receive(
 ) -> Upload:
     """Receive and check one upload; its memory is the caller's to close. Raises ApiError."""
     limit = settings.api.upload_bytes
-    most = limit + MANIFEST_BYTES  # of the whole body
-    too_large = ApiError(413, f"The upload has more than {limit} bytes.")
+    most = limit + OVERHEAD_BYTES
     boundary = boundary_of(content_type)
     if content_length is not None and content_length.isdigit() and int(content_length) > most:
-        raise too_large
+        raise too_large(limit)
     reservation = Reservation(budget)
     receiver = _Receiver(settings, reservation)
     try:
@@ -220,13 +233,11 @@ async def receive(
             async for chunk in body:
                 received += len(chunk)
                 if received > most:
-                    raise too_large
+                    raise too_large(limit)
                 parser.write(chunk)
             parser.finalize()
         except FormParserError:
             raise bad_request("The multipart body is malformed.") from None
-        if receiver.memfd.size > limit:
-            raise too_large
         if not receiver.complete:
             raise bad_request("The multipart body is cut: its last boundary is missing.")
         if not receiver.has_files:

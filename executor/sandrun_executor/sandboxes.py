@@ -318,6 +318,7 @@ class Sandbox:
     async def _collect(self, limits: Limits, exited: Exit | None, fds: list[int]) -> bool:
         """Let PID 1, alone now and soon unprivileged, gather the outputs; True when some are missing."""
         if exited is None or self._stop is Stop.cancelled or not self._started_at:
+            self.kill()  # PID 1 waits for the word to collect, and there is nothing to collect
             return exited is None
         self._slot.cgroup.limit(
             memory_bytes=limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES,
