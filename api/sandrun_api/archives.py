@@ -188,6 +188,9 @@ def _check_tar(source: _Source, kind: UploadKind, table: Table, bounds: Bounds) 
             table.count()
             archive.members.clear()  # type: ignore[attr-defined]  # else every member is kept
             _enter_tar_member(archive, member, table)
+    # tarfile stops at the first empty block: only the end of the stream shows that it was not cut.
+    while unpacked.read(PIECE):
+        pass
 
 
 def _enter_tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo, table: Table) -> None:

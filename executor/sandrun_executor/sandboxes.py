@@ -220,8 +220,9 @@ class Sandbox:
             exited = await self._exited
             ended_at = time.monotonic()
             memory_peak, oom_kills = cgroup.memory_peak_bytes(), cgroup.oom_kills()
+            cpu_seconds = cgroup.cpu_seconds()
             truncated = await self._collect(limits, exited, [fds[0], *own])
-            await self._end()
+            # Everything but PID 1 is reaped, and PID 1 never held the pipes: they are at their end.
             logs = pump.drain()
             code = exited.code if exited is not None else None
             outcome = Outcome(
@@ -229,7 +230,7 @@ class Sandbox:
                 exit_code=code if self._started_at else None,
                 signal=exited.signal if exited is not None else None,
                 detail="" if self._started_at else self._failure,
-                cpu_seconds=cgroup.cpu_seconds(),
+                cpu_seconds=cpu_seconds,
                 wall_seconds=ended_at - (self._started_at or ended_at),
                 setup_seconds=(self._started_at or ended_at) - requested_at,
                 memory_peak_bytes=memory_peak,
@@ -332,16 +333,6 @@ class Sandbox:
         self._after(COLLECT_SECONDS, self.kill)
         truncated = await self._collected
         return truncated or bool(self._failure)
-
-    async def _end(self) -> None:
-        """Wait until PID 1 and its namespace are gone."""
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                await asyncio.shield(self._dead)
-        except TimeoutError:
-            self.kill()
-            async with asyncio.timeout(EMPTY_SECONDS):
-                await asyncio.shield(self._dead)
 
     async def destroy(self) -> None:
         """End whatever is left and give the slot back, or retire it when it does not become empty."""
