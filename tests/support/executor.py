@@ -1,5 +1,6 @@
 """A real executor on a socket of its own, and a synchronous client for it."""
 
+import itertools
 import os
 import select
 import shutil
@@ -32,6 +33,8 @@ from sandrun_shared.protocol import (
 PYTHON = [sys.executable, "-P", "-u"]
 WEAKENED = Path(__file__).with_name("weakened_executor.py")
 USER = "nobody"  # stands in for the api's user
+UIDS = 100  # as many user ids are for one executor alone, so that what it leaves is known by them
+_bases = itertools.count(10_000_000 + os.getpid() * 10_000, UIDS)
 START_SECONDS = 30.0
 WAIT_SECONDS = 40.0
 QUICK = Limits(wall_seconds=20.0, memory_bytes=256 << 20)
@@ -164,7 +167,15 @@ class ExecutorProcess:
         self.folder.chmod(0o755)
         self.socket = self.folder / "executor.sock"
         self.log = self.folder / "log"
-        values = {"user": USER, "slots": 16, "parked": 2, "socket": self.socket, **settings}
+        self.first_uid = next(_bases)
+        values = {
+            "first_uid": self.first_uid,
+            "user": USER,
+            "slots": 16,
+            "parked": 2,
+            "socket": self.socket,
+            **settings,
+        }
         self.parked = int(str(values["parked"]))
         self._environment = {
             "PATH": "/usr/bin:/bin",

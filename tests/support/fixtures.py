@@ -31,5 +31,7 @@ def leftovers(executor: ExecutorProcess) -> Iterator[None]:
     """Compare the machine after each test with before it."""
     before = machine.settled(executor)
     shared = machine.shared_memory()
+    told = executor.log.stat().st_size
     yield
     machine.assert_unchanged(executor, before, shared)
+    assert b"Traceback" not in executor.log.read_bytes()[told:], executor.log.read_text()[told:]

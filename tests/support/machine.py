@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandrun_executor.daemon import instance_name
-from support.executor import ExecutorProcess
+from support.executor import UIDS, ExecutorProcess
 
-_FIRST_UID = 2_000_000
 _SHMEM_SLACK = 24 << 20  # bytes of shared memory that other programs of the machine may come to use
 _SETTLE_SECONDS = 15.0
 
@@ -65,11 +64,10 @@ def descendants(root: int) -> set[int]:
     return found
 
 
-def of_jobs() -> set[int]:
-    """Processes that run under a user id of a slot."""
-    return {
-        process.pid for process in processes().values() if _FIRST_UID <= process.uid < _FIRST_UID + 100_000
-    }
+def of_jobs(executor: ExecutorProcess) -> set[int]:
+    """Processes that run under a user id of one of the executor's slots, whoever their parent is now."""
+    uids = range(executor.first_uid, executor.first_uid + UIDS)
+    return {process.pid for process in processes().values() if process.uid in uids}
 
 
 def cgroups(executor: ExecutorProcess) -> set[str]:
@@ -129,7 +127,7 @@ class State:
         pids = descendants(executor.pid)
         return cls(
             len(pids),
-            len(of_jobs()),
+            len(of_jobs(executor)),
             len(cgroups(executor)),
             len(network_namespaces({executor.pid, *pids})),
             descriptors(executor.pid),
@@ -158,5 +156,6 @@ def settled(executor: ExecutorProcess) -> State:
 def assert_unchanged(executor: ExecutorProcess, before: State, shared_before: int) -> None:
     """Nothing more and nothing less than before. Raises AssertionError."""
     eventually(lambda: at_rest(executor) and State.of(executor) == before)
-    assert State.of(executor) == before
+    after = State.of(executor)
+    assert after == before, f"before: {before}\nafter: {after}"
     assert eventually(lambda: shared_memory() <= shared_before + _SHMEM_SLACK), "tmpfs was not given back"

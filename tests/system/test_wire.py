@@ -1,0 +1,187 @@
+"""Whatever arrives on the socket, the executor answers or hangs up, and leaks nothing."""
+
+import array
+import os
+import socket
+
+import msgspec
+import pytest
+
+from sandrun_shared.framing import MAX_FRAME, close_all, encode, receive
+from sandrun_shared.jobs import Limits
+from sandrun_shared.orders import Order, encode_bundle, encode_order
+from sandrun_shared.protocol import Event, Execute, Refused
+from support.executor import ExecutorProcess, JobConnection, RefusedError, memfd
+
+_decoder = msgspec.msgpack.Decoder(Event)
+_request = Execute("x", "python3", Limits())
+
+
+def _answer(executor: ExecutorProcess, data: bytes, fds: list[int]) -> Refused | None:
+    """The refusal, or None when the executor hung up."""
+    with executor.connect() as sock:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        sock.sendmsg([data], ancillary)
+        close_all(fds)
+        try:
+            received = receive(sock, _decoder)
+        except ConnectionResetError:
+            return None
+        if received is None:
+            return None
+        event, received_fds = received
+        close_all(received_fds)
+        assert isinstance(event, Refused)
+        return event
+
+
+def _with(**changes: object) -> bytes:
+    message = msgspec.msgpack.decode(encode(_request))
+    message.update(changes)
+    return msgspec.msgpack.encode(message)
+
+
+MALFORMED = {
+    "garbage": b"\xc1garbage",
+    "another protocol": b"GET / HTTP/1.1\r\n\r\n",
+    "unknown type": msgspec.msgpack.encode({"type": "Shutdown"}),
+    "an event": encode(Refused("full")),
+    "unknown field": _with(root=True),
+    "wrong type": _with(limits={"wall_seconds": "1 s"}),
+    "unknown limit": _with(limits={"wall": 1}),
+    "a path as job id": _with(job_id="../../etc"),
+    "a path as interpreter": _with(interpreter="/usr/bin/python3"),
+    "unknown upload": _with(upload="rar"),
+    "a list": msgspec.msgpack.encode([1, 2, 3]),
+    "deeply nested": b"\x91" * 5000 + b"\x01",
+    "cut": encode(_request)[:-5],
+    "too long": b"\0" * (MAX_FRAME + 1),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize("count", [0, 2])
+def test_malformed(executor: ExecutorProcess, name: str, count: int) -> None:
+    refused = _answer(executor, MALFORMED[name], [memfd(b"x") for _ in range(count)])
+    assert refused is None or refused.reason == "invalid"
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 20])
+def test_the_number_of_descriptors_must_fit(executor: ExecutorProcess, count: int) -> None:
+    refused = _answer(executor, encode(_request), [memfd(b"x") for _ in range(count)])
+    assert refused is not None
+    assert refused.reason == "invalid"
+
+
+def test_hanging_up_without_a_word(executor: ExecutorProcess) -> None:
+    for _ in range(50):
+        executor.connect().close()
+    assert executor.run_job("print(1)").ok() == b"1\n"
+
+
+def test_another_version_is_refused(executor: ExecutorProcess) -> None:
+    refused = _answer(executor, _with(version=99), [memfd(b""), memfd(b"")])
+    assert refused is not None
+    assert refused.reason == "invalid"
+
+
+def test_an_unknown_environment_is_refused(executor: ExecutorProcess) -> None:
+    refused = _answer(executor, _with(environment="gpu"), [memfd(b""), memfd(b"")])
+    assert refused is not None
+    assert refused.reason == "unsupported"
+
+
+HOSTILE_ORDERS = {
+    "empty": b"",
+    "no end": b"main",
+    "counts": b"main\x00999999999\x00",
+    "negative": b"main\x00-1\x000\x000\x00",
+    "not a number": b"main\x00x\x000\x000\x00",
+    "trailing": encode_order(Order("main")) + b"more",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_ORDERS)
+def test_a_hostile_order_ends_the_job_only(executor: ExecutorProcess, name: str) -> None:
+    _hostile(executor, HOSTILE_ORDERS[name], encode_bundle({"main": b"print(1)"}))
+
+
+HOSTILE_BUNDLES = {
+    "traversal": b"../x\x001\x00y",
+    "absolute": b"/tmp/x\x001\x00y",
+    "longer than it is": b"x\x009999999999\x00y",
+    "negative": b"x\x00-5\x00y",
+    "no size": b"x\x00",
+    "dot dot": b"a/../../x\x001\x00y",
+    "empty name": b"\x001\x00y",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_BUNDLES)
+def test_a_hostile_bundle_ends_the_job_only(executor: ExecutorProcess, name: str) -> None:
+    _hostile(executor, encode_order(Order("main")), HOSTILE_BUNDLES[name])
+
+
+def _hostile(executor: ExecutorProcess, order: bytes, bundle: bytes) -> None:
+
+    fds = [memfd(order), memfd(bundle)]
+    sock = executor.connect()
+    sock.sendmsg([encode(_request)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+    close_all(fds)
+    result = JobConnection(sock).wait()
+    assert result.outcome.verdict in ("setup_error", "internal_error")
+    assert result.stdout == b""
+
+
+@pytest.mark.parametrize("what", ["pipe", "directory", "socket", "device", "write only"])
+def test_descriptors_that_are_no_files(executor: ExecutorProcess, what: str) -> None:
+    opened = {
+        "pipe": os.pipe,
+        "directory": lambda: (os.open("/", os.O_RDONLY), os.open("/", os.O_RDONLY)),
+        "socket": lambda: tuple(end.detach() for end in socket.socketpair()),
+        "device": lambda: (os.open("/dev/null", os.O_RDONLY), os.open("/dev/zero", os.O_RDONLY)),
+        "write only": lambda: (os.open("/dev/null", os.O_WRONLY), os.open("/dev/null", os.O_WRONLY)),
+    }[what]()
+
+    sock = executor.connect()
+    request = msgspec.structs.replace(_request, limits=Limits(wall_seconds=2.0, memory_bytes=64 << 20))
+    sock.sendmsg([encode(request)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", opened))])
+    try:
+        result = JobConnection(sock).wait()
+        assert result.outcome.verdict in (
+            "setup_error",
+            "internal_error",
+            "wall_time_limit",
+            "memory_limit",
+        )
+    except RefusedError as refused:
+        assert refused.reason == "invalid"
+    finally:
+        close_all(list(opened))
+
+
+def test_limits_of_any_size_are_bounded(executor: ExecutorProcess) -> None:
+    for limits in (
+        Limits(wall_seconds=1e-9),
+        Limits(processes=0),
+        Limits(memory_bytes=0),
+        Limits(disk_bytes=0),
+        Limits(inodes=1),
+        Limits(open_files=0),
+        Limits(wall_seconds=-1.0),
+        Limits(log_bytes=0, output_files=0),
+    ):
+        try:
+            result = executor.run_job("print(1)", limits=limits)
+        except (RefusedError, ConnectionError):
+            continue
+        assert result.outcome.verdict in (
+            "ok",
+            "nonzero_exit",
+            "wall_time_limit",
+            "memory_limit",
+            "disk_limit",
+            "setup_error",
+            "signaled",
+        )
+    assert executor.run_job("print(1)").ok() == b"1\n"
