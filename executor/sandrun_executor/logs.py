@@ -14,8 +14,11 @@ STDOUT, STDERR = 1, 2
 class LogPump:
     """The two pipes of one job; holds at most one message of output, counts what is above the limit."""
 
-    def __init__(self, limit_bytes: int, deliver: Callable[[Output], bool]) -> None:
-        """deliver passes one message on and answers whether there is room for more."""
+    def __init__(self, limit_bytes: int, owner: int, deliver: Callable[[Output], bool]) -> None:
+        """owner is the uid that may open the pipes again, as /dev/stdout.
+
+        deliver passes one message on and answers whether there is room for more.
+        """
         self._loop = asyncio.get_running_loop()
         self._room = limit_bytes
         self._deliver = deliver
@@ -24,6 +27,7 @@ class LogPump:
         for stream in (STDOUT, STDERR):
             read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(read_fd, False)
+            os.fchown(write_fd, owner, owner)
             self._read_fds[stream] = read_fd
             self.write_fds.append(write_fd)
         self._pending: list[Output] = []

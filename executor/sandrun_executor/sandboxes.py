@@ -206,7 +206,7 @@ class Sandbox:
             sink.send(Started(self._started_at - requested_at))
 
         self._on_started = tell_started
-        pump = self._pump = LogPump(limits.log_bytes, deliver)
+        pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver)
         own: list[int] = []
         stdin_fd = fds[2] if request.has_stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:

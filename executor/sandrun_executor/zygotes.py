@@ -29,13 +29,14 @@ _MODULES = (
     "sandbox.zygote",
     "sandbox.run_python",
 )
+_IMAGE_MODULES = ("linux_unsafe", "sandbox.root")
 # Room for the command line that a job's /proc/self/cmdline is to show.
 _PADDING = " " * 2048
 
-_BOOTSTRAP = """\
+# The first stage builds the image and starts the interpreter anew inside it: what the host's site
+# configuration would load, as root, is not there.
+_LOAD = """\
 import sys
-config = {config!r}
-config["baseline"] = frozenset(sys.modules)
 def load(name, text):
     module = type(sys)(name)
     sys.modules[name] = module
@@ -46,8 +47,18 @@ def load(name, text):
         module.__path__ = []
     else:
         exec(compile(text, "<" + child + ">", "exec", dont_inherit=True), module.__dict__)
+baseline = frozenset(sys.modules)
 for name, text in {modules!r}:
     load(name, text)
+"""
+_FIRST = """
+import os
+sys.modules["sandrun_executor.sandbox.root"].enter_image()
+os.execve({python!r}, {command!r}, dict(os.environ))
+"""
+_SECOND = """
+config = {config!r}
+config["baseline"] = baseline
 program = sys.modules["sandrun_executor.sandbox.zygote"].main(config)
 sys.modules["sandrun_executor.sandbox.run_python"].run(program)
 """
@@ -57,10 +68,19 @@ class ZygoteError(Exception):
     """A zygote did not start; the text says what to look at."""
 
 
-def _sources() -> list[tuple[str, str | None]]:
+def _source(text: str) -> int:
+    """A memfd with a program for `python3 -c`, which is too long for a command line."""
+    fd = os.memfd_create("zygote", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(text.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _modules(names: Iterable[str]) -> list[tuple[str, str | None]]:
     package = resources.files("sandrun_executor")
     modules: list[tuple[str, str | None]] = [("sandrun_executor", None), ("sandrun_executor.sandbox", None)]
-    for name in _MODULES:
+    for name in names:
         modules.append(
             (f"sandrun_executor.{name}", package.joinpath(f"{'/'.join(name.split('.'))}.py").read_text())
         )
@@ -99,25 +119,26 @@ class Zygote:
             "noswap": noswap,
             "without": list(without),
         }
-        source = os.memfd_create("zygote", os.MFD_CLOEXEC)
+        second = _source(_LOAD.format(modules=_modules(_MODULES)) + _SECOND.format(config=config))
+        command = [PYTHON, "-c", f"import os;exec(os.fdopen({second}).read()){_PADDING}"]
+        first = _source(
+            _LOAD.format(modules=_modules(_IMAGE_MODULES)) + _FIRST.format(python=PYTHON, command=command)
+        )
         try:
-            with os.fdopen(os.dup(source), "wb") as file:
-                file.write(_BOOTSTRAP.format(config=config, modules=_sources()).encode())
-            os.lseek(source, 0, os.SEEK_SET)
             process = subprocess.Popen(  # noqa: ASYNC220 (a millisecond, at start)
-                [PYTHON, "-c", f"import os;exec(os.fdopen({source}).read()){_PADDING}"],
+                [PYTHON, "-ISc", f"import os;exec(os.fdopen({first}).read())"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
                 cwd="/",
-                pass_fds=(source, link.far, *tasks),
+                pass_fds=(first, second, link.far, *tasks),
                 start_new_session=True,
             )
         except BaseException:
             link.close()
             raise
         finally:
-            for fd in (source, *tasks):
+            for fd in (first, second, *tasks):
                 os.close(fd)
         link.close_far()
         zygote = cls(process, link, cgroup)

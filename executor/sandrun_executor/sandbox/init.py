@@ -36,7 +36,7 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
                 ("files", lambda: root.mount_files(uid, noswap)),
                 ("devices", lambda: root.mount_devices(noswap)),
                 ("proc", root.mount_proc),
-                ("mask_proc", lambda: root.mask_proc(config["masked"])),
+                ("mask_proc", root.mask_proc),
                 ("enter_root", root.enter),
                 ("sizes", lambda: _resize(config, request)),
                 ("host_name", lambda: linux.sethostname("sandrun")),

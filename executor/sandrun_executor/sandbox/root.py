@@ -22,6 +22,7 @@ NSSWITCH = "passwd: files\ngroup: files\nhosts: files\n"
 # Configuration that installed interpreters cannot do without; no host's secrets live in these.
 _ETC = ("alternatives", "R", "php", "perl", "python3", "python3.11", "python3.12", "python3.13", "fonts")
 _ETC_FILES = ("ssl/openssl.cnf", "mime.types", "services", "protocols", "debian_version", "os-release")
+_HIDDEN = ("local", "src")  # of /usr
 _DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 
 # What /proc tells about the host or about other jobs.
@@ -78,24 +79,23 @@ def _build_skeleton(image: str) -> None:
                 _write(f"{image}/var/empty/{name}", file.read())
 
 
-def enter_image() -> list[str]:
-    """Move this process into a mount namespace whose root is the read-only image. Raises OSError.
-
-    Returns the entries of /proc that exist here and are to be masked in jobs.
-    """
+def enter_image() -> None:
+    """Move this process into a mount namespace whose root is the read-only image. Raises OSError."""
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    masked = [name for name in MASKED if os.path.exists("/proc/" + name)]
     base = "/tmp"  # noqa: S108 (a mount point that every system has, in our own namespace)
     linux.mount("tmpfs", base, "tmpfs", _SAFE, "mode=755,size=16m")
     for folder in ("image", "hide", "empty", "new", "stage", "usr", "old"):
         os.mkdir(f"{base}/{folder}")
     _build_skeleton(base + "/image")
     # Character device 0:0 is overlayfs' whiteout: the host's own software is not the job's to see.
-    for name in ("local", "src"):
+    for name in _HIDDEN:
         os.mknod(f"{base}/hide/{name}", stat.S_IFCHR, 0)
     linux.mount("/usr", base + "/usr", "", linux.MS_BIND)
     linux.mount("", base + "/usr", "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | _SAFE)
+    for name in _HIDDEN:
+        if os.path.isdir(f"{base}/usr/{name}"):
+            linux.mount(base + "/empty", f"{base}/usr/{name}", "", linux.MS_BIND)
     for name in ("bin", "sbin", "lib", "lib64"):
         if os.path.islink(f"{base}/image/{name}"):
             os.symlink(os.readlink(f"{base}/image/{name}"), f"{base}/{name}")
@@ -104,7 +104,6 @@ def enter_image() -> list[str]:
     linux.umount2("/old")
     os.rmdir("/old")
     linux.mount("", "/", "", linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
-    return masked
 
 
 def mount_files(uid: int, noswap: str) -> None:
@@ -146,14 +145,17 @@ def mount_proc() -> None:
     linux.mount("proc", "/new/proc", "proc", flags, "hidepid=invisible")
 
 
-def mask_proc(masked: list[str]) -> None:
+def mask_proc() -> None:
     """Cover what tells about the host: files by the null device, folders by an empty one. Raises OSError."""
     null = os.stat("/new/dev/null")
     if not stat.S_ISCHR(null.st_mode) or null.st_rdev != os.makedev(1, 3):
         raise OSError(19, "the mask's source is not the null device")  # ENODEV
-    for name in masked:
+    for name in MASKED:
         path = "/new/proc/" + name
-        folder = stat.S_ISDIR(os.stat(path).st_mode)
+        try:
+            folder = stat.S_ISDIR(os.stat(path).st_mode)
+        except FileNotFoundError:
+            continue  # not in this kernel
         linux.mount("/new/var/empty" if folder else "/new/dev/null", path, "", linux.MS_BIND)
 
 

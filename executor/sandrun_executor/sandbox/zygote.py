@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import init, root
+from sandrun_executor.sandbox import init
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.job import Program
 
@@ -36,7 +36,6 @@ def main(config: dict[str, Any]) -> Program:
     # The executor holds a pidfd of every sandbox; nobody needs the status of one.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     config["without"] = frozenset(config["without"])
-    config["masked"] = root.enter_image()
     gc.collect()
     gc.freeze()
     # What fails before this line is for the operator to read; what fails after it may quote a client.
