@@ -58,6 +58,7 @@ class Executor:
         )
         self._interpreters = interpreters.installed()
         self._zygote: Zygote | None = None
+        self._starting = asyncio.Lock()  # two that find the zygote dead start one
         self._zygote_cgroup: Cgroup | None = None
         self._parked: deque[Sandbox] = deque()
         self._running: set[Sandbox] = set()
@@ -86,11 +87,12 @@ class Executor:
         )
 
     async def _prepare(self) -> Sandbox:
-        if self._zygote is None or not self._zygote.alive:
-            if self._zygote is not None:
-                self._zygote.stop()
-            await self._start_zygote()
-        zygote = self._zygote
+        async with self._starting:
+            if self._zygote is None or not self._zygote.alive:
+                if self._zygote is not None:
+                    self._zygote.stop()
+                await self._start_zygote()
+            zygote = self._zygote
         if zygote is None:
             raise ZygoteError("there is no zygote")
         return await Sandbox.prepare(zygote, self._pool, self._folders)
