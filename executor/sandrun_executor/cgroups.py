@@ -39,6 +39,13 @@ def _below(mount: Path, group: str) -> Path:
     return path if ".." not in path.parts and path.is_dir() else mount
 
 
+def _offered(group: Path) -> list[str]:
+    try:
+        return (group / "cgroup.controllers").read_text().split()
+    except OSError:
+        return []
+
+
 def probe(
     instance: str,
     proc_self_cgroup: Path = Path("/proc/self/cgroup"),
@@ -49,14 +56,17 @@ def probe(
     unified, legacy = _mounts(proc_mounts)
     groups = _own_groups(proc_self_cgroup)
     name = f"sandrun-{instance}"
+    missing = [controller for controller in cgroups_v1.CONTROLLERS if controller not in legacy]
     if unified is not None:
         own = _below(unified, groups.get("", "/"))
         if own.name == cgroups_v2.SUPERVISOR:
             own = own.parent
-        offered = (own / "cgroup.controllers").read_text().split()
-        if all(controller in offered for controller in cgroups_v2.CONTROLLERS):
+        offered = _offered(own)
+        lacking = [controller for controller in cgroups_v2.CONTROLLERS if controller not in offered]
+        if not lacking:
             return HierarchyV2(unified, own, own / name, has_swap(proc_swaps))
-    missing = [controller for controller in cgroups_v1.CONTROLLERS if controller not in legacy]
+        if len(missing) == len(cgroups_v1.CONTROLLERS):
+            missing = lacking  # no v1 here at all
     if missing:
         raise CgroupError(
             f"no cgroup controller {', '.join(missing)}: boot with cgroup v2"

@@ -1,0 +1,292 @@
+"""cgroup v2 on plain files: what is written, what is read, what is undone."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sandrun_executor import cgroup_types
+from sandrun_executor.cgroup_types import CgroupError
+from sandrun_executor.cgroups_v2 import CgroupV2, HierarchyV2
+
+FILES = {
+    "memory.max": "max\n",
+    "memory.swap.max": "max\n",
+    "memory.oom.group": "0\n",
+    "memory.events": "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n",
+    "memory.current": "4096\n",
+    "memory.peak": "8192\n",
+    "pids.max": "max\n",
+    "cpu.max": "max 100000\n",
+    "cpu.stat": "usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\nnr_periods 0\n",
+    "cgroup.procs": "",
+    "cgroup.kill": "",
+    "cgroup.subtree_control": "",
+}
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """Every new directory has the kernel's files, and goes although it has them."""
+    files = dict(FILES)
+    mkdir, rmdir = os.mkdir, os.rmdir
+
+    def make(path: str | Path, *arguments: int) -> None:
+        mkdir(path, *arguments)
+        for name, text in files.items():
+            (Path(path) / name).write_text(text)
+
+    def remove(path: str | Path) -> None:
+        if (Path(path) / "cgroup.procs").read_text():
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        for file in Path(path).iterdir():
+            if file.is_file():
+                file.unlink()
+        rmdir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", make)
+        patch.setattr(os, "rmdir", remove)
+        yield files
+
+
+@pytest.fixture
+def hierarchy(tmp_path: Path, kernel: dict[str, str]) -> HierarchyV2:
+    own = tmp_path / "service"
+    own.mkdir()
+    return HierarchyV2(tmp_path, own, own / "sandrun-x", swaps=False)
+
+
+@pytest.fixture
+def group(hierarchy: HierarchyV2) -> Iterator[CgroupV2]:
+    made = hierarchy.create("job")
+    yield made
+    if made.oom_event_fd is not None:
+        made.remove()
+
+
+def written(hierarchy: HierarchyV2, name: str) -> str:
+    return (hierarchy.top / "job" / name).read_text()
+
+
+def test_limits_as_written(hierarchy: HierarchyV2, group: CgroupV2) -> None:
+    group.limit(memory_bytes=64 << 20, processes=128, cpu_cores=1.5)
+    assert written(hierarchy, "memory.max").startswith(str(64 << 20))
+    assert written(hierarchy, "memory.swap.max")[0] == "0"
+    assert written(hierarchy, "memory.oom.group")[0] == "1"
+    assert written(hierarchy, "pids.max").startswith("128")
+    assert written(hierarchy, "cpu.max").startswith("150000 100000")
+
+
+def test_no_swap_file_is_fine_where_nothing_swaps(hierarchy: HierarchyV2, kernel: dict[str, str]) -> None:
+    del kernel["memory.swap.max"]
+    made = hierarchy.create("job")
+    made.limit(memory_bytes=1 << 20, processes=1, cpu_cores=1.0)
+    assert not (hierarchy.top / "job/memory.swap.max").exists()
+    made.remove()
+
+
+def test_swap_that_cannot_be_limited_is_refused(tmp_path: Path, kernel: dict[str, str]) -> None:
+    del kernel["memory.swap.max"]
+    (tmp_path / "service").mkdir()
+    swapping = HierarchyV2(tmp_path, tmp_path / "service", tmp_path / "service/sandrun-x", swaps=True)
+    with pytest.raises(CgroupError, match="swapoff"):
+        swapping.create("job")
+    assert not (swapping.top / "job").exists()
+
+
+@pytest.mark.parametrize("missing", ["memory.max", "memory.oom.group", "pids.max", "cpu.max"])
+def test_limit_that_cannot_be_set_is_named(
+    hierarchy: HierarchyV2, kernel: dict[str, str], missing: str
+) -> None:
+    del kernel[missing]
+    made = hierarchy.create("job")
+    with pytest.raises(CgroupError, match=missing):
+        made.limit(memory_bytes=1 << 20, processes=1, cpu_cores=1.0)
+    made.remove()
+
+
+def test_counters(group: CgroupV2) -> None:
+    assert group.cpu_seconds() == 2.5
+    assert group.memory_bytes() == 4096
+    assert group.memory_peak_bytes() == 8192
+    assert group.oom_kills() == 2
+    assert group.pids() == []
+
+
+BAD = [
+    ("cpu.stat", "", CgroupV2.cpu_seconds),
+    ("cpu.stat", "user_usec 5\n", CgroupV2.cpu_seconds),
+    ("cpu.stat", "usage_usec\n", CgroupV2.cpu_seconds),
+    ("cpu.stat", "usage_usec -5\n", CgroupV2.cpu_seconds),
+    ("cpu.stat", "usage_usec five\n", CgroupV2.cpu_seconds),
+    ("memory.current", "max\n", CgroupV2.memory_bytes),
+    ("memory.current", "", CgroupV2.memory_bytes),
+    ("memory.peak", "1 2\n", CgroupV2.memory_peak_bytes),
+    ("memory.events", "oom 1\noom_group_kill 1\n", CgroupV2.oom_kills),
+    ("memory.events", "", CgroupV2.oom_kills),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "read"), BAD)
+def test_odd_contents(
+    hierarchy: HierarchyV2, group: CgroupV2, name: str, text: str, read: Callable[[CgroupV2], object]
+) -> None:
+    (hierarchy.top / "job" / name).write_text(text)
+    with pytest.raises(CgroupError):
+        read(group)
+
+
+def test_pids(hierarchy: HierarchyV2, group: CgroupV2) -> None:
+    file = hierarchy.top / "job/cgroup.procs"
+    file.write_text("12\n345\n")
+    assert group.pids() == [12, 345]
+    file.write_text("")
+
+
+def test_kill(hierarchy: HierarchyV2, group: CgroupV2) -> None:
+    group.kill()
+    assert written(hierarchy, "cgroup.kill") == "1"
+
+
+def test_into_fd_is_the_directory(hierarchy: HierarchyV2, group: CgroupV2) -> None:
+    assert os.readlink(f"/proc/self/fd/{group.into_fd}") == str(hierarchy.top / "job")
+    assert not os.get_inheritable(group.into_fd)
+    assert group.join_fds == ()
+
+
+def test_event_descriptor(group: CgroupV2) -> None:
+    assert group.oom_event_fd is not None
+    assert os.readlink(f"/proc/self/fd/{group.oom_event_fd}") == "anon_inode:[eventpoll]"
+    assert not os.get_inheritable(group.oom_event_fd)
+
+
+def test_populated_group_stays(hierarchy: HierarchyV2, group: CgroupV2) -> None:
+    file = hierarchy.top / "job/cgroup.procs"
+    file.write_text("1\n")
+    with pytest.raises(CgroupError, match="busy"):
+        group.remove()
+    assert group.pids() == [1]  # still usable
+    file.write_text("")
+    group.remove()
+    assert not (hierarchy.top / "job").exists()
+
+
+def test_remove_closes_everything(hierarchy: HierarchyV2) -> None:
+    hierarchy.create("first").remove()
+    before = os.listdir("/proc/self/fd")
+    hierarchy.create("job").remove()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_group_that_went_away_is_removed(hierarchy: HierarchyV2, group: CgroupV2) -> None:
+    os.rmdir(hierarchy.top / "job")
+    group.remove()
+    assert group.oom_event_fd is None
+
+
+def test_failed_create_leaves_nothing(hierarchy: HierarchyV2, kernel: dict[str, str]) -> None:
+    hierarchy.prepare()
+    del kernel["memory.events"]
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(CgroupError, match=r"memory\.events"):
+        hierarchy.create("job")
+    assert not (hierarchy.top / "job").exists()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_existing_group_is_not_taken(hierarchy: HierarchyV2, group: CgroupV2) -> None:
+    with pytest.raises(CgroupError, match="exists"):
+        hierarchy.create("job")
+    assert (hierarchy.top / "job").is_dir()
+
+
+# Handing controllers down
+
+
+def test_ours_move_into_a_leaf_first(hierarchy: HierarchyV2, monkeypatch: pytest.MonkeyPatch) -> None:
+    (hierarchy.own / "cgroup.procs").write_text("10\n11\n")
+    order = []
+    write = Path.write_text
+
+    def record(path: Path, text: str) -> int:
+        order.append((str(path.relative_to(hierarchy.own)), text))
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", record)
+    hierarchy.prepare()
+    wanted = "+cpu +memory +pids"
+    steps = [step for step in order if step[1] in {"10", "11", wanted}]
+    assert steps == [
+        ("supervisor/cgroup.procs", "10"),
+        ("supervisor/cgroup.procs", "11"),
+        ("cgroup.subtree_control", wanted),
+        ("sandrun-x/cgroup.subtree_control", wanted),
+    ]
+
+
+def test_nothing_moves_at_the_root(tmp_path: Path, kernel: dict[str, str]) -> None:
+    for name, text in kernel.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "cgroup.procs").write_text("1\n2\n")
+    HierarchyV2(tmp_path, tmp_path, tmp_path / "sandrun-x", False).prepare()
+    assert not (tmp_path / "supervisor").exists()
+    assert (tmp_path / "cgroup.procs").read_text() == "1\n2\n"
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+
+
+def test_prepare_happens_once(hierarchy: HierarchyV2) -> None:
+    hierarchy.create("one").remove()
+    control = hierarchy.own / "cgroup.subtree_control"
+    control.write_text("")
+    hierarchy.create("two").remove()
+    assert control.read_text() == ""
+
+
+def test_controllers_that_cannot_be_handed_down(hierarchy: HierarchyV2) -> None:
+    os.rmdir(hierarchy.own)
+    with pytest.raises(CgroupError, match="Delegate=cpu memory pids"):
+        hierarchy.create("job")
+
+
+def test_close_removes_the_top(hierarchy: HierarchyV2) -> None:
+    hierarchy.create("job").remove()
+    hierarchy.close()
+    assert not hierarchy.top.exists()
+    hierarchy.close()
+
+
+# What a predecessor left
+
+
+@pytest.fixture
+def removable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "rmdir", os.rmdir)
+
+
+def test_sweep_removes_wherever_it_ran(hierarchy: HierarchyV2, removable: None) -> None:
+    hierarchy.prepare()
+    for folder in (hierarchy.top / "a", hierarchy.top / "b"):
+        folder.mkdir()
+    elsewhere = hierarchy.mount / "old.service"
+    elsewhere.mkdir()
+    (elsewhere / "sandrun-x").mkdir()
+    (elsewhere / "sandrun-y").mkdir()
+    assert hierarchy.sweep() == 4
+    assert not hierarchy.top.exists()
+    assert not (elsewhere / "sandrun-x").exists()
+    assert (elsewhere / "sandrun-y").is_dir()
+    assert hierarchy.sweep() == 0
+
+
+def test_sweep_gives_up_on_a_busy_group(
+    hierarchy: HierarchyV2, removable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup_types, "_living", lambda group: [])
+    hierarchy.prepare()
+    procs = hierarchy.top / "cgroup.procs"
+    procs.write_text("1\n")
+    assert hierarchy.sweep() == 0
+    procs.write_text("")
