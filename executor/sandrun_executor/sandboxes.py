@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
 from typing import Protocol
@@ -184,7 +185,8 @@ class Sandbox:
     def kill(self) -> None:
         """SIGKILL to PID 1, and with it to its whole namespace (pid_namespaces(7))."""
         if self._pidfd >= 0 and not self._dead.done():
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # dead already, and we have not been told yet
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def execute(
         self, request: Execute, command: tuple[str, ...], fds: list[int], sink: Sink, requested_at: float

@@ -15,39 +15,64 @@ from sandrun_executor import zygotes
 from sandrun_executor.daemon import serve
 from sandrun_shared.settings import load
 
-# Layers without a switch: (module of the sandbox, its text, the text without the layer).
-PATCHES = {
-    "image": ("sandbox.root", '"mime.types", ', '"mime.types", "shadow", '),
-    "hide_local": ("sandbox.root", '("local", "src")', '("src",)'),
+# Layers without a switch: substitutions in (module of the sandbox, its text, the text without the layer).
+PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "image": (("root", '"mime.types", ', '"mime.types", "shadow", '),),
+    "hide_local": (("root", '("local", "src")', '("src",)'),),
     "overlay": (
-        "sandbox.root",
-        'linux.mount("overlay", "/new/usr", "overlay", read_only, "lowerdir=/hide:/usr")',
-        'linux.mount("/usr", "/new/usr", "", linux.MS_BIND)',
+        (
+            "root",
+            'linux.mount("overlay", "/new/usr", "overlay", read_only, "lowerdir=/hide:/usr")',
+            'linux.mount("/usr", "/new/usr", "", linux.MS_BIND)',
+        ),
     ),
-    "hidepid": ("sandbox.root", '"hidepid=invisible"', '""'),
-    "close_range": ("sandbox.job", "linux.close_range(3)", "os.dup2(0, 77)"),
-    "clear_environment": (
-        "sandbox.run_python",
-        "os.environ.update(program.environment)",
-        'os.environ.update(program.environment, SANDRUN_SECRET="leaked")',
+    "read_only_root": (
+        (
+            "root",
+            'linux.mount("overlay", "/new", "overlay", read_only, "lowerdir=/image:/empty")',
+            'linux.mount("/image", "/new", "", linux.MS_BIND); '
+            'linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | _SAFE)',
+        ),
     ),
-    "nosuid": ("sandbox.root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),
-    "read_only": ("sandbox.root", "read_only = _SAFE | linux.MS_RDONLY", "read_only = _SAFE"),
+    "own_tmpfs": (
+        (
+            "root",
+            "    return masked\n",
+            '    linux.mount("tmpfs", "/stage", "tmpfs", _SAFE)\n    return masked\n',
+        ),
+        (
+            "root",
+            '    linux.mount("tmpfs", "/stage", "tmpfs", _SAFE, "mode=755,size=1m,nr_inodes=64" + noswap)\n',
+            "",
+        ),
+        ("root", 'os.mkdir("/stage/" + name)', 'os.makedirs("/stage/" + name, exist_ok=True)'),
+        (
+            "root",
+            'linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777,size=1m,nr_inodes=64" + noswap)',
+            'linux.mount("/stage/tmp", "/new/dev/shm", "", linux.MS_BIND)',
+        ),
+        ("root", "nr_inodes={inodes}{noswap}", "nr_inodes={inodes}"),
+    ),
+    "hidepid": (("root", '"hidepid=invisible"', '""'),),
+    "close_range": (("job", "linux.close_range(3)", "os.dup2(0, 77)"),),
+    "environment": (("run_python", "os.environ.update(", 'os.environ.update(SECRET="leaked", **'),),
+    "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
 }
 
 
+def _without(text: str, layer: str, old: str, new: str) -> str:
+    if old not in text:
+        raise SystemExit(f"the layer {layer} is no longer where the tests look for it")
+    return text.replace(old, new)
+
+
 def _patch(names: set[str]) -> None:
-    sources = zygotes._sources()
+    sources = dict(zygotes._sources())
     for name in names:
-        module, old, new = PATCHES[name]
-        found = [text for path, text in sources if path == f"sandrun_executor.{module}"]
-        if not found or found[0] is None or old not in found[0]:
-            raise SystemExit(f"the layer {name} is no longer where the tests look for it")
-        sources = [
-            (path, text.replace(old, new) if text and path == f"sandrun_executor.{module}" else text)
-            for path, text in sources
-        ]
-    zygotes._sources = lambda: sources
+        for module, old, new in PATCHES[name]:
+            key = f"sandrun_executor.sandbox.{module}"
+            sources[key] = _without(sources[key] or "", name, old, new)
+    zygotes._sources = lambda: list(sources.items())
 
 
 def _inside(names: set[str]) -> None:
