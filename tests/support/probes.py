@@ -1,0 +1,203 @@
+"""Programs that try to get out of a sandbox or to see what is not theirs, and what must fail before they do."""
+
+from dataclasses import dataclass
+
+PRELUDE = """
+import ctypes, errno, os, socket, struct, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+def call(number, *arguments):
+    'Zero or an errno.'
+    ctypes.set_errno(0)
+    return ctypes.get_errno() if libc.syscall(ctypes.c_long(number), *arguments) < 0 else 0
+def reached(number, *arguments):
+    'Whether the kernel itself looked at the call.'
+    return call(number, *arguments) not in (errno.EPERM, errno.ENOSYS)
+def status(name):
+    return next(line.split()[1:] for line in open('/proc/self/status') if line.startswith(name + ':'))
+def works(action, *arguments, **options):
+    try:
+        action(*arguments, **options)
+        return True
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return False
+def verdict(escaped, what=''):
+    print('ESCAPED' if escaped else 'CONTAINED', what, flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """without: layers that must all be off for the probe to get through, more than one where each holds."""
+
+    program: str
+    without: tuple[str, ...]
+
+
+_SECCOMP = ("seccomp",)
+_ROOT = ("identity", "user_namespace")
+_PRIVILEGED = (*_ROOT, "capabilities")
+_USER, _NS = 0x10000000, 0x20000
+
+PROBES = {
+    # System calls.
+    "unshare_user": Probe(f"verdict(reached(272, {_USER}))", _SECCOMP),
+    "clone_user": Probe(
+        f"pid = libc.syscall(56, ctypes.c_ulong({_USER} | 17), None, None, None, None)\n"
+        "if pid == 0: os._exit(0)\nverdict(pid > 0)",
+        _SECCOMP,
+    ),
+    "clone3_user": Probe(
+        "arguments = struct.pack('11Q', 0x10000000, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0)\n"
+        "pid = libc.syscall(435, arguments, 88)\nif pid == 0: os._exit(0)\nverdict(pid > 0)",
+        _SECCOMP,
+    ),
+    "mount": Probe(
+        f"call(272, {_USER | _NS})\nverdict(call(165, b'x', b'/tmp', b'tmpfs', 0, None) == 0)",
+        ("seccomp", "landlock"),
+    ),
+    "umount": Probe("verdict(call(166, b'/proc', 2) == 0)", ("seccomp", "landlock", *_PRIVILEGED)),
+    "new_mount_api": Probe("verdict(reached(430, b'nonsense', 0) or reached(428, -1, b'', 0))", _SECCOMP),
+    "setns": Probe("verdict(reached(308, -1, 0))", _SECCOMP),
+    "ptrace": Probe(
+        "pid = os.fork()\nif pid == 0:\n time.sleep(20)\nverdict(call(101, 0x4206, pid, None, None) == 0)",
+        _SECCOMP,
+    ),
+    "process_vm_readv": Probe("verdict(reached(310, os.getpid(), None, 0, None, 0, 0))", _SECCOMP),
+    "pidfd_getfd": Probe("verdict(call(438, os.pidfd_open(os.getpid()), 0, 0) == 0)", _SECCOMP),
+    "keyring": Probe("verdict(call(250, 0, -3, 1) == 0)", _SECCOMP),
+    "add_key": Probe("verdict(reached(248, b'user', b'probe', b'x', 1, -2))", _SECCOMP),
+    "bpf": Probe("verdict(reached(321, 7, None, 16))", _SECCOMP),
+    "io_uring": Probe("verdict(reached(425, 1, None))", _SECCOMP),
+    "userfaultfd": Probe("verdict(call(323, 1) == 0)", _SECCOMP),
+    "perf_event": Probe("verdict(reached(298, None, 0, -1, -1, 0))", _SECCOMP),
+    "open_by_handle": Probe("verdict(reached(304, -100, None, 0))", _SECCOMP),
+    "name_to_handle": Probe("verdict(reached(303, -100, b'/', None, None, 0))", _SECCOMP),
+    "seccomp_again": Probe("verdict(reached(317, 1, 0, None))", _SECCOMP),
+    "personality": Probe("verdict(call(135, 0x40000) == 0)", _SECCOMP),
+    "terminal_injection": Probe("verdict(call(16, 0, 0x5412, b'x') != errno.EPERM)", _SECCOMP),
+    "terminal_injection_in_high_bits": Probe(
+        "verdict(call(16, 0, ctypes.c_ulong(0x100005412), b'x') != errno.EPERM)", _SECCOMP
+    ),
+    "unlisted_ioctl": Probe(
+        "fd = os.open('x', os.O_CREAT | os.O_RDWR)\n"
+        "verdict(call(16, fd, ctypes.c_ulong(0x80086601), ctypes.create_string_buffer(8)) == 0)",
+        _SECCOMP,
+    ),
+    "i386": Probe(
+        "import mmap, signal\n"
+        "if os.fork() == 0:\n"
+        " code = mmap.mmap(-1, 4096, prot=7)\n"
+        " code.write(bytes.fromhex('b814000000cd80c3'))\n"  # mov eax, 20 (getpid); int 0x80; ret
+        " run = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))\n"
+        " os._exit(run() == os.getpid())\n"
+        "verdict(os.wait()[1] == 256 or reached(0x40000000 | 39))",
+        _SECCOMP,
+    ),
+    "sockets_of_other_kinds": Probe(
+        "def refused(*kind):\n"
+        " try:\n  socket.socket(*kind)\n"
+        " except OSError as error:\n  return error.errno == errno.EAFNOSUPPORT\n"
+        "kinds = [(17, 3, 0), (40, 1, 0), (38, 5, 0), (2, 3, 1), (10, 3, 58), (2, 1, 132), (16, 3, 15), (16, 3, 16)]\n"
+        "let = [kind for kind in kinds if not refused(*kind)]\nverdict(let, let)",
+        _SECCOMP,
+    ),
+    "chroot": Probe("verdict(works(os.chroot, '/tmp'))", ("seccomp", "capabilities")),
+    "set_host_name": Probe("verdict(works(socket.sethostname, 'mine'))", ("seccomp", *_PRIVILEGED)),
+    "make_device": Probe(
+        "verdict(works(os.mknod, '/tmp/null', 0o20666, os.makedev(1, 3)))", ("landlock", *_PRIVILEGED)
+    ),
+    # Who the job is.
+    "user_id": Probe("verdict(os.getresuid() != (1000,) * 3 or os.getresgid() != (1000,) * 3)", _ROOT),
+    "groups": Probe("verdict(works(os.setgroups, [0]) or os.getgroups())", _PRIVILEGED),
+    "id_map": Probe(
+        "maps = [open(f'/proc/self/{name}_map').read().split() for name in ('uid', 'gid')]\n"
+        "verdict(any(m[0] != '1000' or m[2] != '1' or m[1] in ('0', '1000') for m in maps), maps)",
+        ("user_namespace",),
+    ),
+    "capability_sets": Probe(
+        "verdict(any(int(status('Cap' + name)[0], 16) for name in ('Inh', 'Prm', 'Eff', 'Bnd', 'Amb')))",
+        ("capabilities",),
+    ),
+    "securebits": Probe("verdict(libc.prctl(27, 0, 0, 0, 0) != 0xEF)", ("capabilities",)),
+    "seccomp_mode": Probe("verdict(status('Seccomp') != ['2'])", _SECCOMP),
+    "no_new_privs": Probe("verdict(status('NoNewPrivs') != ['1'])", ("no_new_privs", "seccomp", "landlock")),
+    "setuid_program": Probe(
+        # A set-user-id program that cannot go on: the pipe that it prints to is full.
+        "import subprocess\n"
+        "r, w = os.pipe(); os.set_blocking(w, False)\n"
+        "while works(os.write, w, bytes(4096)): pass\n"
+        "os.set_blocking(w, True)\n"
+        "program = subprocess.Popen(['/usr/bin/mount'], stdout=w)\n"
+        "def effective():\n"
+        " try:\n  return next(l.split()[2] for l in open(f'/proc/{program.pid}/status') if l.startswith('Uid'))\n"
+        " except FileNotFoundError: return '0'\n"
+        "for n in range(20):\n time.sleep(0.005)\n"
+        "assert os.stat('/usr/bin/mount').st_mode & 0o4000 and program.poll() is None\n"
+        "verdict(effective() != '1000', effective()); program.kill()",
+        ("no_new_privs", "seccomp", "landlock", "user_namespace", "capabilities", "nosuid"),
+    ),
+    "session": Probe("verdict(os.getsid(0) != os.getpid() or os.getpgrp() != os.getpid())", ("session",)),
+    "limits": Probe(
+        "import resource as r\n"
+        "hard = [r.getrlimit(k)[1] for k in (r.RLIMIT_MSGQUEUE, r.RLIMIT_SIGPENDING, r.RLIMIT_RTPRIO, r.RLIMIT_MEMLOCK)]\n"
+        "verdict(hard != [0, 1024, 0, 8 << 20] or r.getrlimit(r.RLIMIT_CORE)[1] > 1, hard)",
+        ("rlimits",),
+    ),
+    "oom_score": Probe("verdict(open('/proc/self/oom_score_adj').read() != '1000\\n')", ("oom_score",)),
+    # What it sees.
+    "first_process": Probe("verdict('1' in os.listdir('/proc') or os.path.exists('/proc/1'))", ("hidepid",)),
+    "kill_first_process": Probe("verdict(works(os.kill, 1, 0))", ("landlock", *_ROOT)),
+    "process_id": Probe("verdict(os.readlink('/proc/self') != '2' or os.getppid() != 1)", ("pid",)),
+    "descriptors": Probe(
+        "fds = [n for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n) or n == '77']\n"
+        "verdict(set(fds) - {'0', '1', '2'}, fds)",
+        ("close_range",),
+    ),
+    "environment": Probe(
+        "names = {'PATH', 'HOME', 'USER', 'LOGNAME', 'LANG', 'TMPDIR'}\n"
+        "first = {v.split('=')[0] for v in open('/proc/self/environ').read().split('\\0') if v}\n"
+        "verdict(set(os.environ) != names or first - names - {'LC_CTYPE'}, set(os.environ))",
+        ("environment",),
+    ),
+    "masked_proc": Probe(
+        "names = 'kallsyms timer_list slabinfo interrupts iomem ioports cmdline crypto devices diskstats keys'\n"
+        "names += ' key-users kmsg locks misc modules partitions softirqs swaps vmstat zoneinfo buddyinfo cgroups'\n"
+        "seen = []\n"
+        "for name in names.split():\n"
+        " try:\n  fd = os.open('/proc/' + name, os.O_RDONLY | os.O_NONBLOCK)\n  seen += [name] * bool(os.read(fd, 10))\n"
+        " except OSError: pass\n"
+        "seen += [n for n in ('sys', 'bus', 'fs', 'irq', 'tty', 'acpi') if n != 'sys' and works(os.listdir, '/proc/' + n)"
+        " and any(os.path.exists(f'/proc/{n}/{e}') and e not in ('kernel', 'vm') for e in os.listdir('/proc/' + n))]\n"
+        "seen += [p for p in ('/proc/sys/kernel/random/boot_id', '/proc/sys/kernel/hostname') if os.path.exists(p)]\n"
+        "verdict(seen, seen)",
+        ("mask_proc",),
+    ),
+    "control_group_path": Probe(
+        "lines = open('/proc/self/cgroup').read().split()\nverdict(not all(l.endswith(':/') for l in lines), lines)",
+        ("cgroup",),
+    ),
+    "files_of_the_host": Probe(
+        "paths = ['/etc/shadow', '/etc/hostname', '/etc/resolv.conf', '/root', '/boot', '/run', '/var/lib', '/sys',"
+        " '/mnt', '/opt', '/srv', '/dev/kmsg', '/dev/mem', '/dev/pts', '/dev/tty', '/dev/fuse', '/dev/net/tun',"
+        " '/old', '/image', '/stage', '/.dockerenv', '/media', '/proc/1/root', '/usr/src', '/sys/fs/cgroup']\n"
+        "seen = [p for p in paths if os.path.lexists(p)]\nverdict(seen, seen)",
+        ("image",),
+    ),
+    "software_of_the_host": Probe("verdict(os.path.exists('/usr/local'))", ("hide_local",)),
+    "writing_the_system": Probe(
+        "seen = []\n"
+        "for folder in ('/', '/etc', '/usr', '/usr/bin', '/var', '/home', '/dev', '/proc', '/usr/lib/python3'):\n"
+        " seen += [folder] * works(lambda: os.close(os.open(folder + '/probe', os.O_CREAT | os.O_WRONLY)))\n"
+        " seen += [folder] * works(os.chmod, folder, 0o777)\n"
+        "seen += ['passwd'] * works(lambda: open('/etc/passwd', 'a'))\nverdict(seen, seen)",
+        ("read_only_root", "landlock", *_PRIVILEGED),
+    ),
+    "mount_flags": Probe(
+        "lines = [l.split() for l in open('/proc/self/mountinfo')]\n"
+        "bad = [l[4] for l in lines if 'nosuid' not in l[5] or ('nodev' not in l[5] and 'noexec' not in l[5])]\n"
+        "verdict(bad, bad)",
+        ("nosuid",),
+    ),
+}
