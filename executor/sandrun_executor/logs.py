@@ -9,6 +9,7 @@ from sandrun_shared.protocol import Output
 
 FLUSH_SECONDS = 0.005  # short jobs end within this, and their output travels with the last message
 STDOUT, STDERR = 1, 2
+_AROUND = 64  # bytes; more than a message has around its data
 
 
 class LogPump:
@@ -84,6 +85,7 @@ class LogPump:
         else:
             self._pending.append(Output(stream, self._sequence, kept))
             self._sequence += 1
+            self._pending_bytes += _AROUND
         self._pending_bytes += len(kept)
 
     def _flush(self) -> None:
