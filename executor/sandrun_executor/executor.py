@@ -5,13 +5,14 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from sandrun_executor import interpreters
 from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
 from sandrun_executor.sandboxes import Folders, Sandbox, SandboxError
 from sandrun_executor.server import Peer, nothing
-from sandrun_executor.slots import SlotPool
+from sandrun_executor.slots import NoSlotError, SlotPool
 from sandrun_executor.verdicts import Stop
 from sandrun_executor.zygotes import Zygote, ZygoteError
 from sandrun_shared.jobs import Limits
@@ -19,7 +20,7 @@ from sandrun_shared.protocol import VERSION, Description, Environment, Execute, 
 from sandrun_shared.settings import Settings
 
 RETRY_SECONDS = 1.0
-_SPARE_SLOTS = 2  # for sandboxes on their way out
+TAKE_SECONDS = 30.0
 _log = logging.getLogger("sandrun.executor")
 
 
@@ -54,7 +55,8 @@ class Executor:
         self._pool = SlotPool(
             hierarchy,
             self._settings.first_uid,
-            self._settings.slots + self._settings.parked + _SPARE_SLOTS,
+            # Twice: a job's answer goes out before its sandbox is gone.
+            2 * self._settings.slots + self._settings.parked,
         )
         self._interpreters = interpreters.installed()
         self._zygote: Zygote | None = None
@@ -65,6 +67,7 @@ class Executor:
         self._admitted = 0
         self._endings: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._freed = asyncio.Event()
         self._parker: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -102,22 +105,29 @@ class Executor:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while len(self._parked) < self._settings.parked and not self._stopping:
+            while len(self._parked) < self._settings.parked and self._pool.available and not self._stopping:
                 try:
                     self._parked.append(await self._prepare())
-                except IndexError:
-                    break  # every slot is in use; the next one to end wakes us
+                    self._freed.set()
+                except NoSlotError:
+                    break  # the next slot to become free wakes us
                 except (SandboxError, ZygoteError, CgroupError, OSError) as error:
                     _log.error("cannot prepare a sandbox: %s", error)
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def _take(self) -> Sandbox:
-        while self._parked:
-            sandbox = self._parked.popleft()
-            if sandbox.usable:
-                return sandbox
-            self._end(sandbox)
-        return await self._prepare()
+        """A sandbox for a job, parked or new. Raises TimeoutError when no slot becomes free."""
+        async with asyncio.timeout(TAKE_SECONDS):
+            while True:
+                while self._parked:
+                    sandbox = self._parked.popleft()
+                    if sandbox.usable:
+                        return sandbox
+                    self._end(sandbox)
+                with suppress(NoSlotError):  # somebody was faster
+                    return await self._prepare()
+                self._freed.clear()
+                await self._freed.wait()
 
     async def execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
         """Run one job and answer on its connection; every job that was not refused gets a Finished."""
@@ -129,7 +139,7 @@ class Executor:
         try:
             try:
                 sandbox = await self._take()
-            except (SandboxError, ZygoteError, CgroupError, OSError, IndexError) as error:
+            except (SandboxError, ZygoteError, CgroupError, OSError) as error:  # TimeoutError is an OSError
                 _log.error("cannot prepare a sandbox: %s", error)
                 peer.send(Refused("unsupported", f"no sandbox could be prepared: {error}"))
                 return
@@ -175,6 +185,7 @@ class Executor:
         if self._pool.lost:
             _log.error("%d slots are retired: something in them does not die", self._pool.lost)
         self._wake.set()
+        self._freed.set()
 
     async def describe(self, peer: Peer) -> None:
         """Answer a Describe."""

@@ -9,6 +9,10 @@ from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
 
 
+class NoSlotError(Exception):
+    """Every slot is in use."""
+
+
 @dataclass(frozen=True)
 class Slot:
     """One sandbox's share: uid is nobody else's while the slot lives."""
@@ -32,8 +36,10 @@ class SlotPool:
     def acquire(self) -> Slot:
         """A slot with a fresh network namespace and cgroup.
 
-        Raises OSError, CgroupError, and IndexError when none is free.
+        Raises NoSlotError when none is free, OSError, CgroupError.
         """
+        if not self._free:
+            raise NoSlotError
         number = self._free.pop()
         with ExitStack() as undo:
             undo.callback(self._free.append, number)
