@@ -105,7 +105,7 @@ class Executor:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while len(self._parked) < self._settings.parked and self._pool.available and not self._stopping:
+            while len(self._parked) < self._settings.parked and not self._stopping:
                 try:
                     self._parked.append(await self._prepare())
                     self._freed.set()

@@ -216,7 +216,8 @@ class Sandbox:
                 own.append(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
             snapshot_fd, data_fd, index_fd = own
             await self._resize(Folders.of(limits))
-            self._hand_over(request, command, [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd])
+            with suppress(OSError):  # it is dead already: the verdict will say of what
+                self._hand_over(request, command, [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd])
             pump.start()
             self._watch(limits, sink)
             exited = await self._exited
