@@ -1,4 +1,4 @@
-"""Programs that the contract suite runs: the real executor runs the code, the fake one looks up what it does."""
+"""Programs of the contract suite: the real executor runs them, the fake one looks up what they do."""
 
 from dataclasses import dataclass, field
 
