@@ -1,13 +1,18 @@
 """What a job's cgroup offers, whatever the version, and what both drivers share."""
 
 import os
+import select
 import signal
-from contextlib import suppress
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
 _SWEEP_DEPTH = 8
-_SWEEP_ROUNDS = 200
+_SWEEP_SECONDS = 10.0  # for one group; a big process takes a while to give its memory back
+_SWEEP_PAUSE_MS = 5
+_SWEEP_EMPTY_ROUNDS = 50  # a group without processes stays busy until its last one is off its CPU
 
 
 class CgroupError(Exception):
@@ -111,22 +116,55 @@ def _remove_group(top: Path) -> int:
     groups = [Path(folder) for folder, _, _ in os.walk(top, topdown=False)]
     removed = 0
     for group in groups:
-        for _ in range(_SWEEP_ROUNDS):
-            dying = [os.pidfd_open(pid) for pid in _living(group)]
-            for fd in dying:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-                os.close(fd)
+        with suppress(OSError), (group / "pids.max").open("r+") as file:
+            file.write("0")  # else a fork bomb could outrun us
+        deadline = time.monotonic() + _SWEEP_SECONDS
+        empty_rounds = 0
+        while time.monotonic() < deadline and empty_rounds < _SWEEP_EMPTY_ROUNDS:
+            empty_rounds = 0 if _end_all(group) else empty_rounds + 1
             try:
                 group.rmdir()
             except FileNotFoundError:
                 break
             except OSError:
-                os.sched_yield()
+                if empty_rounds:
+                    select.poll().poll(_SWEEP_PAUSE_MS)
                 continue
             removed += 1
             break
     return removed
+
+
+def send_kill(pids: list[int], again: Callable[[], list[int]]) -> list[int]:
+    """SIGKILL to the pids of a group; their pidfds, for the caller to close.
+
+    A number may be another process' by now: only what `again`, called with the pidfds open, still names
+    is ended.
+    """
+    with ExitStack() as undo:
+        opened = {}
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                opened[pid] = os.pidfd_open(pid)
+                undo.callback(os.close, opened[pid])
+        for pid in opened.keys() & set(again()):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(opened[pid], signal.SIGKILL)
+        undo.pop_all()
+    return list(opened.values())
+
+
+def _end_all(group: Path) -> bool:
+    """SIGKILL whatever is in the group and give it a moment to end; False when nothing was there."""
+    dying = send_kill(_living(group), lambda: _living(group))
+    poll = select.poll()
+    for fd in dying:
+        poll.register(fd, select.POLLIN)
+    if dying:
+        poll.poll(_SWEEP_PAUSE_MS)
+    for fd in dying:
+        os.close(fd)
+    return bool(dying)
 
 
 def _living(group: Path) -> list[int]:

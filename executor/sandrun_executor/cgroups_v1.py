@@ -1,12 +1,11 @@
 """cgroup v1 (Documentation/admin-guide/cgroup-v1): one group per controller for each job."""
 
 import os
-import signal
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandrun_executor.cgroup_types import CgroupError, read_text, remove_tree, write_text
+from sandrun_executor.cgroup_types import CgroupError, read_text, remove_tree, send_kill, write_text
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 _PERIOD_US = 100_000
@@ -97,15 +96,9 @@ class CgroupV1:
             pids = self.pids()
             if not pids:
                 return
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    fd = os.pidfd_open(pid)
-                    try:
-                        # The number may be another process' by now: look again with the pidfd in hand.
-                        if pid in self.pids():
-                            signal.pidfd_send_signal(fd, signal.SIGKILL)
-                    finally:
-                        os.close(fd)
+            for fd in send_kill(pids, self.pids):
+                os.close(fd)
+            os.sched_yield()  # let them die
 
     def remove(self) -> None:
         """Remove the directories and close everything. Raises CgroupError while a process is left."""
@@ -135,12 +128,19 @@ class HierarchyV1:
 
     def create(self, name: str) -> CgroupV1:
         """The groups of one job. Raises CgroupError."""
+        if not all(map(os.path.isdir, self.tops.values())):
+            self._make_tops()
+        return CgroupV1({c: f"{top}/{name}" for c, top in self.tops.items()}, self.limit_swap)
+
+    def _make_tops(self) -> None:
         try:
-            for top in self.tops.values():
+            for top in dict.fromkeys(self.tops.values()):
                 top.mkdir(exist_ok=True)
+            # Groups below take it over. The limit of memory and swap together would let pages be swapped out.
+            with suppress(FileNotFoundError):
+                (self.tops["memory"] / "memory.swappiness").write_text("0")
         except OSError as error:
             raise CgroupError(f"cannot make cgroups: {error}") from error
-        return CgroupV1({c: f"{top}/{name}" for c, top in self.tops.items()}, self.limit_swap)
 
     def sweep(self) -> int:
         """End and remove what a dead predecessor left, in whichever parent group it ran; how many groups."""

@@ -22,6 +22,7 @@ class CgroupV2:
         """Make the directory. Raises CgroupError; nothing is left then."""
         self._path = path
         self._limit_swap = limit_swap
+        self._most_seen = 0
         with ExitStack() as undo:
             try:
                 os.mkdir(path)
@@ -44,6 +45,7 @@ class CgroupV2:
         # A change of memory.events is POLLPRI, which an event loop cannot ask for: epoll inside epoll can.
         watcher = select.epoll()
         undo.callback(watcher.close)
+        os.pread(self._events, 4096, 0)  # what was never read counts as changed
         with suppress(PermissionError):  # a plain file, in a test, cannot be polled
             watcher.register(self._events, select.EPOLLPRI)
         fd = os.dup(watcher.fileno())
@@ -80,11 +82,16 @@ class CgroupV2:
 
     def memory_bytes(self) -> int:
         """Memory charged now."""
-        return self._number("memory.current")
+        now = self._number("memory.current")
+        self._most_seen = max(self._most_seen, now)
+        return now
 
     def memory_peak_bytes(self) -> int:
-        """The most memory ever charged (memory.peak, Linux 5.19)."""
-        return self._number("memory.peak")
+        """The most memory ever charged (memory.peak, Linux 5.19), on older kernels the most that was seen."""
+        if os.access("memory.peak", os.F_OK, dir_fd=self._dir):
+            return self._number("memory.peak")
+        self.memory_bytes()
+        return self._most_seen
 
     def oom_kills(self) -> int:
         """How many processes the kernel's out-of-memory killer ended here."""
@@ -127,18 +134,22 @@ class HierarchyV2:
         """Hand the controllers down. Raises CgroupError.
 
         A group with processes may not hand controllers down, so ours move into a leaf first.
+        Only the machine's real root may, which alone has no cgroup.type; a container's root has one.
         """
         try:
             supervisor = self.own / SUPERVISOR
-            if self.own != self.mount:
+            if self.own != self.mount or (self.own / "cgroup.type").exists():
                 supervisor.mkdir(exist_ok=True)
                 for pid in (self.own / "cgroup.procs").read_text().split():
                     with suppress(ProcessLookupError):
                         (supervisor / "cgroup.procs").write_text(pid)
             wanted = " ".join(f"+{controller}" for controller in CONTROLLERS)
             (self.own / "cgroup.subtree_control").write_text(wanted)
-            self.top.mkdir(exist_ok=True)
-            (self.top / "cgroup.subtree_control").write_text(wanted)
+            with ExitStack() as undo:
+                self.top.mkdir(exist_ok=True)
+                undo.callback(self.close)
+                (self.top / "cgroup.subtree_control").write_text(wanted)
+                undo.pop_all()
         except OSError as error:
             raise CgroupError(
                 f"cannot hand cgroup controllers down: {error};"
