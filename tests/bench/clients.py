@@ -1,0 +1,247 @@
+"""The subjects: each runs one program once, from the request to the last word about it, and checks it."""
+
+import json
+import os
+import select
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Protocol
+
+import msgspec
+
+from sandrun_shared.framing import close_all, receive, send
+from sandrun_shared.jobs import Limits
+from sandrun_shared.orders import Order, encode_bundle, encode_order
+from sandrun_shared.protocol import Event, Execute, Finished, Output, Refused, Usage
+
+WAIT_SECONDS = 60.0
+FULL_PAUSE_SECONDS = 0.001
+BOUNDARY = "sandrun-benchmark"
+BWRAP = (
+    "bwrap --unshare-all --die-with-parent --new-session --ro-bind /usr /usr --symlink usr/lib /lib "
+    "--symlink usr/lib64 /lib64 --symlink usr/bin /bin --proc /proc --dev /dev --tmpfs /tmp --"
+).split()
+_decoder = msgspec.msgpack.Decoder(Event)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What every subject runs, as a file or as an argument of the interpreter."""
+
+    name: str
+    interpreter: str
+    path: str
+    code: str
+    output: bytes
+
+
+PROGRAMS = (
+    Program("python", "python3", "/usr/bin/python3", "print(1)", b"1\n"),
+    Program("bash", "bash", "/usr/bin/bash", "true", b""),
+)
+
+
+class Client(Protocol):
+    """One client of one subject: a call is one job."""
+
+    def __call__(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _expect(got: bytes, program: Program) -> None:
+    if got != program.output:
+        raise RuntimeError(f"{program.name} printed {got[:200]!r} instead of {program.output!r}")
+
+
+class ProcessClient:
+    """A process: vfork, exec, its output by a pipe, its status."""
+
+    def __init__(self, program: Program, prefix: list[str]) -> None:
+        self._program = program
+        self._command = [*prefix, program.path, "-c", program.code]
+        self._path = shutil.which(self._command[0]) or self._command[0]
+        self._environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+    def __call__(self) -> None:
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, write, 1)]
+            pid = os.posix_spawn(self._path, self._command, self._environment, file_actions=actions)
+        finally:
+            os.close(write)
+        said = b""
+        while data := os.read(read, 65536):
+            said += data
+        os.close(read)
+        if os.waitpid(pid, 0)[1] != 0:
+            raise RuntimeError(f"{self._command[0]} failed")
+        _expect(said, self._program)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+def _memfd(data: bytes) -> int:
+    fd = os.memfd_create("bench", os.MFD_CLOEXEC)
+    os.write(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+class ExecutorJob:
+    """One job on a connection of its own."""
+
+    def __init__(self, path: str, program: Program) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(WAIT_SECONDS)
+        self._socket.connect(path)
+        fds = [_memfd(encode_order(Order("main"))), _memfd(encode_bundle({"main": program.code.encode()}))]
+        try:
+            send(self._socket, Execute("bench", program.interpreter, Limits()), tuple(fds))
+        finally:
+            close_all(fds)
+        self.printed = b""
+        self.usage: Usage | None = None
+
+    def step(self) -> Finished | Refused | None:
+        """Take one event; the last one is returned."""
+        received = receive(self._socket, _decoder)
+        if received is None:
+            raise ConnectionResetError("the executor hung up")
+        event, fds = received
+        close_all(fds)
+        match event:
+            case Output():
+                self.printed += event.data
+            case Usage():
+                self.usage = event
+            case Finished():
+                self.printed += b"".join(output.data for output in event.logs)
+                return event
+            case Refused():
+                return event
+        return None
+
+    def close(self) -> None:
+        """Hang up, which cancels."""
+        self._socket.close()
+
+
+class ExecutorClient:
+    """The executor alone: connect, request, and all events until Finished."""
+
+    def __init__(self, path: str, program: Program) -> None:
+        self._path = path
+        self._program = program
+
+    def __call__(self) -> None:
+        while True:
+            job = ExecutorJob(self._path, self._program)
+            try:
+                last = None
+                while last is None:
+                    last = job.step()
+            finally:
+                job.close()
+            if isinstance(last, Finished):
+                if last.outcome.verdict.value != "ok":
+                    raise RuntimeError(f"the job ended badly: {last.outcome}")
+                _expect(job.printed, self._program)
+                return
+            if last.reason != "full":
+                raise RuntimeError(f"refused: {last}")
+            pause(FULL_PAUSE_SECONDS)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class HttpClient:
+    """A kept-alive connection to the api."""
+
+    def __init__(self, port: int, program: Program) -> None:
+        self._program = program
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS)
+
+    def _ask(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> bytes:
+        self._connection.request(method, path, body, {"Content-Type": kind} if kind else {})
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{method} {path}: {response.status} {answer[:300]!r}")
+        return answer
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class RunClient(HttpClient):
+    """POST /run with the code as text."""
+
+    def __call__(self) -> None:
+        program = self._program
+        path = f"/run?interpreter={program.interpreter}"
+        _expect(self._ask("POST", path, program.code.encode(), "text/plain"), program)
+
+
+class SubmitClient(HttpClient):
+    """POST /submit, then one GET /status that waits."""
+
+    def __init__(self, port: int, program: Program) -> None:
+        super().__init__(port, program)
+        manifest = json.dumps({"entrypoint": "main", "interpreter": program.interpreter})
+        parts = (("manifest", "", manifest), ("files", '; filename="main"', program.code))
+        self._body = b"".join(
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{data}\r\n'.encode()
+            for name, more, data in parts
+        ) + (f"--{BOUNDARY}--\r\n".encode())
+
+    def __call__(self) -> None:
+        kind = f"multipart/form-data; boundary={BOUNDARY}"
+        job_id = json.loads(self._ask("POST", "/submit", self._body, kind))["job_id"]
+        status = json.loads(self._ask("GET", f"/status/{job_id}?wait=30"))
+        if status.get("verdict") != "ok":
+            raise RuntimeError(f"the job ended badly: {status}")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to measure; connect gives one client of it."""
+
+    kind: str
+    program: str
+    connect: Callable[[], Client]
+
+    @property
+    def name(self) -> str:
+        """For example "executor python"."""
+        return f"{self.kind} {self.program}"
+
+
+def subjects(socket_path: str, port: int) -> list[Subject]:
+    """All of them, bubblewrap only where it is installed and works."""
+    kinds: dict[str, Callable[[Program], Client]] = {"bare": lambda p: ProcessClient(p, [])}
+    if shutil.which("bwrap"):
+        try:
+            ProcessClient(PROGRAMS[0], BWRAP)()
+            kinds["bwrap"] = lambda p: ProcessClient(p, BWRAP)
+        except (RuntimeError, OSError) as error:
+            print(f"bubblewrap is installed but does not work here: {error}")
+    kinds["executor"] = lambda p: ExecutorClient(socket_path, p)
+    kinds["run"] = lambda p: RunClient(port, p)
+    kinds["submit"] = lambda p: SubmitClient(port, p)
+    return [
+        Subject(kind, program.name, lambda make=make, p=program: make(p))  # type: ignore[misc]
+        for kind, make in kinds.items()
+        for program in PROGRAMS
+    ]
+
+
+def pause(seconds: float) -> None:
+    """Idle: part of what is measured, never a wait for something to happen."""
+    select.select([], [], [], seconds)

@@ -1,0 +1,101 @@
+"""Latency and throughput of every subject, interleaved: what disturbs one disturbs all."""
+
+import multiprocessing
+import time
+from collections.abc import Iterable
+from multiprocessing.connection import Connection
+
+from clients import Client, Subject, pause
+
+IDLE_SECONDS = 0.1
+BURST = 12  # jobs back to back; the first, after a pause, is not counted
+IDLE_JOBS = 3  # in each round
+WINDOW_SECONDS = 1.0  # of throughput, in each round
+CLIENTS = (1, 2, 8)
+BARE_AT_ONCE = 2  # what is compared with: two bare processes in parallel
+
+Samples = dict[str, dict[str, list[float]]]
+Rates = dict[str, dict[int, list[float]]]
+
+
+def _timed(client: Client) -> float:
+    start = time.perf_counter()
+    client()
+    return time.perf_counter() - start
+
+
+def latencies(subjects: Iterable[Subject], rounds: int) -> Samples:
+    """Seconds of each job: by subject, "back to back" and "after idleness"."""
+    clients = {subject.name: subject.connect() for subject in subjects}
+    samples: Samples = {name: {"back to back": [], "after idleness": []} for name in clients}
+    try:
+        for client in clients.values():
+            for _ in range(3):
+                client()
+        for number in range(rounds):
+            names = list(clients)
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                client, taken = clients[name], samples[name]
+                pause(IDLE_SECONDS)  # what the subject before left to do is done now
+                client.close()  # connect anew: the api hangs up on a connection that was silent for long
+                client()
+                taken["back to back"] += [_timed(client) for _ in range(BURST - 1)]
+                for _ in range(IDLE_JOBS):
+                    pause(IDLE_SECONDS)
+                    taken["after idleness"].append(_timed(client))
+    finally:
+        for client in clients.values():
+            client.close()
+    return samples
+
+
+def _work(subject: Subject, seconds: float, pipe: Connection) -> None:
+    """A client process: connect, say so, wait for the word, work, tell how many jobs in how many seconds."""
+    client = subject.connect()
+    client()
+    pipe.send(None)
+    pipe.recv()
+    start = time.perf_counter()
+    done = 0
+    while time.perf_counter() - start < seconds:
+        client()
+        done += 1
+    pipe.send((done, time.perf_counter() - start))
+    client.close()
+
+
+def jobs_per_second(subject: Subject, clients: int, seconds: float) -> float:
+    """With so many client processes, each as fast as it is answered."""
+    context = multiprocessing.get_context("fork")
+    workers = []
+    for _ in range(clients):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(subject, seconds, theirs))
+        process.start()
+        theirs.close()
+        workers.append((process, ours))
+    try:
+        for _, pipe in workers:
+            pipe.recv()
+        for _, pipe in workers:
+            pipe.send(None)
+        answers = [pipe.recv() for _, pipe in workers]
+        return sum(done / taken for done, taken in answers)
+    finally:
+        for process, pipe in workers:
+            pipe.close()
+            process.join(1)
+            process.kill()
+            process.join()
+
+
+def throughputs(subjects: Iterable[Subject], rounds: int, seconds: float = WINDOW_SECONDS) -> Rates:
+    """Jobs per second: by subject and number of clients."""
+    rates: Rates = {}
+    for _ in range(rounds):
+        for subject in subjects:
+            for clients in CLIENTS:
+                pause(IDLE_SECONDS)
+                rate = jobs_per_second(subject, clients, seconds)
+                rates.setdefault(subject.name, {}).setdefault(clients, []).append(rate)
+    return rates

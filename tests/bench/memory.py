@@ -1,0 +1,74 @@
+"""Memory of the daemons, of the zygote, and of one more sandbox."""
+
+import contextlib
+from pathlib import Path
+
+from clients import ExecutorJob, Program, pause
+
+SLEEPER = Program("sleeper", "python3", "", "import time\nprint(1, flush=True)\ntime.sleep(300)\n", b"")
+SETTLE_SECONDS = 1.5
+
+
+def rollup(pid: int) -> dict[str, int]:
+    """Rss and Pss in KiB (proc_pid_smaps_rollup(5)); nothing for a process that is gone."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return {"rss": 0, "pss": 0}
+    fields = dict(line.split(":", 1) for line in text.splitlines()[1:])
+    return {name.lower(): int(fields[name].split()[0]) for name in ("Rss", "Pss")}
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process (proc_pid_task_children(5))."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def descendants(pid: int) -> list[int]:
+    """All below a process."""
+    found: list[int] = []
+    for child in children(pid):
+        found += [child, *descendants(child)]
+    return found
+
+
+def _total_pss(executor: int) -> int:
+    return sum(rollup(pid)["pss"] for pid in (executor, *descendants(executor)))
+
+
+def measure(executor: int, api: int, socket_path: str, count: int) -> dict[str, float]:
+    """KiB of everything; `count` sleeping jobs tell what one more costs."""
+    pause(SETTLE_SECONDS)
+    zygote = children(executor)[0]
+    result: dict[str, float] = {}
+    for name, pid in (("executor", executor), ("api", api), ("zygote", zygote)):
+        sizes = rollup(pid)
+        result[f"{name} rss"], result[f"{name} pss"] = sizes["rss"], sizes["pss"]
+    parked = [rollup(pid)["pss"] for pid in descendants(zygote)]
+    result["parked sandboxes"] = len(children(zygote))
+    result["parked sandbox pss"] = sum(parked) / max(1, len(children(zygote)))
+    before, sandboxes_before = _total_pss(executor), len(children(zygote))
+    with contextlib.ExitStack() as stack:
+        jobs = []
+        for _ in range(count):
+            job = ExecutorJob(socket_path, SLEEPER)
+            stack.callback(job.close)
+            jobs.append(job)
+            while not job.printed:
+                if job.step() is not None:
+                    raise RuntimeError("a sleeping job ended")
+        pause(SETTLE_SECONDS)
+        more = len(children(zygote)) - sandboxes_before
+        result["sandboxes added"] = more
+        result["one more sandbox pss"] = (_total_pss(executor) - before) / max(1, more)
+        charged = []
+        for job in jobs:
+            while job.usage is None:
+                job.step()
+            charged.append(job.usage.memory_bytes / 1024)
+        result["one more sandbox cgroup"] = sum(charged) / len(charged)
+    pause(SETTLE_SECONDS)
+    return result

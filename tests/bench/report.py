@@ -1,0 +1,106 @@
+"""Numbers into a table, ratios and JSON."""
+
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+from measures import BARE_AT_ONCE, Rates, Samples
+
+KINDS = ("back to back", "after idleness")
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The smallest value that at least this share of them does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were taken on."""
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.machine(),
+    )
+    memory = next(int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal"))
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_mib": memory >> 10,
+        "kernel": platform.release(),
+        "load_average": os.getloadavg(),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines()
+
+
+def summary(samples: Samples, rates: Rates, memory: dict[str, float]) -> dict[str, Any]:
+    """Everything that was measured, in milliseconds, jobs per second and KiB."""
+    latency = {
+        name: {
+            kind: {
+                "p50_ms": 1e3 * quantile(taken, 0.5),
+                "p99_ms": 1e3 * quantile(taken, 0.99),
+                "n": len(taken),
+            }
+            for kind, taken in kinds.items()
+        }
+        for name, kinds in samples.items()
+    }
+    rate = {
+        name: {str(clients): statistics.median(values) for clients, values in by_clients.items()}
+        for name, by_clients in rates.items()
+    }
+    result: dict[str, Any] = {"latency": latency, "jobs_per_second": rate, "memory_kib": memory}
+    result["targets"] = targets(latency, rate)
+    return result
+
+
+def targets(latency: dict[str, Any], rate: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ratios to the bare python3 of the same run, and what they are to be."""
+    found: list[dict[str, Any]] = []
+
+    def add(name: str, ratio: float, sign: str, target: float) -> None:
+        met = ratio <= target if sign == "≤" else ratio >= target
+        found.append({"name": name, "ratio": ratio, "target": f"{sign} {target}", "met": met})
+
+    for subject, most in (("executor", 0.5), ("run", 0.7)):
+        for kind in KINDS if f"{subject} python" in latency else ():
+            own, bare = latency[f"{subject} python"][kind], latency["bare python"][kind]
+            add(f"{subject} p50, {kind}", own["p50_ms"] / bare["p50_ms"], "≤", most)
+    if rate:
+        bare_rate = rate["bare python"][str(BARE_AT_ONCE)]
+        for subject in (name for name in ("executor", "run") if f"{name} python" in rate):
+            ratio = rate[f"{subject} python"]["8"] / bare_rate
+            add(f"{subject} jobs/s, 8 clients, to {BARE_AT_ONCE} bare at once", ratio, "≥", 1.2)
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    """For people."""
+    latency, rate = result["latency"], result["jobs_per_second"]
+    lines = ["| subject | p50 | p99 | to bare | idle p50 | idle p99 | to bare | 1 | 2 | 8 clients |"]
+    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for name, kinds in latency.items():
+        bare = latency[f"bare {name.split()[1]}"]
+        cells = [name]
+        for kind in KINDS:
+            own = kinds[kind]
+            cells += [f"{own['p50_ms']:.2f}", f"{own['p99_ms']:.2f}"]
+            cells.append(f"{own['p50_ms'] / bare[kind]['p50_ms']:.2f}")
+        cells += [f"{rate[name][count]:.0f}" if name in rate else "" for count in ("1", "2", "8")]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Milliseconds; the last three columns are jobs per second.", ""]
+    lines += ["| to reach (ratio to bare python3) | is | target | |", "|---|--:|--:|---|"]
+    for entry in result["targets"]:
+        met = "met" if entry["met"] else "missed"
+        lines.append(f"| {entry['name']} | {entry['ratio']:.2f} | {entry['target']} | {met} |")
+    if result["memory_kib"]:
+        lines += ["", "| memory | MiB |", "|---|--:|"]
+        for name, value in result["memory_kib"].items():
+            shown = f"{value:.0f} (count)" if name.startswith(("sandboxes", "parked sandboxes")) else ""
+            lines.append(f"| {name} | {shown or f'{value / 1024:.2f}'} |")
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""Measures Sandrun beside bare processes: sudo .venv/bin/python tests/bench/run.py [--quick]."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import measures
+import memory
+import report
+from clients import subjects
+from stack import Stack, StackError
+
+ROUNDS = 20
+SLOTS = 8
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds of latency ({ROUNDS})")
+    parser.add_argument("--quick", action="store_true", help="a few rounds of everything")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--parked", type=int, help="sandboxes kept ready (the setting's default)")
+    parser.add_argument("--only", choices=("latency", "throughput", "memory"), action="append")
+    parser.add_argument("--subject", action="append", help="only these, e.g. run; bare always")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print; 1 if Sandrun could not be started."""
+    options = parse(arguments)
+    if os.geteuid() != 0:
+        print("run this as root: it starts an executor", file=sys.stderr)
+        return 1
+    rounds = 4 if options.quick else options.rounds
+    parts = options.only or ["latency", "throughput", "memory"]
+    try:
+        with Stack(slots=SLOTS, parked=options.parked) as stack:
+            chosen = [
+                subject
+                for subject in subjects(stack.socket, stack.port)
+                if not options.subject or subject.kind in ("bare", *options.subject)
+            ]
+            samples = measures.latencies(chosen, rounds if "latency" in parts else 1)
+            rates: measures.Rates = {}
+            if "throughput" in parts:
+                rates = measures.throughputs(chosen, max(1, rounds // 4), 0.5 if options.quick else 1.0)
+            sizes: dict[str, float] = {}
+            if "memory" in parts:
+                sizes = memory.measure(stack.pid("executor"), stack.pid("api"), stack.socket, SLOTS)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 1
+    result = {"machine": report.machine(), "rounds": rounds, **report.summary(samples, rates, sizes)}
+    print(json.dumps(result["machine"]))
+    print(report.table(result))
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
