@@ -37,19 +37,20 @@ def listen(path: Path, user: str, backlog: int) -> socket.socket:
     """
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
         return socket.socket(fileno=_LISTEN_FD)
+    group = pwd.getpwnam(user).pw_gid
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     # By umask and effective group, before bind: a later chmod would leave a moment of the wrong mode.
-    mask, group = os.umask(0o117), os.getegid()
-    os.setegid(pwd.getpwnam(user).pw_gid)
+    mask, own_group = os.umask(0o117), os.getegid()
     try:
+        os.setegid(group)
         listener.bind(str(path))
     except BaseException:
         listener.close()
         raise
     finally:
-        os.setegid(group)
+        os.setegid(own_group)
         os.umask(mask)
     listener.listen(backlog)
     return listener

@@ -40,7 +40,7 @@ class Link:
 
     def _readable(self, on_words: Callable[[Words, int | None], None]) -> None:
         try:
-            data, ancillary, _, _ = self._near.recvmsg(_ROOM, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, _, _ = self._near.recvmsg(_ROOM, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except ConnectionResetError:

@@ -45,9 +45,17 @@ class _Arguments(list):  # type: ignore[type-arg]
     code: int | None = None
     kept: list[object]
 
+    streams: list[io.TextIOWrapper]
+
     def __del__(self, leave: Callable[[int], NoReturn] = os._exit) -> None:
-        if self.code is not None:
-            leave(self.code)
+        if self.code is None:
+            return
+        try:
+            for stream in self.streams:
+                stream.flush()  # what the program's last finalizers printed
+        except Exception:
+            return
+        leave(self.code)
 
 
 def _spare_shared_modules(arguments: _Arguments, baseline: frozenset[str]) -> None:
@@ -58,6 +66,7 @@ def _spare_shared_modules(arguments: _Arguments, baseline: frozenset[str]) -> No
     except (AttributeError, ValueError, OSError):
         arguments.code = None  # the interpreter has a status of its own for this
         return
+    arguments.streams = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None]
     keep = baseline - {"sys", "builtins", "__main__"}
     arguments.kept = [sys.modules.pop(name) for name in keep if name in sys.modules]
 

@@ -94,7 +94,6 @@ def test_failed_bind_leaves_umask_and_group(tmp_path: Path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-@pytest.mark.xfail(reason="the umask stays changed", strict=False)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_unknown_user_leaves_umask(tmp_path: Path) -> None:
     mask = os.umask(0o022)

@@ -115,7 +115,6 @@ async def test_descriptor_comes_along_and_is_not_inherited(far: Far) -> None:
     assert os.read(fd, 10) == b"x"
 
 
-@pytest.mark.xfail(reason="room for a second descriptor, by alignment: it stays open", strict=False)
 @bounded
 async def test_too_many_descriptors_do_not_stay(far: Far) -> None:
     fds = [os.open("/dev/null", os.O_RDONLY) for _ in range(5)]

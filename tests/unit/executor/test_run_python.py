@@ -65,10 +65,7 @@ PROGRAMS = {
 }
 
 
-LOST = pytest.mark.xfail(reason="what the last finalizers print is not flushed", strict=False)
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[LOST] if n == "del" else []) for n in PROGRAMS])
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_same_as_the_interpreter(name: str, tmp_path: Path) -> None:
     text = PROGRAMS[name]
     (tmp_path / "program.py").write_bytes(text if isinstance(text, bytes) else text.encode())
