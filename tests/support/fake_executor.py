@@ -165,7 +165,6 @@ class FakeExecutor:
     @staticmethod
     async def _send(sock: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
         framing.send(sock, message, fds)
-        await asyncio.sleep(0)
 
     @staticmethod
     async def _receive(sock: socket.socket) -> "tuple[Request, list[int]] | None":

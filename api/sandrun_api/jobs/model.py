@@ -112,7 +112,7 @@ class Job:
     def close(self) -> None:
         """Forget everything."""
         self.deleted = True
-        self.upload.close()
+        self.release_upload()
         self.logs.close()
         if self.outputs is not None:
             self.outputs.close()

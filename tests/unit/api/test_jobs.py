@@ -42,6 +42,19 @@ async def test_life_of_a_job() -> None:
         job.finish(Outcome(Verdict.ok, 0))
 
 
+async def test_memory_is_given_back_once_however_a_job_is_forgotten() -> None:
+    budget = MemoryBudget(1 << 20)
+    deleted, ended = make_job(budget=budget), make_job(budget=budget)
+    deleted.transition(State.running)
+    deleted.logs.append(1, b"text")
+    deleted.close()
+    deleted.finish(Outcome(Verdict.cancelled))
+    ended.transition(State.running)
+    ended.finish(Outcome(Verdict.ok, 0))
+    ended.close()
+    assert budget.used_bytes == 0
+
+
 async def test_a_queued_job_cannot_complete() -> None:
     job = make_job()
     with pytest.raises(IllegalTransition):
