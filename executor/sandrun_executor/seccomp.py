@@ -92,35 +92,42 @@ def _refuse_tty_injection() -> list[Instruction]:
     return program
 
 
-def _checked_calls() -> list[Instruction]:
-    arch = _AUDIT_ARCH.get(os.uname().machine)
+def _checked_calls(machine: str) -> list[Instruction]:
+    arch = _AUDIT_ARCH.get(machine)
     if arch is None:
-        raise SeccompError(f"no system call filter for {os.uname().machine}: it runs on x86_64 and aarch64")
+        raise SeccompError(f"no system call filter for {machine}: it runs on x86_64 and aarch64")
     refuse: Instruction = (_RET, 0, 0, _ERRNO | errno.ENOSYS)
     program: list[Instruction] = [(_LD, 0, 0, _ARCH), (_JEQ, 1, 0, arch), refuse, (_LD, 0, 0, _NR)]
-    if os.uname().machine == "x86_64":
+    if machine == "x86_64":
         program += [(_JGE, 0, 1, _X32), refuse]
     for name, (alternatives, error) in _CHECKED.items():
         body = _refuse_tty_injection() if name == "ioctl" else []
         for conditions in alternatives:
             body += _alternative(conditions)
         body.append((_RET, 0, 0, _ERRNO | error))
-        number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+        number = pyseccomp.resolve_syscall(arch, name)
         # A conditional jump reaches 255 instructions; the longest body, socket's, has fewer.
         program += [(_JEQ, 0, len(body), number), *body]
     return program
 
 
-def _plain_calls() -> bytes:
+def _plain_calls(machine: str) -> bytes:
+    arch = _AUDIT_ARCH[machine]
     filter_ = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.ENOSYS))
     filter_.set_attr(pyseccomp.Attr.CTL_OPTIMIZE, _BINARY_TREE)
+    if machine != os.uname().machine:
+        filter_.add_arch(arch)
+        filter_.remove_arch(pyseccomp.Arch.NATIVE)
     for action, names in ((pyseccomp.ALLOW, ALLOWED), (pyseccomp.ERRNO(errno.EPERM), REFUSED)):
         for name in names:
             try:
-                number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+                there = pyseccomp.resolve_syscall(arch, name)
+                number = pyseccomp.resolve_syscall(
+                    pyseccomp.Arch.NATIVE, name
+                )  # what libseccomp wants to be told
             except OSError:
                 continue  # newer than this libseccomp: it stays ENOSYS, as on an older kernel
-            if number >= 0:  # negative: a call of other architectures
+            if there >= 0:  # negative: a call of other architectures
                 filter_.add_rule(action, number)
     fd = os.memfd_create("seccomp", os.MFD_CLOEXEC)
     with os.fdopen(fd, "w+b") as file:
@@ -128,7 +135,7 @@ def _plain_calls() -> bytes:
         return os.pread(fd, 1 << 20, 0)
 
 
-def compile_filter() -> bytes:
+def compile_filter(machine: str = os.uname().machine) -> bytes:
     """The whole program, an array of struct sock_filter. Raises SeccompError, OSError."""
-    checked = b"".join(struct.pack("=HBBI", *instruction) for instruction in _checked_calls())
-    return checked + _plain_calls()
+    checked = b"".join(struct.pack("=HBBI", *instruction) for instruction in _checked_calls(machine))
+    return checked + _plain_calls(machine)

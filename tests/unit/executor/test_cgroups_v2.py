@@ -146,6 +146,18 @@ def test_pids(hierarchy: HierarchyV2, group: CgroupV2) -> None:
     file.write_text("")
 
 
+def test_peak_on_a_kernel_without_it(hierarchy: HierarchyV2, kernel: dict[str, str]) -> None:
+    del kernel["memory.peak"]
+    made = hierarchy.create("job")
+    current = hierarchy.top / "job/memory.current"
+    assert made.memory_peak_bytes() == 4096
+    for now in ("9000\n", "10\n"):
+        current.write_text(now)
+        made.memory_bytes()
+    assert made.memory_peak_bytes() == 9000
+    made.remove()
+
+
 def test_kill(hierarchy: HierarchyV2, group: CgroupV2) -> None:
     group.kill()
     assert written(hierarchy, "cgroup.kill") == "1"
@@ -235,6 +247,31 @@ def test_nothing_moves_at_the_root(tmp_path: Path, kernel: dict[str, str]) -> No
     assert not (tmp_path / "supervisor").exists()
     assert (tmp_path / "cgroup.procs").read_text() == "1\n2\n"
     assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+
+
+def test_ours_move_at_a_containers_root(tmp_path: Path, kernel: dict[str, str]) -> None:
+    for name, text in {**kernel, "cgroup.type": "domain\n", "cgroup.procs": "1\n"}.items():
+        (tmp_path / name).write_text(text)
+    HierarchyV2(tmp_path, tmp_path, tmp_path / "sandrun-x", False).prepare()
+    assert (tmp_path / "supervisor/cgroup.procs").read_text() == "1"
+
+
+def test_half_made_top_is_undone(
+    hierarchy: HierarchyV2, monkeypatch: pytest.MonkeyPatch, removable: None
+) -> None:
+    write = Path.write_text
+
+    def refuse(path: Path, text: str) -> int:
+        if path.parent == hierarchy.top and path.name == "cgroup.subtree_control" and text:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", refuse)
+        with pytest.raises(CgroupError, match="busy"):
+            hierarchy.create("job")
+    assert not hierarchy.top.exists()
+    hierarchy.create("job").remove()
 
 
 def test_prepare_happens_once(hierarchy: HierarchyV2) -> None:
