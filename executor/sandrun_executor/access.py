@@ -41,16 +41,16 @@ def listen(path: Path, user: str, backlog: int) -> socket.socket:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    # By umask and effective group, before bind: a later chmod would leave a moment of the wrong mode.
-    mask, own_group = os.umask(0o117), os.getegid()
+    # The mode by umask, before bind: a later chmod would leave a moment of the wrong one. The group only
+    # afterwards, when it lets more in, not fewer: setegid would make the kernel forget PR_SET_PDEATHSIG.
+    mask = os.umask(0o117)
     try:
-        os.setegid(group)
         listener.bind(str(path))
+        os.chown(path, -1, group, follow_symlinks=False)
     except BaseException:
         listener.close()
         raise
     finally:
-        os.setegid(own_group)
         os.umask(mask)
     listener.listen(backlog)
     return listener
