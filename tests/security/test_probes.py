@@ -4,19 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandrun_shared.jobs import Limits
+from support.attempts import attempt
 from support.executor import ExecutorProcess
-from support.probes import PRELUDE, PROBES
-
-LIMITS = Limits(wall_seconds=10.0, memory_bytes=128 << 20)
-
-
-def attempt(executor: ExecutorProcess, program: str, *args: str, warm: bool = True) -> str:
-    """ESCAPED or CONTAINED, and on what grounds."""
-    result = executor.run_job(PRELUDE + program, "probe.py", args=args, limits=LIMITS, warm=warm)
-    said = result.stdout.decode().strip()
-    assert said.startswith(("ESCAPED", "CONTAINED")), (result.outcome, result.stderr.decode()[-2000:])
-    return said
+from support.probes import PROBES
 
 
 @pytest.mark.parametrize("name", PROBES)

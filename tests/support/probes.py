@@ -36,8 +36,7 @@ class Probe:
 
 
 _SECCOMP = ("seccomp",)
-_ROOT = ("identity", "user_namespace")
-_PRIVILEGED = (*_ROOT, "capabilities")
+_PRIVILEGED = ("identity", "user_namespace", "capabilities")
 _USER, _NS = 0x10000000, 0x20000
 
 PROBES = {
@@ -109,12 +108,12 @@ PROBES = {
         "verdict(works(os.mknod, '/tmp/null', 0o20666, os.makedev(1, 3)))", ("landlock", *_PRIVILEGED)
     ),
     # Who the job is.
-    "user_id": Probe("verdict(os.getresuid() != (1000,) * 3 or os.getresgid() != (1000,) * 3)", _ROOT),
+    "user_id": Probe("verdict(os.getresuid() != (1000,) * 3 or os.getresgid() != (1000,) * 3)", _PRIVILEGED),
     "groups": Probe("verdict(works(os.setgroups, [0]) or os.getgroups())", _PRIVILEGED),
     "id_map": Probe(
         "maps = [open(f'/proc/self/{name}_map').read().split() for name in ('uid', 'gid')]\n"
         "verdict(any(m[0] != '1000' or m[2] != '1' or m[1] in ('0', '1000') for m in maps), maps)",
-        ("user_namespace",),
+        ("user_namespace", "capabilities"),
     ),
     "capability_sets": Probe(
         "verdict(any(int(status('Cap' + name)[0], 16) for name in ('Inh', 'Prm', 'Eff', 'Bnd', 'Amb')))",
@@ -148,7 +147,7 @@ PROBES = {
     "oom_score": Probe("verdict(open('/proc/self/oom_score_adj').read() != '1000\\n')", ("oom_score",)),
     # What it sees.
     "first_process": Probe("verdict('1' in os.listdir('/proc') or os.path.exists('/proc/1'))", ("hidepid",)),
-    "kill_first_process": Probe("verdict(works(os.kill, 1, 0))", ("landlock", *_ROOT)),
+    "kill_first_process": Probe("verdict(works(os.kill, 1, 0))", ("landlock", *_PRIVILEGED)),
     "process_id": Probe("verdict(os.readlink('/proc/self') != '2' or os.getppid() != 1)", ("pid",)),
     "descriptors": Probe(
         "fds = [n for n in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + n) or n == '77']\n"

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterable
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor import zygotes
@@ -35,23 +36,25 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
     ),
     "own_tmpfs": (
+        ("root", '"stage", "usr", "old")', '"stage", "usr", "old", "shared")'),
         (
             "root",
-            "    return masked\n",
-            '    linux.mount("tmpfs", "/stage", "tmpfs", _SAFE)\n    return masked\n',
+            '    linux.umount2("/old")\n',
+            '    linux.umount2("/old")\n'
+            '    linux.mount("tmpfs", "/shared", "tmpfs", _SAFE)\n'
+            '    for name in ("tmp", "vartmp"): os.mkdir("/shared/" + name); os.chmod("/shared/" + name, 0o1777)\n',
         ),
         (
             "root",
-            '    linux.mount("tmpfs", "/stage", "tmpfs", _SAFE, "mode=755,size=1m,nr_inodes=64" + noswap)\n',
-            "",
+            'linux.mount("/stage/" + name, ',
+            'linux.mount(("/shared/" if "tmp" in name else "/stage/") + name, ',
         ),
-        ("root", 'os.mkdir("/stage/" + name)', 'os.makedirs("/stage/" + name, exist_ok=True)'),
         (
             "root",
             'linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777,size=1m,nr_inodes=64" + noswap)',
-            'linux.mount("/stage/tmp", "/new/dev/shm", "", linux.MS_BIND)',
+            'linux.mount("/shared/tmp", "/new/dev/shm", "", linux.MS_BIND)',
         ),
-        ("root", "nr_inodes={inodes}{noswap}", "nr_inodes={inodes}"),
+        ("root", "size={shm_bytes},nr_inodes={inodes}{noswap}", "size={shm_bytes},nr_inodes={inodes}"),
     ),
     "hidepid": (("root", '"hidepid=invisible"', '""'),),
     "close_range": (("job", "linux.close_range(3)", "os.dup2(0, 77)"),),
@@ -66,13 +69,19 @@ def _without(text: str, layer: str, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
-def _patch(names: set[str]) -> None:
-    sources = dict(zygotes._sources())
-    for name in names:
-        for module, old, new in PATCHES[name]:
-            key = f"sandrun_executor.sandbox.{module}"
-            sources[key] = _without(sources[key] or "", name, old, new)
-    zygotes._sources = lambda: list(sources.items())
+def _patch(layers: set[str]) -> None:
+    original = zygotes._modules
+
+    def weakened(names: Iterable[str]) -> list[tuple[str, str | None]]:
+        sources = dict(original(names))
+        for layer in layers:
+            for module, old, new in PATCHES[layer]:
+                key = f"sandrun_executor.sandbox.{module}"
+                if key in sources:
+                    sources[key] = _without(sources[key] or "", layer, old, new)
+        return list(sources.items())
+
+    zygotes._modules = weakened
 
 
 def _inside(names: set[str]) -> None:

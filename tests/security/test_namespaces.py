@@ -1,0 +1,141 @@
+"""A job is in no namespace of the machine's, and reaches nothing there; without each layer it is and does."""
+
+import contextlib
+import ctypes
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from support import machine
+from support.attempts import attempt
+from support.executor import ExecutorProcess
+
+KINDS = {
+    "pid": "pid",
+    "net": "network",
+    "ipc": "ipc",
+    "uts": "uts",
+    "cgroup": "cgroup",
+    "user": "user_namespace",
+    "time": "time",
+}
+# Without this layer another one cannot do its work.
+_ALONG = {"user_namespace": ("capabilities",), "uts": ("host_name",)}
+_SEEN = "link = os.readlink('/proc/self/ns/' + sys.argv[1])\nverdict(link in sys.argv[2:], link)"
+
+
+def _namespaces(executor: ExecutorProcess, kind: str) -> set[str]:
+    """Those of the executor, of the zygote and of every sandbox's first process's parent."""
+    pids = {os.getpid(), executor.pid}
+    for _ in range(2):
+        pids |= {
+            process.pid for process in machine.processes().values() if process.parent in pids - {os.getpid()}
+        }
+    pids -= {pid for pid, process in machine.processes().items() if process.uid == 0 and _is_init(pid)}
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/ns/{kind}"))
+    return found
+
+
+def _is_init(pid: int) -> bool:
+    """Whether it is the first process of a PID namespace below ours but one: a sandbox's."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            ids = next(line.split()[1:] for line in status if line.startswith("NSpid"))
+    except OSError:
+        return False
+    return len(ids) > 2 and ids[-1] == "1"
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "mnt"])
+def test_a_namespace_of_its_own(executor: ExecutorProcess, kind: str) -> None:
+    ours = {os.readlink(f"/proc/{pid}/ns/{kind}") for pid in (os.getpid(), executor.pid)}
+    assert attempt(executor, _SEEN, kind, *ours).startswith("CONTAINED")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_namespace_without_the_layer(executor: ExecutorProcess, kind: str) -> None:
+    layer = KINDS[kind]
+    with ExecutorProcess(without=[layer, *_ALONG.get(layer, ())], parked=1) as weakened:
+        assert attempt(weakened, _SEEN, kind, *_namespaces(weakened, kind)).startswith("ESCAPED")
+
+
+@contextlib.contextmanager
+def _listeners() -> Iterator[tuple[str, str]]:
+    """A TCP port on the machine's loopback and an abstract Unix socket, both with somebody listening."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        name = f"sandrun-test-{os.getpid()}"
+        unix.bind("\0" + name)
+        unix.listen()
+        yield str(tcp.getsockname()[1]), name
+
+
+_TCP = "verdict(works(socket.create_connection, ('127.0.0.1', int(sys.argv[1])), 5))"
+_ABSTRACT = "verdict(works(socket.socket(socket.AF_UNIX).connect, '\\0' + sys.argv[2]))"
+_INTERFACES = "names = [name for _, name in socket.if_nameindex()]\nverdict(names != ['lo'], names)"
+_OUTSIDE = (
+    "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nverdict(works(s.connect, ('192.0.2.1', 53)))"
+)
+REACHING = {
+    "tcp": (_TCP, ("network",)),
+    "abstract socket": (_ABSTRACT, ("network", "landlock")),
+    "interfaces": (_INTERFACES, ("network",)),
+}
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_nothing_of_the_machines_network_is_reached(executor: ExecutorProcess, name: str) -> None:
+    program, without = REACHING[name]
+    with _listeners() as names:
+        assert attempt(executor, program, *names).startswith("CONTAINED")
+        with ExecutorProcess(without=without, parked=1) as weakened:
+            escaped = attempt(weakened, program, *names).startswith("ESCAPED")
+        assert escaped or (name == "interfaces" and len(socket.if_nameindex()) == 1)
+
+
+def test_there_is_no_way_out(executor: ExecutorProcess) -> None:
+    assert attempt(executor, _OUTSIDE).startswith("CONTAINED")
+
+
+def test_the_host_name_is_its_own(executor: ExecutorProcess) -> None:
+    program = "verdict(os.uname().nodename == sys.argv[1])"
+    assert attempt(executor, program, os.uname().nodename).startswith("CONTAINED")
+    with ExecutorProcess(without=["host_name"], parked=1) as weakened:
+        assert attempt(weakened, program, os.uname().nodename).startswith("ESCAPED")
+
+
+def test_the_clock_does_not_tell_when_the_machine_started(executor: ExecutorProcess) -> None:
+    program = "verdict(abs(time.clock_gettime(time.CLOCK_BOOTTIME) - float(sys.argv[1])) < 30)"
+
+    def now() -> str:
+        return str(time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    if float(now()) > 600:  # else both clocks are near their start
+        assert attempt(executor, program, now()).startswith("CONTAINED")
+    with ExecutorProcess(without=["time"], parked=1) as weakened:
+        assert attempt(weakened, program, now()).startswith("ESCAPED")
+
+
+@contextlib.contextmanager
+def _segment() -> Iterator[int]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    key = 0x5A5A0000 + os.getpid() % 0x10000
+    number = libc.shmget(key, 4096, 0o1000 | 0o666)
+    assert number >= 0
+    try:
+        yield key
+    finally:
+        libc.shmctl(number, 0, None)
+
+
+def test_shared_memory_of_the_machine_is_out_of_reach(executor: ExecutorProcess) -> None:
+    program = "verdict(libc.shmget(int(sys.argv[1]), 0, 0) >= 0)"
+    with _segment() as key:
+        assert attempt(executor, program, str(key)).startswith("CONTAINED")
+        with ExecutorProcess(without=["ipc", "seccomp"], parked=1) as weakened:
+            assert attempt(weakened, program, str(key)).startswith("ESCAPED")
