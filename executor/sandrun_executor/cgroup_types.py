@@ -51,7 +51,10 @@ class Cgroup(Protocol):
         """SIGKILL to everything in the group."""
 
     def remove(self) -> None:
-        """Remove the group. Raises CgroupError while a process is left."""
+        """Remove the group and close. Raises CgroupError while a process is left."""
+
+    def close(self) -> None:
+        """Close the descriptors; the group itself stays."""
 
 
 class Hierarchy(Protocol):

@@ -109,6 +109,10 @@ class CgroupV1:
                 continue
             except OSError as error:
                 raise CgroupError(f"{path}: {error.strerror}") from error
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors; the directories stay."""
         fds = [*self.join_fds, self._usage, self._oom, *self._fds.values()]
         if self.oom_event_fd is not None:
             fds.append(self.oom_event_fd)

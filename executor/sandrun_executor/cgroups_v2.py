@@ -113,6 +113,10 @@ class CgroupV2:
             pass
         except OSError as error:
             raise CgroupError(f"{self._path}: {error.strerror}") from error
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors; the directory stays."""
         if self.oom_event_fd is not None:
             os.close(self.oom_event_fd)
         self.oom_event_fd = None

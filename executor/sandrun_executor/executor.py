@@ -139,7 +139,10 @@ class Executor:
         try:
             try:
                 sandbox = await self._take()
-            except (SandboxError, ZygoteError, CgroupError, OSError) as error:  # TimeoutError is an OSError
+            except TimeoutError:
+                peer.send(Refused("full", "no slot became free in time"))
+                return
+            except (SandboxError, ZygoteError, CgroupError, OSError) as error:
                 _log.error("cannot prepare a sandbox: %s", error)
                 peer.send(Refused("unsupported", f"no sandbox could be prepared: {error}"))
                 return

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
 from typing import Protocol
 
+from sandrun_executor.cgroups import CgroupError
 from sandrun_executor.links import Link, Words
 from sandrun_executor.logs import STDERR, STDOUT, LogPump
 from sandrun_executor.slots import Slot, SlotPool
@@ -197,9 +198,6 @@ class Sandbox:
         """
         limits = request.limits
         cgroup = self._slot.cgroup
-        cgroup.limit(
-            memory_bytes=limits.memory_bytes, processes=limits.processes + 1, cpu_cores=limits.cpu_cores
-        )  # + 1: PID 1 is not the job's
 
         def deliver(output: Output) -> bool:
             return sink.send(output)
@@ -215,9 +213,13 @@ class Sandbox:
             for name in ("snapshot", "outputs", "index"):
                 own.append(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
             snapshot_fd, data_fd, index_fd = own
-            await self._resize(Folders.of(limits))
-            with suppress(OSError):  # it is dead already: the verdict will say of what
+            try:
+                self._limit(limits, limits.memory_bytes)
+                await self._resize(Folders.of(limits))
                 self._hand_over(request, command, [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd])
+            except (CgroupError, OSError) as error:
+                self._fail(f"the limits could not be set: {error}")
+                self.kill()  # or dead already: the verdict will say of what
             pump.start()
             self._watch(limits, sink)
             exited = await self._exited
@@ -258,6 +260,13 @@ class Sandbox:
         """The sink has room again."""
         if self._pump is not None:
             self._pump.resume()
+
+    def _limit(self, limits: Limits, memory_bytes: int) -> None:
+        self._slot.cgroup.limit(
+            memory_bytes=memory_bytes,
+            processes=limits.processes + 1,  # PID 1 is not the job's
+            cpu_cores=limits.cpu_cores,
+        )
 
     async def _resize(self, folders: Folders) -> None:
         """Give the job's folders another size than they were mounted with. Raises TimeoutError."""
@@ -324,14 +333,10 @@ class Sandbox:
         if exited is None or self._stop is Stop.cancelled or not self._started_at:
             self.kill()  # PID 1 waits for the word to collect, and there is nothing to collect
             return exited is None
-        self._slot.cgroup.limit(
-            memory_bytes=limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES,
-            processes=limits.processes + 1,
-            cpu_cores=limits.cpu_cores,
-        )
         try:
+            self._limit(limits, limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES)
             self._init.send({"files": limits.output_files, "bytes": limits.disk_bytes}, fds)
-        except OSError:
+        except (CgroupError, OSError):
             return True
         self._after(COLLECT_SECONDS, self.kill)
         truncated = await self._collected

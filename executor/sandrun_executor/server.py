@@ -193,7 +193,6 @@ class Server:
         except TimeoutError:
             pass
         except Exception:
-            # The text of an exception could quote a job: only its place goes to the log.
             _log.exception("a connection ended by an internal error")
         finally:
             close_all(fds)

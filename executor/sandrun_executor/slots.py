@@ -63,6 +63,7 @@ class SlotPool:
 
     def retire(self, slot: Slot) -> None:
         """Never use this slot again."""
+        slot.cgroup.close()
         os.close(slot.network_fd)
         self.lost += 1
 

@@ -1,8 +1,16 @@
 """A job as both daemons see it: its limits, its verdict, its outcome."""
 
 import enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
+MAX_SECONDS = 7 * 86400.0
+MAX_CPU_SECONDS = 1e9
+MIN_MEMORY_MB, MAX_MB = 16, 1 << 20
+MIN_INODES, MIN_OPEN_FILES, MAX_COUNT = 100, 16, 1 << 20
+MIN_CORES, MAX_CORES = 0.01, 1024.0  # the kernel grants no less than 1 ms of each 100 ms
 
 
 class Verdict(enum.StrEnum):
@@ -34,18 +42,21 @@ class UploadKind(enum.StrEnum):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one job may use; every number is enforced by the executor."""
+    """What one job may use; every number is enforced by the executor.
 
-    wall_seconds: float = 300.0
-    cpu_seconds: float | None = None
-    memory_bytes: int = 512 << 20
-    disk_bytes: int = 100 << 20
-    inodes: int = 20_000
-    processes: int = 128
-    open_files: int = 1024
-    log_bytes: int = 10 << 20
-    cpu_cores: float = 1.0
-    output_files: int = 1000
+    A number outside its bounds is a malformed request: below them not even an empty program starts.
+    """
+
+    wall_seconds: Annotated[float, Meta(gt=0, le=MAX_SECONDS)] = 300.0
+    cpu_seconds: Annotated[float, Meta(gt=0, le=MAX_CPU_SECONDS)] | None = None
+    memory_bytes: Annotated[int, Meta(ge=MIN_MEMORY_MB << 20, le=MAX_MB << 20)] = 512 << 20
+    disk_bytes: Annotated[int, Meta(ge=1 << 20, le=MAX_MB << 20)] = 100 << 20
+    inodes: Annotated[int, Meta(ge=MIN_INODES, le=MAX_COUNT)] = 20_000
+    processes: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 128
+    open_files: Annotated[int, Meta(ge=MIN_OPEN_FILES, le=MAX_COUNT)] = 1024
+    log_bytes: Annotated[int, Meta(ge=0, le=MAX_MB << 20)] = 10 << 20
+    cpu_cores: Annotated[float, Meta(ge=MIN_CORES, le=MAX_CORES)] = 1.0
+    output_files: Annotated[int, Meta(ge=0, le=MAX_COUNT)] = 1000
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

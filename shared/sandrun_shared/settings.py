@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from sandrun_shared import jobs
+
 
 class SettingsError(Exception):
     """A setting that cannot be used; the text names the key and what is wrong."""
@@ -52,23 +54,47 @@ class Quota(Table, frozen=True):
 class JobLimits(Table, frozen=True):
     """Limits of jobs: what a manifest gets when it asks for nothing, and the most it may ask for."""
 
-    timeout_seconds: Annotated[float, Meta(description="Wall time of a job that names none.", gt=0)] = 300.0
-    max_timeout_seconds: Annotated[float, Meta(description="Longest wall time a job may ask for.", gt=0)] = (
-        3600.0
-    )
-    memory_mb: Annotated[int, Meta(description="Memory in MiB of a job that names none.", ge=16)] = 512
-    max_memory_mb: Annotated[int, Meta(description="Most memory in MiB a job may ask for.", ge=16)] = 2048
+    timeout_seconds: Annotated[
+        float, Meta(description="Wall time of a job that names none.", gt=0, le=jobs.MAX_SECONDS)
+    ] = 300.0
+    max_timeout_seconds: Annotated[
+        float, Meta(description="Longest wall time a job may ask for.", gt=0, le=jobs.MAX_SECONDS)
+    ] = 3600.0
+    memory_mb: Annotated[
+        int,
+        Meta(description="Memory in MiB of a job that names none.", ge=jobs.MIN_MEMORY_MB, le=jobs.MAX_MB),
+    ] = 512
+    max_memory_mb: Annotated[
+        int,
+        Meta(description="Most memory in MiB a job may ask for.", ge=jobs.MIN_MEMORY_MB, le=jobs.MAX_MB),
+    ] = 2048
     disk_mb: Annotated[
-        int, Meta(description="Space of a job's files in MiB, all its folders together.", ge=1)
+        int,
+        Meta(description="Space of a job's files in MiB, all its folders together.", ge=1, le=jobs.MAX_MB),
     ] = 100
-    inodes: Annotated[int, Meta(description="Files and folders a job may have.", ge=100)] = 20_000
-    processes: Annotated[int, Meta(description="Processes and threads of a job.", ge=2)] = 128
-    open_files: Annotated[int, Meta(description="Descriptors a process of a job may have open.", ge=16)] = (
-        1024
-    )
-    log_mb: Annotated[int, Meta(description="Output kept of a job in MiB; the rest is counted.", ge=1)] = 10
-    cpu_cores: Annotated[float, Meta(description="CPU share of a job in cores.", gt=0)] = 1.0
-    output_files: Annotated[int, Meta(description="Most output files kept of a job.", ge=1)] = 1000
+    inodes: Annotated[
+        int, Meta(description="Files and folders a job may have.", ge=jobs.MIN_INODES, le=jobs.MAX_COUNT)
+    ] = 20_000
+    processes: Annotated[
+        int, Meta(description="Processes and threads of a job.", ge=2, le=jobs.MAX_COUNT)
+    ] = 128
+    open_files: Annotated[
+        int,
+        Meta(
+            description="Descriptors a process of a job may have open.",
+            ge=jobs.MIN_OPEN_FILES,
+            le=jobs.MAX_COUNT,
+        ),
+    ] = 1024
+    log_mb: Annotated[
+        int, Meta(description="Output kept of a job in MiB; the rest is counted.", ge=1, le=jobs.MAX_MB)
+    ] = 10
+    cpu_cores: Annotated[
+        float, Meta(description="CPU share of a job in cores.", ge=jobs.MIN_CORES, le=jobs.MAX_CORES)
+    ] = 1.0
+    output_files: Annotated[
+        int, Meta(description="Most output files kept of a job.", ge=1, le=jobs.MAX_COUNT)
+    ] = 1000
     queue_length: Annotated[int, Meta(description="Jobs waiting over all addresses.", ge=1)] = 1000
     memory_budget_mb: Annotated[
         int, Meta(description="Bytes held for clients in MiB: uploads, logs, outputs.", ge=16)

@@ -92,8 +92,12 @@ def _supervise(config: dict[str, Any], uid: int, link: Channel, job_pid: int, wa
                 if message is None:
                     os._exit(0)  # the executor is gone: the kernel ends the whole namespace with us
                 if "resize" in message[0]:
-                    _resize(config, message[0])
-                    link.report("resized")
+                    try:
+                        _resize(config, message[0])
+                        link.report("resized")
+                    except OSError as error:
+                        link.report(f"failed sizes {error.errno}")
+                        os._exit(1)
                 else:
                     stopping = True
                     _kill_all()

@@ -49,13 +49,20 @@ def main(config: dict[str, Any], uid: int, link: Channel) -> Program:
         message = link.receive()
         if message is None:
             os._exit(0)
-        return _take(config, link, *message)
+        request, fds = message
+        order = _take(request, fds)
+        link.report("started")
+        return _become(config, link, request, order)
     except StepError as error:
         link.report("failed " + error.report)
+    except (OSError, ValueError, MemoryError) as error:
+        # An order that is none, descriptors that are no files.
+        link.report(f"failed take {getattr(error, 'errno', 0) or 0}")
     os._exit(1)
 
 
-def _take(config: dict[str, Any], link: Channel, request: dict[str, Any], fds: list[int]) -> Program:
+def _take(request: dict[str, Any], fds: list[int]) -> orders.Order:
+    """Everything up to the program's first instruction."""
     stdin, stdout, stderr, order_fd, upload_fd, snapshot_fd = fds
     order = orders.decode_order(orders.read_all(order_fd))
     for fd, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
@@ -67,8 +74,11 @@ def _take(config: dict[str, Any], link: Channel, request: dict[str, Any], fds: l
         (resource.RLIMIT_NPROC, request["processes"]),
     ):
         lower(kind, value)
+    return order
+
+
+def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], order: orders.Order) -> Program:
     environment = {**ENVIRONMENT, **order.env}
-    link.report("started")
     command = request["command"]
     warm = request["warm"] and not any(name.startswith(_READ_AT_START) for name in order.env)
     if warm:
