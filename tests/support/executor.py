@@ -35,6 +35,7 @@ WEAKENED = Path(__file__).with_name("weakened_executor.py")
 USER = "nobody"  # stands in for the api's user
 UIDS = 100  # as many user ids are for one executor alone, so that what it leaves is known by them
 _bases = itertools.count(10_000_000 + os.getpid() * 10_000, UIDS)
+next_uids = _bases.__next__
 START_SECONDS = 30.0
 WAIT_SECONDS = 40.0
 QUICK = Limits(wall_seconds=20.0, memory_bytes=256 << 20)
@@ -167,7 +168,7 @@ class ExecutorProcess:
         self.folder.chmod(0o755)
         self.socket = self.folder / "executor.sock"
         self.log = self.folder / "log"
-        self.first_uid = next(_bases)
+        self.first_uid = next_uids()
         values = {
             "first_uid": self.first_uid,
             "user": USER,

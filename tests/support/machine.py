@@ -7,12 +7,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from sandrun_executor.daemon import instance_name
 from support.executor import UIDS, ExecutorProcess
 
 _SHMEM_SLACK = 24 << 20  # bytes of shared memory that other programs of the machine may come to use
 _SETTLE_SECONDS = 15.0
+
+
+class Instance(Protocol):
+    """What tells the traces of one executor from those of another."""
+
+    first_uid: int
+    socket: Path
 
 
 def pause(seconds: float = 0.01) -> None:
@@ -64,13 +72,13 @@ def descendants(root: int) -> set[int]:
     return found
 
 
-def of_jobs(executor: ExecutorProcess) -> set[int]:
+def of_jobs(executor: Instance) -> set[int]:
     """Processes that run under a user id of one of the executor's slots, whoever their parent is now."""
     uids = range(executor.first_uid, executor.first_uid + UIDS)
     return {process.pid for process in processes().values() if process.uid in uids}
 
 
-def cgroups(executor: ExecutorProcess) -> set[str]:
+def cgroups(executor: Instance) -> set[str]:
     """Every cgroup of one executor, in any hierarchy."""
     instance = instance_name(executor.socket)
     return {path for path in _cgroup_folders("/sys/fs/cgroup") if instance in path}

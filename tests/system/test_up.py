@@ -1,0 +1,138 @@
+"""Both daemons under `sandrun up`: they live apart, die apart, and leave nothing."""
+
+import os
+import pwd
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import machine
+from support.service import USER, Service
+
+SLEEPER = "import os; print('up', flush=True); os.read(os.pipe()[0], 1)"
+CANARY = "canary-51c2"
+
+
+@pytest.fixture(scope="module")
+def service(_root: None) -> Iterator[Service]:
+    """One that the tests which do not end it share."""
+    with Service() as running:
+        yield running
+
+
+def _kill(pid: int) -> None:
+    pidfd = os.pidfd_open(pid)
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+
+
+def _gone(service: Service) -> bool:
+    return (
+        not machine.of_jobs(service) and not machine.cgroups(service) and not service.socket.parent.exists()
+    )
+
+
+def test_the_api_has_no_privilege(service: Service) -> None:
+    status = Path(f"/proc/{service.daemon('sandrun_api')}/status").read_text()
+    user = pwd.getpwnam(USER)
+    assert re.search(r"^Uid:\t(.*)$", status, re.M)[1].split() == [str(user.pw_uid)] * 4
+    assert re.search(r"^Gid:\t(.*)$", status, re.M)[1].split() == [str(user.pw_gid)] * 4
+    assert re.search(r"^Groups:\t(.*)$", status, re.M)[1].split() == []
+    assert {int(value, 16) for value in re.findall(r"^Cap\w+:\t(\w+)$", status, re.M)} == {0}
+    assert "NoNewPrivs:\t1" in status
+
+
+def test_a_killed_executor_is_told_of_and_replaced(service: Service) -> None:
+    job = service.submit(SLEEPER)
+    service.until(job, lambda status: status["status"] == "running")
+    waiting = [service.submit("print(1)") for _ in range(3)]
+    _kill(service.daemon("sandrun_executor"))
+    status = service.until(job, lambda status: status["status"] == "failed")
+    assert status["verdict"] == "executor_lost"
+    assert machine.eventually(lambda: service.client.get("/health").status_code == 200)
+    # Who waited runs now, or was told the same.
+    ended = [
+        service.until(job, lambda status: status["status"] in ("completed", "failed")) for job in waiting
+    ]
+    assert {status["verdict"] for status in ended} <= {"ok", "executor_lost"}
+    assert service.run("print(2)")["stdout"] == "2\n"
+
+
+def test_neither_daemon_keeps_descriptors(service: Service) -> None:
+    pids = [service.daemon(name) for name in ("sandrun_api", "sandrun_executor")]
+
+    def use() -> None:
+        assert service.run("print(1)")["verdict"] == "ok"
+        job = service.submit("open('out', 'w').write('x' * 1000)")
+        assert service.status(job, wait=30)["verdict"] == "ok"
+        assert len(service.client.get(f"/download/{job}/out").content) == 1000
+        assert service.client.delete(f"/jobs/{job}").status_code == 204
+        assert service.client.post("/submit", files={"files": ("x.zip", b"no zip")}).status_code == 400
+
+    def counts() -> list[int]:
+        return [machine.descriptors(pid) for pid in pids]
+
+    use()
+    seen: list[list[int]] = []
+
+    def steady() -> bool:
+        seen.append(counts())
+        return len(seen) > 1 and seen[-1] == seen[-2]
+
+    assert machine.eventually(steady)
+    before = seen[-1]
+    for _ in range(10):
+        use()
+    assert machine.eventually(lambda: counts() == before), (before, counts())
+
+
+def test_no_log_tells_of_a_job(service: Service) -> None:
+    name = f"{CANARY}.py"
+    code = f"import sys; print('{CANARY}', sys.argv); open('{CANARY}.out', 'w').write('{CANARY}'); 1 / 0"
+    job = service.submit(code, name, args=[CANARY], env={"X": CANARY})
+    assert service.status(job, wait=30)["verdict"] == "nonzero_exit"
+    assert CANARY in service.client.get(f"/logs/{job}").text
+    assert CANARY in service.client.get(f"/download/{job}/{CANARY}.out").text
+    for refused in (f'{{"entrypoint": "missing-{name}"}}', CANARY):
+        answer = service.client.post(
+            "/submit", files={"files": (name, code.encode())}, data={"manifest": refused}
+        )
+        assert answer.status_code == 400
+    service.client.get(f"/{CANARY}", params={"x": CANARY})
+    assert CANARY not in service.log.read_text() + service.said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_orderly_end_leaves_nothing(number: signal.Signals) -> None:
+    mounts = machine.mounts()
+    with Service() as own:
+        job = own.submit(SLEEPER)
+        own.until(job, lambda status: status["status"] == "running")
+        inside = machine.descendants(own.pid)
+        os.kill(own.pid, number)
+        assert own.wait() == 0
+        assert not inside & machine.processes().keys()
+        assert _gone(own)
+        assert machine.mounts() == mounts
+
+
+def test_a_killed_supervisor_takes_both_along() -> None:
+    with Service() as own:
+        own.until(own.submit(SLEEPER), lambda status: status["status"] == "running")
+        inside = machine.descendants(own.pid)
+        _kill(own.pid)
+        own.wait()
+        assert machine.eventually(lambda: not inside & machine.processes().keys())
+        own.start()
+        assert own.run("print(3)")["stdout"] == "3\n"
+        assert own.interrupt() == 0
+        assert _gone(own)
+
+
+def test_a_second_one_is_refused(service: Service) -> None:
+    with pytest.raises(AssertionError, match="cannot listen"), Service(port=service.port):
+        pass
+    assert service.run("print(4)")["stdout"] == "4\n"
