@@ -7,8 +7,10 @@ Each function raises OSError with errno and the name or path it was about.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
+import sys
 
 _c = ctypes
 _libc = _c.CDLL(None, use_errno=True)
@@ -51,14 +53,14 @@ _libc.syscall.restype = _long
 _held.syscall.restype = _long
 
 
-def _check(result: int, subject: str = "") -> int:
+def _check(result: int, subject: object = None) -> int:
     if result < 0:
         code = _c.get_errno()
-        raise OSError(code, os.strerror(code), subject or None)
+        raise OSError(code, os.strerror(code), subject)
     return result
 
 
-def _syscall(number: int, *args: object, subject: str = "") -> int:
+def _syscall(number: int, *args: object, subject: object = None) -> int:
     return _check(_libc.syscall(_long(number), *args), subject)
 
 
@@ -66,6 +68,14 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = 
     """Attach a file system (mount(2))."""
     fields = (source.encode(), os.fsencode(target), kind.encode() or None, flags, data.encode() or None)
     _check(_libc.mount(*fields), target)
+
+
+def bind_each(pairs: list[tuple[bytes, bytes]]) -> None:
+    """Bind each source over its target (mount(2), MS_BIND)."""
+    bind = _libc.mount
+    for source, target in pairs:
+        if bind(source, target, None, MS_BIND, None):
+            _check(-1, target)
 
 
 def umount2(target: str, flags: int = MNT_DETACH) -> None:
@@ -96,7 +106,16 @@ def sethostname(name: str) -> None:
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """Operate on this process (prctl(2))."""
-    return _check(_libc.prctl(option, arg2, arg3, arg4, arg5), f"prctl {option}")
+    return _check(_libc.prctl(option, arg2, arg3, arg4, arg5), ("prctl", option))
+
+
+def drop_bounding_set() -> None:
+    """Take every capability the kernel knows out of the bounding set (PR_CAPBSET_DROP, prctl(2))."""
+    drop, capability = _libc.prctl, 0
+    while drop(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
+        capability += 1
+    if capability == 0 or _c.get_errno() != errno.EINVAL:  # EINVAL: one past the kernel's last
+        _check(-1, "bounding set")
 
 
 def clear_capabilities() -> None:
@@ -115,7 +134,7 @@ def install_seccomp(program: bytes) -> None:
 def openat2(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
     """Open beneath dir_fd with resolution rules; returns a descriptor (openat2(2))."""
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
-    return _syscall(_SYS_OPENAT2, _int(dir_fd), path, how, _c.c_size_t(len(how)), subject=os.fsdecode(path))
+    return _syscall(_SYS_OPENAT2, _int(dir_fd), path, how, _c.c_size_t(len(how)), subject=path)
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
@@ -190,11 +209,20 @@ def loopback_up() -> None:
         os.close(fd)
 
 
-def overwrite_command_line(words: list[bytes]) -> None:
-    """Put words where /proc/self/cmdline reads them, as far as the room reaches (proc(5), arg_start)."""
-    with open("/proc/self/stat", "rb") as stat:
-        fields = stat.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])
-    if 0 < start < end:
-        text = (b"\0".join(words) + b"\0")[: end - start]
-        _c.memmove(start, text.ljust(end - start, b"\0"), end - start)
+def command_line_room() -> tuple[int, int]:
+    """Where /proc/self/cmdline reads: address and length, the same in every fork. Raises OSError.
+
+    argv[0] is the first of the strings, which follow each other (program_invocation_name(3), execve(2)).
+    """
+    address = _ptr.in_dll(_libc, "program_invocation_name").value or 0
+    text = b"".join(os.fsencode(word) + b"\0" for word in sys.orig_argv)
+    if _c.string_at(address, len(text)) != text:
+        raise OSError(errno.EFAULT, os.strerror(errno.EFAULT), "the command line")
+    return address, len(text)
+
+
+def overwrite_command_line(room: tuple[int, int], words: list[bytes]) -> None:
+    """Put words where /proc/self/cmdline reads them, as far as the room reaches."""
+    address, length = room
+    text = (b"\0".join(words) + b"\0")[:length]
+    _c.memmove(address, text.ljust(length, b"\0"), length)

@@ -58,7 +58,7 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "hidepid": (("root", '"hidepid=invisible"', '""'),),
     "close_range": (("job", "linux.close_range(3)", "os.dup2(0, 77)"),),
-    "environment": (("run_python", "os.environ.update(", 'os.environ.update(SECRET="leaked", **'),),
+    "environment": (("zygote", "os.environ.update(", 'os.environ.update(SECRET="leaked", **'),),
     "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
 }
 

@@ -7,12 +7,10 @@ import resource
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import landlock
-from sandrun_executor.sandbox.root import WRITABLE
-from sandrun_executor.sandbox.steps import run_steps
+from sandrun_executor.sandbox.steps import Step, run_steps
 
 # The one user id that every job sees, whichever slot it runs in.
 INNER_ID = 1000
-_LAST_CAPABILITY = 63
 
 
 def _identity(uid: int) -> None:
@@ -36,16 +34,13 @@ def _user_namespace(uid: int) -> None:
 
 def _capabilities() -> None:
     linux.prctl(linux.PR_CAP_AMBIENT, linux.PR_CAP_AMBIENT_CLEAR_ALL)
-    for capability in range(_LAST_CAPABILITY + 1):
-        try:
-            linux.prctl(linux.PR_CAPBSET_DROP, capability)
-        except OSError:
-            break  # EINVAL: one past the kernel's last
+    linux.drop_bounding_set()
     linux.prctl(linux.PR_SET_SECUREBITS, linux.SECUREBITS_LOCKED)
     linux.clear_capabilities()
 
 
-def _rlimits(core_bytes: int) -> None:
+def lower_rlimits(core_bytes: int) -> None:
+    """Set what is the same for every job; processes inherit it (setrlimit(2))."""
     for kind, value in (
         (resource.RLIMIT_CORE, core_bytes),
         (resource.RLIMIT_MEMLOCK, 8 << 20),
@@ -75,19 +70,32 @@ def lower(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def confine(uid: int, seccomp: bytes, core_bytes: int, without: frozenset[str]) -> None:
+def confine(uid: int, ruleset: int, seccomp: bytes, without: frozenset[str]) -> None:
     """Become the job's user with nothing but the job's folders. Raises StepError."""
     run_steps(
         (
             ("session", os.setsid),
             ("oom_score", _oom_score),
-            ("rlimits", lambda: _rlimits(core_bytes)),
             ("identity", lambda: _identity(uid)),
             ("user_namespace", lambda: _user_namespace(uid)),
             ("capabilities", _capabilities),
-            ("no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)),
-            ("landlock", lambda: landlock.restrict(WRITABLE)),
-            ("seccomp", lambda: linux.install_seccomp(seccomp)),
+            *_last_steps(ruleset, seccomp),
         ),
         without,
+    )
+
+
+def confine_collector(uid: int, ruleset: int, seccomp: bytes, without: frozenset[str]) -> None:
+    """What confine does, less what only a program could make use of: the collector runs none. Raises StepError.
+
+    Its capabilities go with the change of uid, and no_new_privs keeps them away (capabilities(7)).
+    """
+    run_steps((("identity", lambda: _identity(uid)), *_last_steps(ruleset, seccomp)), without)
+
+
+def _last_steps(ruleset: int, seccomp: bytes) -> tuple[Step, ...]:
+    return (
+        ("no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)),
+        ("landlock", lambda: landlock.restrict(ruleset)),
+        ("seccomp", lambda: linux.install_seccomp(seccomp)),
     )

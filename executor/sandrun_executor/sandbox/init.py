@@ -1,6 +1,6 @@
 """PID 1 of a sandbox: sets it up, waits for the job, ends what is left, then collects the outputs.
 
-While it is root it reads nothing of the client's. To collect, it first confines itself as the job was.
+While it is root it reads nothing of the client's. To collect, it first becomes the job's user.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import time
 from typing import Any
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import collect, job, orders, root
+from sandrun_executor.sandbox import collect, job, landlock, orders, root
 from sandrun_executor.sandbox.channel import Channel
-from sandrun_executor.sandbox.confine import confine
+from sandrun_executor.sandbox.confine import confine_collector
 from sandrun_executor.sandbox.steps import StepError, run_steps
 
 
@@ -36,7 +36,7 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
                 ("files", lambda: root.mount_files(uid, noswap)),
                 ("devices", lambda: root.mount_devices(noswap)),
                 ("proc", root.mount_proc),
-                ("mask_proc", root.mask_proc),
+                ("mask_proc", lambda: root.mask_proc(config["masks"])),
                 ("enter_root", root.enter),
                 ("sizes", lambda: _resize(config, request)),
                 ("host_name", lambda: linux.sethostname("sandrun")),
@@ -44,8 +44,12 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
             ),
             without,
         )
+        ruleset = landlock.make_ruleset(root.WRITABLE)
     except StepError as error:
         link.report("failed " + error.report)
+        os._exit(1)
+    except OSError as error:
+        link.report(f"failed landlock {error.errno}")
         os._exit(1)
     for fd in (network, *tasks):
         os.close(fd)
@@ -57,9 +61,9 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
         link.close()
         os.close(wake_read)
         os.close(wake_write)
-        return job.main(config, uid, Channel(job_fd))
+        return job.main(config, uid, ruleset, Channel(job_fd))
     os.close(job_fd)
-    _supervise(config, uid, link, pid, wake_read)
+    _supervise(config, uid, ruleset, link, pid, wake_read)
     os._exit(0)
 
 
@@ -70,12 +74,17 @@ def _resize(config: dict[str, Any], sizes: dict[str, Any]) -> None:
 def _new_clock() -> None:
     """A time namespace in which the machine was just started (time_namespaces(7))."""
     linux.unshare(linux.CLONE_NEWTIME)
-    with open("/proc/self/timens_offsets", "w") as file:
-        for name, clock in (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME)):
-            file.write(f"{name} -{int(time.clock_gettime(clock))} 0\n")
+    fd = os.open("/proc/self/timens_offsets", os.O_WRONLY)
+    monotonic, boottime = time.clock_gettime(time.CLOCK_MONOTONIC), time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        os.write(fd, b"monotonic -%d 0\nboottime -%d 0\n" % (monotonic, boottime))
+    finally:
+        os.close(fd)
 
 
-def _supervise(config: dict[str, Any], uid: int, link: Channel, job_pid: int, wake: int) -> None:
+def _supervise(
+    config: dict[str, Any], uid: int, ruleset: int, link: Channel, job_pid: int, wake: int
+) -> None:
     """Reap until the job's process is dead, then end everything else and collect."""
     poll = select.poll()
     poll.register(link, select.POLLIN)
@@ -110,7 +119,7 @@ def _supervise(config: dict[str, Any], uid: int, link: Channel, job_pid: int, wa
     link.report(f"exited {status} {int(root.is_full())}")
     message = link.receive()
     if message is not None:
-        _collect(config, uid, link, *message)
+        _collect(config, uid, ruleset, link, *message)
 
 
 def _kill_all() -> None:
@@ -135,12 +144,12 @@ def _reap(job_pid: int) -> int | None:
 
 
 def _collect(
-    config: dict[str, Any], uid: int, link: Channel, request: dict[str, Any], fds: list[int]
+    config: dict[str, Any], uid: int, ruleset: int, link: Channel, request: dict[str, Any], fds: list[int]
 ) -> None:
     order_fd, snapshot_fd, data_fd, index_fd = fds
     work = os.open(root.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        confine(uid, config["seccomp"], config["core_bytes"], config["without"])
+        confine_collector(uid, ruleset, config["seccomp"], config["without"])
     except StepError as error:
         link.report("failed " + error.report)
         return

@@ -31,11 +31,11 @@ class Program(NamedTuple):
 
     entrypoint: str
     args: list[str]
-    environment: dict[str, str]
+    environment: dict[str, str]  # besides ENVIRONMENT, which the zygote has
     baseline: frozenset[str]
 
 
-def main(config: dict[str, Any], uid: int, link: Channel) -> Program:
+def main(config: dict[str, Any], uid: int, ruleset: int, link: Channel) -> Program:
     """Confine this process, take the order, unpack, and become the program; returns for Python run warm.
 
     Descriptors of the message: stdin, stdout, stderr, order, upload, snapshot.
@@ -43,8 +43,7 @@ def main(config: dict[str, Any], uid: int, link: Channel) -> Program:
     _signal.set_wakeup_fd(-1)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     try:
-        confine(uid, config["seccomp"], config["core_bytes"], config["without"])
-        os.environ.clear()
+        confine(uid, ruleset, config["seccomp"], config["without"])
         link.report("ready")
         message = link.receive()
         if message is None:
@@ -78,21 +77,19 @@ def _take(request: dict[str, Any], fds: list[int]) -> orders.Order:
 
 
 def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], order: orders.Order) -> Program:
-    environment = {**ENVIRONMENT, **order.env}
     command = request["command"]
     warm = request["warm"] and not any(name.startswith(_READ_AT_START) for name in order.env)
     if warm:
         link.close()
         linux.close_range(3)
-        linux.overwrite_command_line(
-            [os.fsencode(word) for word in ("python3", order.entrypoint, *order.args)]
-        )
-        return Program(order.entrypoint, order.args, environment, config["baseline"])
+        words = [os.fsencode(word) for word in ("python3", order.entrypoint, *order.args)]
+        linux.overwrite_command_line(config["command_line"], words)
+        return Program(order.entrypoint, order.args, order.env, config["baseline"])
     linux.close_range(3)
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     try:
-        os.execve(command[0], [*command, order.entrypoint, *order.args], environment)  # noqa: S606
+        os.execve(command[0], [*command, order.entrypoint, *order.args], {**ENVIRONMENT, **order.env})  # noqa: S606
     except OSError as error:
         os.write(2, f"sandrun: {os.path.basename(command[0])}: {error.strerror}\n".encode())
         os._exit(_EXEC_FAILED)

@@ -25,23 +25,26 @@ def _all_rights(abi: int) -> int:
     return {1: _REFER, 2: _TRUNCATE, 3: _IOCTL_DEV, 4: _IOCTL_DEV}.get(abi, _IOCTL_DEV << 1) - 1
 
 
-def restrict(writable: tuple[str, ...]) -> None:
-    """Put this process under the rules; everything is allowed beneath the writable folders.
+def make_ruleset(writable: tuple[str, ...]) -> int:
+    """A descriptor of the rules; everything is allowed beneath the writable folders. Raises OSError.
 
-    Does nothing on a kernel without Landlock, where the other layers stand alone. Raises OSError.
+    -1 on a kernel without Landlock, where the other layers stand alone.
     """
     abi = linux.landlock_abi()
     if abi == 0:
-        return
+        return -1
     handled = _all_rights(abi)
     ruleset = linux.landlock_create_ruleset(handled, _SCOPE_ALL if abi >= 6 else 0, abi)
-    try:
-        for path, rights in (*RULES, *((folder, handled) for folder in writable)):
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            try:
-                linux.landlock_add_path(ruleset, fd, rights & handled)
-            finally:
-                os.close(fd)
+    for path, rights in (*RULES, *((folder, handled) for folder in writable)):
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            linux.landlock_add_path(ruleset, fd, rights & handled)
+        finally:
+            os.close(fd)
+    return ruleset
+
+
+def restrict(ruleset: int) -> None:
+    """Put this process under the rules, for good. Raises OSError."""
+    if ruleset >= 0:
         linux.landlock_restrict_self(ruleset)
-    finally:
-        os.close(ruleset)

@@ -23,6 +23,7 @@ NSSWITCH = "passwd: files\ngroup: files\nhosts: files\n"
 _ETC = ("alternatives", "R", "php", "perl", "python3", "python3.11", "python3.12", "python3.13", "fonts")
 _ETC_FILES = ("ssl/openssl.cnf", "mime.types", "services", "protocols", "debian_version", "os-release")
 _HIDDEN = ("local", "src")  # of /usr
+_MASKS = "/masks"  # in the image's parent, out of every job's sight
 _DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 
 # What /proc tells about the host or about other jobs.
@@ -79,6 +80,18 @@ def _build_skeleton(image: str) -> None:
                 _write(f"{image}/var/empty/{name}", file.read())
 
 
+def _list_masks(proc: str) -> str:
+    """What this kernel has of MASKED, looked up once in a new /proc: the host's may hide things from us."""
+    linux.mount("proc", proc, "proc", _SAFE | linux.MS_NOEXEC)
+    lines = []
+    for name in MASKED:
+        if os.path.exists(f"{proc}/{name}"):
+            source = "/new/var/empty" if os.path.isdir(f"{proc}/{name}") else "/new/dev/null"
+            lines.append(f"{source} /new/proc/{name}\n")
+    linux.umount2(proc)
+    return "".join(lines)
+
+
 def enter_image() -> None:
     """Move this process into a mount namespace whose root is the read-only image. Raises OSError."""
     linux.unshare(linux.CLONE_NEWNS)
@@ -88,6 +101,7 @@ def enter_image() -> None:
     for folder in ("image", "hide", "empty", "new", "stage", "usr", "old"):
         os.mkdir(f"{base}/{folder}")
     _build_skeleton(base + "/image")
+    _write(base + _MASKS, _list_masks(base + "/new"))
     # Character device 0:0 is overlayfs' whiteout: the host's own software is not the job's to see.
     for name in _HIDDEN:
         os.mknod(f"{base}/hide/{name}", stat.S_IFCHR, 0)
@@ -129,9 +143,10 @@ def mount_devices(noswap: str) -> None:
     # Not nodev: this is the one place where the nodes below must open.
     flags = linux.MS_NOSUID | linux.MS_NOEXEC
     linux.mount("tmpfs", "/new/dev", "tmpfs", flags, "mode=755,size=64k,nr_inodes=32" + noswap)
+    umask = os.umask(0)
     for name, minor in _DEVICES:
         os.mknod("/new/dev/" + name, stat.S_IFCHR | 0o666, os.makedev(1, minor))
-        os.chmod("/new/dev/" + name, 0o666)  # noqa: S103 (as everywhere; mknod obeyed the umask)
+    os.umask(umask)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink("/proc/self/fd" + target, "/new/dev/" + name)
     os.mkdir("/new/dev/shm")
@@ -145,18 +160,19 @@ def mount_proc() -> None:
     linux.mount("proc", "/new/proc", "proc", flags, "hidepid=invisible")
 
 
-def mask_proc() -> None:
+def read_masks() -> list[tuple[bytes, bytes]]:
+    """What the image says is to be bound over what in a job's /proc. Raises OSError."""
+    with open(_MASKS) as file:
+        pairs = [line.split() for line in file]
+    return [(source.encode(), target.encode()) for source, target in pairs]
+
+
+def mask_proc(masks: list[tuple[bytes, bytes]]) -> None:
     """Cover what tells about the host: files by the null device, folders by an empty one. Raises OSError."""
     null = os.stat("/new/dev/null")
     if not stat.S_ISCHR(null.st_mode) or null.st_rdev != os.makedev(1, 3):
         raise OSError(19, "the mask's source is not the null device")  # ENODEV
-    for name in MASKED:
-        path = "/new/proc/" + name
-        try:
-            folder = stat.S_ISDIR(os.stat(path).st_mode)
-        except FileNotFoundError:
-            continue  # not in this kernel
-        linux.mount("/new/var/empty" if folder else "/new/dev/null", path, "", linux.MS_BIND)
+    linux.bind_each(masks)
 
 
 def enter() -> None:

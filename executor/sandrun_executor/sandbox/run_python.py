@@ -68,7 +68,7 @@ def _spare_shared_modules(arguments: _Arguments, baseline: frozenset[str]) -> No
         return
     arguments.streams = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None]
     keep = baseline - {"sys", "builtins", "__main__"}
-    arguments.kept = [sys.modules.pop(name) for name in keep if name in sys.modules]
+    arguments.kept += [sys.modules.pop(name) for name in keep if name in sys.modules]
 
 
 def _exit_code(code: object) -> int:
@@ -77,15 +77,15 @@ def _exit_code(code: object) -> int:
     return code & 0xFF if isinstance(code, int) else 1
 
 
-def _forget_ourselves(baseline: frozenset[str]) -> None:
-    for name in list(sys.modules):
-        if name not in baseline:
-            del sys.modules[name]
+def _forget_ourselves(baseline: frozenset[str]) -> list[object]:
+    """Our own modules, out of the program's sight but alive: to free them would copy them page by page."""
+    return [sys.modules.pop(name) for name in list(sys.modules) if name not in baseline]
 
 
 def run(program: Program) -> NoReturn:
     """Run the program as __main__ and leave through SystemExit, so that the interpreter ends as always."""
-    os.environ.update(program.environment)
+    if program.environment:
+        os.environ.update(program.environment)
     path = os.path.join(os.getcwd(), program.entrypoint)
     sys.argv = [program.entrypoint, *program.args]
     arguments = _Arguments(["python3", program.entrypoint, *program.args])
@@ -93,7 +93,7 @@ def run(program: Program) -> NoReturn:
     atexit.register(_spare_shared_modules, arguments, program.baseline)
     sys.path[0] = os.path.dirname(os.path.realpath(path))
     _renew_stdio()
-    _forget_ourselves(program.baseline)
+    arguments.kept = [sys.modules["__main__"], program, *_forget_ourselves(program.baseline)]
     main = type(sys)("__main__")
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
     main.__dict__.update(

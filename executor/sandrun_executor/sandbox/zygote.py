@@ -8,9 +8,10 @@ import os
 from typing import Any
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import init
+from sandrun_executor.sandbox import init, root
 from sandrun_executor.sandbox.channel import Channel
-from sandrun_executor.sandbox.job import Program
+from sandrun_executor.sandbox.confine import lower_rlimits
+from sandrun_executor.sandbox.job import ENVIRONMENT, Program
 
 _NAMESPACES = {
     "pid": linux.CLONE_NEWPID,
@@ -36,6 +37,12 @@ def main(config: dict[str, Any]) -> Program:
     # The executor holds a pidfd of every sandbox; nobody needs the status of one.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     config["without"] = frozenset(config["without"])
+    config["masks"] = root.read_masks()
+    config["command_line"] = linux.command_line_room()
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT)
+    if "rlimits" not in config["without"]:
+        lower_rlimits(config["core_bytes"])
     gc.collect()
     gc.freeze()
     # What fails before this line is for the operator to read; what fails after it may quote a client.
