@@ -22,6 +22,7 @@ class CgroupV1:
         self._folders = folders
         self._limit_swap = limit_swap
         self._fds: dict[str, int] = {}
+        self._written: dict[str, int] = {}
         with ExitStack() as undo:
             try:
                 for controller, path in folders.items():
@@ -54,17 +55,21 @@ class CgroupV1:
 
     def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float) -> None:
         """Set or change the limits. Raises CgroupError."""
-        memory = self._fds["memory"]
         names = ["memory.limit_in_bytes"]
         if self._limit_swap:
             names.append("memory.memsw.limit_in_bytes")
-            # memsw may never be below the plain limit: lower it last, raise it first.
-            if memory_bytes > int(read_text(memory, names[0])):
+            # memsw may never be below the plain limit: lower it last, raise it first. A new group has no limit.
+            if memory_bytes > self._written.get(names[0], memory_bytes):
                 names.reverse()
         for name in names:
-            write_text(memory, name, str(memory_bytes))
-        write_text(self._fds["pids"], "pids.max", str(processes))
-        write_text(self._fds["cpu"], "cpu.cfs_quota_us", str(int(cpu_cores * _PERIOD_US)))
+            self._set("memory", name, memory_bytes)
+        self._set("pids", "pids.max", processes)
+        self._set("cpu", "cpu.cfs_quota_us", int(cpu_cores * _PERIOD_US))
+
+    def _set(self, controller: str, name: str, value: int) -> None:
+        if self._written.get(name) != value:
+            write_text(self._fds[controller], name, str(value))
+            self._written[name] = value
 
     def cpu_seconds(self) -> float:
         """CPU time of all processes the group ever had."""

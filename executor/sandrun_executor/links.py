@@ -36,7 +36,8 @@ class Link:
     def listen(self, on_words: Callable[[Words, int | None], None]) -> None:
         """Call on_words with each report and its descriptor; with an empty list when the far end is gone."""
         self._reading = True
-        asyncio.get_running_loop().add_reader(self._near, self._readable, on_words)
+        # By number: asyncio puts the text of a socket object into an exception on the way.
+        asyncio.get_running_loop().add_reader(self._near.fileno(), self._readable, on_words)
 
     def _readable(self, on_words: Callable[[Words, int | None], None]) -> None:
         try:
@@ -56,7 +57,7 @@ class Link:
     def _stop_reading(self) -> None:
         if self._reading:
             self._reading = False
-            asyncio.get_running_loop().remove_reader(self._near)
+            asyncio.get_running_loop().remove_reader(self._near.fileno())
 
     def close(self) -> None:
         """Close both ends that are still ours."""

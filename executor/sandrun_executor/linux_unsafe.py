@@ -124,11 +124,17 @@ def clear_capabilities() -> None:
     _syscall(_SYS_CAPSET, header, sets, subject="capset")
 
 
-def install_seccomp(program: bytes) -> None:
-    """Install a BPF program, an array of struct sock_filter, for this thread (seccomp(2))."""
-    code = _c.create_string_buffer(program, len(program))
-    fprog = _c.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, _c.addressof(code)))
-    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, _c.addressof(fprog))
+class SeccompProgram:
+    """A BPF program, an array of struct sock_filter, laid out in memory for every fork of this process."""
+
+    def __init__(self, program: bytes) -> None:
+        self._code = _c.create_string_buffer(program, len(program))
+        fields = struct.pack("HxxxxxxP", len(program) // 8, _c.addressof(self._code))
+        self._fprog = _c.create_string_buffer(fields)
+
+    def install(self) -> None:
+        """Filter the system calls of this thread, for good (seccomp(2))."""
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, _c.addressof(self._fprog))
 
 
 def openat2(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:

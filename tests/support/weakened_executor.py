@@ -51,10 +51,14 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (
             "root",
-            'linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777,size=1m,nr_inodes=64" + noswap)',
+            'linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777," + sizes.shm())',
             'linux.mount("/shared/tmp", "/new/dev/shm", "", linux.MS_BIND)',
         ),
-        ("root", "size={shm_bytes},nr_inodes={inodes}{noswap}", "size={shm_bytes},nr_inodes={inodes}"),
+        (
+            "root",
+            "size={self.shm_bytes},nr_inodes={self.inodes}{self.noswap}",
+            "size={self.shm_bytes},nr_inodes={self.inodes}",
+        ),
     ),
     "hidepid": (("root", '"hidepid=invisible"', '""'),),
     "close_range": (("job", "linux.close_range(3)", "os.dup2(0, 77)"),),

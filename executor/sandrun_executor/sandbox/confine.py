@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from typing import NamedTuple
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import landlock
@@ -70,32 +71,35 @@ def lower(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def confine(uid: int, ruleset: int, seccomp: bytes, without: frozenset[str]) -> None:
-    """Become the job's user with nothing but the job's folders. Raises StepError."""
-    run_steps(
-        (
+class Confinement(NamedTuple):
+    """What a process of one sandbox gives everything up with; without names layers switched off by tests."""
+
+    uid: int
+    ruleset: int
+    seccomp: linux.SeccompProgram
+    without: frozenset[str]
+
+    def enter(self) -> None:
+        """Become the job's user with nothing but the job's folders. Raises StepError."""
+        steps: tuple[Step, ...] = (
             ("session", os.setsid),
             ("oom_score", _oom_score),
-            ("identity", lambda: _identity(uid)),
-            ("user_namespace", lambda: _user_namespace(uid)),
+            ("identity", lambda: _identity(self.uid)),
+            ("user_namespace", lambda: _user_namespace(self.uid)),
             ("capabilities", _capabilities),
-            *_last_steps(ruleset, seccomp),
-        ),
-        without,
-    )
+        )
+        run_steps((*steps, *self._last_steps()), self.without)
 
+    def enter_as_collector(self) -> None:
+        """The same, less what only a program could make use of: a collector runs none. Raises StepError.
 
-def confine_collector(uid: int, ruleset: int, seccomp: bytes, without: frozenset[str]) -> None:
-    """What confine does, less what only a program could make use of: the collector runs none. Raises StepError.
+        Its capabilities go with the change of uid, and no_new_privs keeps them away (capabilities(7)).
+        """
+        run_steps((("identity", lambda: _identity(self.uid)), *self._last_steps()), self.without)
 
-    Its capabilities go with the change of uid, and no_new_privs keeps them away (capabilities(7)).
-    """
-    run_steps((("identity", lambda: _identity(uid)), *_last_steps(ruleset, seccomp)), without)
-
-
-def _last_steps(ruleset: int, seccomp: bytes) -> tuple[Step, ...]:
-    return (
-        ("no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)),
-        ("landlock", lambda: landlock.restrict(ruleset)),
-        ("seccomp", lambda: linux.install_seccomp(seccomp)),
-    )
+    def _last_steps(self) -> tuple[Step, ...]:
+        return (
+            ("no_new_privs", lambda: linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)),
+            ("landlock", lambda: landlock.restrict(self.ruleset)),
+            ("seccomp", self.seccomp.install),
+        )

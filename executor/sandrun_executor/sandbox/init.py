@@ -14,7 +14,7 @@ from typing import Any
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import collect, job, landlock, orders, root
 from sandrun_executor.sandbox.channel import Channel
-from sandrun_executor.sandbox.confine import confine_collector
+from sandrun_executor.sandbox.confine import Confinement
 from sandrun_executor.sandbox.steps import StepError, run_steps
 
 
@@ -24,7 +24,7 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
     fds: the job's channel, the network namespace, then one `tasks` file per cgroup controller (v1).
     """
     job_fd, network, *tasks = fds
-    uid, without, noswap = request["uid"], config["without"], config["noswap"]
+    uid, without, sizes = request["uid"], config["without"], _sizes(config, request)
     try:
         run_steps(
             (
@@ -33,18 +33,17 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
                 ("join_cgroup", lambda: [os.write(fd, b"0") for fd in tasks]),
                 ("cgroup", lambda: linux.unshare(linux.CLONE_NEWCGROUP)),
                 ("network", lambda: linux.setns(network, linux.CLONE_NEWNET)),
-                ("files", lambda: root.mount_files(uid, noswap)),
-                ("devices", lambda: root.mount_devices(noswap)),
+                ("files", lambda: root.mount_files(uid, sizes)),
+                ("devices", lambda: root.mount_devices(sizes)),
                 ("proc", root.mount_proc),
                 ("mask_proc", lambda: root.mask_proc(config["masks"])),
                 ("enter_root", root.enter),
-                ("sizes", lambda: _resize(config, request)),
                 ("host_name", lambda: linux.sethostname("sandrun")),
                 ("time", _new_clock),
             ),
             without,
         )
-        ruleset = landlock.make_ruleset(root.WRITABLE)
+        confinement = Confinement(uid, landlock.make_ruleset(root.WRITABLE), config["seccomp"], without)
     except StepError as error:
         link.report("failed " + error.report)
         os._exit(1)
@@ -61,14 +60,14 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
         link.close()
         os.close(wake_read)
         os.close(wake_write)
-        return job.main(config, uid, ruleset, Channel(job_fd))
+        return job.main(config, confinement, Channel(job_fd))
     os.close(job_fd)
-    _supervise(config, uid, ruleset, link, pid, wake_read)
+    _supervise(config, confinement, link, pid, wake_read)
     os._exit(0)
 
 
-def _resize(config: dict[str, Any], sizes: dict[str, Any]) -> None:
-    root.resize(sizes["disk_bytes"], sizes["inodes"], sizes["shm_bytes"], config["noswap"])
+def _sizes(config: dict[str, Any], request: dict[str, Any]) -> root.Sizes:
+    return root.Sizes(request["disk_bytes"], request["inodes"], request["shm_bytes"], config["noswap"])
 
 
 def _new_clock() -> None:
@@ -83,7 +82,7 @@ def _new_clock() -> None:
 
 
 def _supervise(
-    config: dict[str, Any], uid: int, ruleset: int, link: Channel, job_pid: int, wake: int
+    config: dict[str, Any], confinement: Confinement, link: Channel, job_pid: int, wake: int
 ) -> None:
     """Reap until the job's process is dead, then end everything else and collect."""
     poll = select.poll()
@@ -102,7 +101,7 @@ def _supervise(
                     os._exit(0)  # the executor is gone: the kernel ends the whole namespace with us
                 if "resize" in message[0]:
                     try:
-                        _resize(config, message[0])
+                        root.resize(_sizes(config, message[0]))
                         link.report("resized")
                     except OSError as error:
                         link.report(f"failed sizes {error.errno}")
@@ -119,7 +118,7 @@ def _supervise(
     link.report(f"exited {status} {int(root.is_full())}")
     message = link.receive()
     if message is not None:
-        _collect(config, uid, ruleset, link, *message)
+        _collect(confinement, link, *message)
 
 
 def _kill_all() -> None:
@@ -143,13 +142,11 @@ def _reap(job_pid: int) -> int | None:
             found = status
 
 
-def _collect(
-    config: dict[str, Any], uid: int, ruleset: int, link: Channel, request: dict[str, Any], fds: list[int]
-) -> None:
+def _collect(confinement: Confinement, link: Channel, request: dict[str, Any], fds: list[int]) -> None:
     order_fd, snapshot_fd, data_fd, index_fd = fds
     work = os.open(root.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        confine_collector(uid, ruleset, config["seccomp"], config["without"])
+        confinement.enter_as_collector()
     except StepError as error:
         link.report("failed " + error.report)
         return

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import orders, root, unpack
 from sandrun_executor.sandbox.channel import Channel
-from sandrun_executor.sandbox.confine import confine, lower
+from sandrun_executor.sandbox.confine import Confinement, lower
 from sandrun_executor.sandbox.steps import StepError
 
 _EXEC_FAILED = 126
@@ -35,7 +35,7 @@ class Program(NamedTuple):
     baseline: frozenset[str]
 
 
-def main(config: dict[str, Any], uid: int, ruleset: int, link: Channel) -> Program:
+def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Program:
     """Confine this process, take the order, unpack, and become the program; returns for Python run warm.
 
     Descriptors of the message: stdin, stdout, stderr, order, upload, snapshot.
@@ -43,7 +43,7 @@ def main(config: dict[str, Any], uid: int, ruleset: int, link: Channel) -> Progr
     _signal.set_wakeup_fd(-1)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     try:
-        confine(uid, ruleset, config["seccomp"], config["without"])
+        confinement.enter()
         link.report("ready")
         message = link.receive()
         if message is None:

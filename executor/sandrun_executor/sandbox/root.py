@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import NamedTuple
 
 from sandrun_executor import linux_unsafe as linux
 
@@ -59,9 +60,19 @@ def _copy_tree(source: str, target: str) -> None:
                     copy.write(original.read())
 
 
+def _make_devices(folder: str) -> None:
+    """The nodes and links of /dev; each job's overlay gives them inodes of its own."""
+    for name, minor in _DEVICES:
+        os.mknod(f"{folder}/{name}", stat.S_IFCHR | 0o666, os.makedev(1, minor))
+        os.chmod(f"{folder}/{name}", 0o666)  # noqa: S103 (as everywhere; mknod obeyed the umask)
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        os.symlink("/proc/self/fd" + target, f"{folder}/{name}")
+
+
 def _build_skeleton(image: str) -> None:
-    for folder in ("usr", "proc", "dev", "var/tmp", "var/empty", "tmp", "work", "home/job", "etc"):
+    for folder in ("usr", "proc", "dev/shm", "var/tmp", "var/empty", "tmp", "work", "home/job", "etc"):
         os.makedirs(image + "/" + folder)
+    _make_devices(image + "/dev")
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if os.path.islink("/" + name):
             os.symlink(os.readlink("/" + name), f"{image}/{name}")
@@ -120,38 +131,49 @@ def enter_image() -> None:
     linux.mount("", "/", "", linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
 
 
-def mount_files(uid: int, noswap: str) -> None:
+class Sizes(NamedTuple):
+    """The room of a job's tmpfs folders, in bytes and inodes; noswap is the mount option or ""."""
+
+    disk_bytes: int
+    inodes: int
+    shm_bytes: int
+    noswap: str
+
+    def disk(self) -> str:
+        """Mount options of the folders that share one tmpfs (tmpfs(5))."""
+        return f"size={self.disk_bytes},nr_inodes={self.inodes}{self.noswap}"
+
+    def shm(self) -> str:
+        """Mount options of /dev/shm."""
+        return f"size={self.shm_bytes},nr_inodes={self.inodes}{self.noswap}"
+
+
+def mount_files(uid: int, sizes: Sizes) -> None:
     """Mount one job's root at /new: overlays with inodes of their own, and its tmpfs folders."""
     read_only = _SAFE | linux.MS_RDONLY
     linux.mount("overlay", "/new", "overlay", read_only, "lowerdir=/image:/empty")
     linux.mount("overlay", "/new/usr", "overlay", read_only, "lowerdir=/hide:/usr")
-    linux.mount("tmpfs", "/stage", "tmpfs", _SAFE, "mode=755,size=1m,nr_inodes=64" + noswap)
+    linux.mount("tmpfs", "/stage", "tmpfs", _SAFE, "mode=755," + sizes.disk())
+    umask = os.umask(0)
     for name, target, mode in (
         ("work", WORK, 0o700),
         ("home", HOME, 0o700),
         ("tmp", "/tmp", 0o1777),  # noqa: S108
         ("vartmp", "/var/tmp", 0o1777),  # noqa: S108
     ):
-        os.mkdir("/stage/" + name)
+        os.mkdir("/stage/" + name, mode)
         os.chown("/stage/" + name, uid, uid)
-        os.chmod("/stage/" + name, mode)
         linux.mount("/stage/" + name, "/new" + target, "", linux.MS_BIND)
-
-
-def mount_devices(noswap: str) -> None:
-    """Mount /dev with device nodes of the job's own, and /dev/shm."""
-    # Not nodev: this is the one place where the nodes below must open.
-    flags = linux.MS_NOSUID | linux.MS_NOEXEC
-    linux.mount("tmpfs", "/new/dev", "tmpfs", flags, "mode=755,size=64k,nr_inodes=32" + noswap)
-    umask = os.umask(0)
-    for name, minor in _DEVICES:
-        os.mknod("/new/dev/" + name, stat.S_IFCHR | 0o666, os.makedev(1, minor))
     os.umask(umask)
-    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
-        os.symlink("/proc/self/fd" + target, "/new/dev/" + name)
-    os.mkdir("/new/dev/shm")
-    linux.mount("", "/new/dev", "", flags | linux.MS_REMOUNT | linux.MS_RDONLY)
-    linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777,size=1m,nr_inodes=64" + noswap)
+
+
+def mount_devices(sizes: Sizes) -> None:
+    """Let the device nodes of the job's own overlay open, and mount /dev/shm."""
+    linux.mount("/new/dev", "/new/dev", "", linux.MS_BIND)
+    # Not nodev: this is the one place where device nodes must open.
+    flags = linux.MS_NOSUID | linux.MS_NOEXEC | linux.MS_RDONLY
+    linux.mount("", "/new/dev", "", linux.MS_BIND | linux.MS_REMOUNT | flags)
+    linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777," + sizes.shm())
 
 
 def mount_proc() -> None:
@@ -183,13 +205,13 @@ def enter() -> None:
     os.chdir(WORK)
 
 
-def resize(disk_bytes: int, inodes: int, shm_bytes: int, noswap: str) -> None:
-    """Give the job's folders their size. Raises OSError.
+def resize(sizes: Sizes) -> None:
+    """Give the job's folders another size. Raises OSError.
 
     noswap cannot change with a remount, but has to be named again where it was given (tmpfs(5)).
     """
-    linux.mount("", WORK, "", linux.MS_REMOUNT | _SAFE, f"size={disk_bytes},nr_inodes={inodes}{noswap}")
-    linux.mount("", "/dev/shm", "", linux.MS_REMOUNT | _SAFE, f"size={shm_bytes},nr_inodes={inodes}{noswap}")  # noqa: S108
+    linux.mount("", WORK, "", linux.MS_REMOUNT | _SAFE, sizes.disk())
+    linux.mount("", "/dev/shm", "", linux.MS_REMOUNT | _SAFE, sizes.shm())  # noqa: S108
 
 
 def is_full() -> bool:

@@ -38,6 +38,7 @@ def main(config: dict[str, Any]) -> Program:
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     config["without"] = frozenset(config["without"])
     config["masks"] = root.read_masks()
+    config["seccomp"] = linux.SeccompProgram(config["seccomp"])
     config["command_line"] = linux.command_line_room()
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
