@@ -14,11 +14,10 @@ def main() -> int:
     parser.add_argument("--config", type=Path, help="settings file (default /etc/sandrun/sandrun.toml)")
     arguments = parser.parse_args()
     try:
-        settings = load(arguments.config)
+        serve(load(arguments.config))
     except SettingsError as error:
         print(f"sandrun: {error}", file=sys.stderr)
         return 2
-    serve(settings)
     return 0
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -15,6 +16,8 @@ from sandrun_api.budget import Reservation
 from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds, Table
 from sandrun_api.errors import ApiError, bad_request, unknown_job
+from sandrun_api.jobs.events import DESCRIPTION, EventStream, finished_event, has_ended, output_events
+from sandrun_api.jobs.following import Follower
 from sandrun_api.jobs.model import Job, JobRequest
 from sandrun_api.jobs.schemas import RunResult, answers
 from sandrun_api.jobs.service import JobService
@@ -86,7 +89,10 @@ _BODY = {
         200: {
             "model": RunResult,
             "description": "The program ran, however it ended",
-            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "content": {
+                "text/plain": {"schema": {"type": "string"}},
+                "text/event-stream": {"schema": {"type": "string", "description": DESCRIPTION}},
+            },
         },
     },
     openapi_extra=_BODY,
@@ -101,13 +107,30 @@ async def run_code(request: Request) -> Response:
     as_json = content_type == "application/json"
     manifest, files = _from_json(body) if as_json else _from_text(body, request)
     job = await _submit(request, service, manifest, files)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        settings: Settings = request.app.state.settings
+        events = _events(job, settings.api.heartbeat_seconds)
+        return EventStream(events, {"Sandrun-Job-Id": job.job_id}, lambda: _forget(service, job))
     try:
         await _wait(request, service, job)
-        answer = _json_answer(job) if as_json else _text_answer(job)
+        return json_response(_result(job)) if as_json else _text_answer(job)
     finally:
-        if not job.is_finished or job.outputs is None or not job.outputs.files:
-            service.delete(job)
-    return answer
+        _forget(service, job)
+
+
+def _forget(service: JobService, job: Job) -> None:
+    if not job.is_finished or job.outputs is None or not job.outputs.files:
+        service.delete(job)
+
+
+async def _events(job: Job, heartbeat_seconds: float) -> AsyncIterator[bytes]:
+    follower = Follower(job.logs)
+    async for event in output_events(job, follower, heartbeat_seconds):
+        yield event
+    if has_ended(job, follower):
+        sent = ("output", "stdout", "stderr", "stdout_base64", "stderr_base64")
+        result = {key: value for key, value in _result(job).items() if key not in sent}
+        yield finished_event(follower.last_sequence, result)
 
 
 async def _body(request: Request) -> bytes:
@@ -213,7 +236,7 @@ def _text_answer(job: Job) -> Response:
     return Response(job.logs.combined(), headers=headers, media_type="text/plain")
 
 
-def _json_answer(job: Job) -> Response:
+def _result(job: Job) -> dict[str, Any]:
     outcome, logs = job.outcome, job.logs
     stdout, stderr = logs.split(0, logs.size)
     files = job.outputs.files if job.outputs is not None else ()
@@ -238,4 +261,4 @@ def _json_answer(job: Job) -> Response:
     except UnicodeDecodeError:  # the text above has replacement characters: the bytes themselves too
         body["stdout_base64"] = base64.b64encode(stdout).decode()
         body["stderr_base64"] = base64.b64encode(stderr).decode()
-    return json_response(body)
+    return body

@@ -1,27 +1,49 @@
 """Serves the application: one process, no access log, nothing said about itself."""
 
+import asyncio
+import functools
 import logging
+import resource
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
+from sandrun_api import exposure
 from sandrun_api.app import create_app
-from sandrun_shared.settings import Settings
+from sandrun_api.listener import BACKLOG, Door, Listener, listen
+from sandrun_api.protocols import HttpProtocol, WebSocketProtocol
+from sandrun_shared.settings import Settings, SettingsError
 
 GRACE_SECONDS = 5  # for answers under way when the server is told to stop
+TLS_END_SECONDS = 5.0  # for the peer's close_notify
+MESSAGE_BYTES = 4096  # nothing that a WebSocket's client says is read
 
 
 def configure(settings: Settings) -> uvicorn.Config:
-    """How the server runs."""
+    """How the server runs. Raises SettingsError for what must not be exposed."""
+    exposure.check(settings.api)
+    context = exposure.tls_context(settings.api)
     # The parser's messages quote the body that it could not read.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
+    http: Any = functools.partial(HttpProtocol, limits=settings.api)
+    ws: Any = functools.partial(WebSocketProtocol, limits=settings.api)
     return uvicorn.Config(
         create_app(settings),
         host=settings.api.host,
         port=settings.api.port,
-        ws="websockets-sansio",
-        ws_max_size=64 << 10,
+        http=http,
+        ws=ws,
+        ws_max_size=MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # a few hundred KiB and a delay for every reader
+        h11_max_incomplete_event_size=settings.api.head_bytes,
+        timeout_keep_alive=settings.api.idle_seconds,  # type: ignore[arg-type]  # call_later takes a float
+        ssl_context_factory=None if context is None else lambda *_: context,
         lifespan="on",
-        log_level="warning",
+        log_level="error",  # a warning is a client's mistake, and there would be as many as it likes
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -29,6 +51,52 @@ def configure(settings: Settings) -> uvicorn.Config:
     )
 
 
+class Server(uvicorn.Server):
+    """uvicorn's server behind our own door. Raises SettingsError."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(configure(settings))
+        self._settings = settings
+        self.door = Door(settings.api, tls=bool(settings.api.cert))
+
+    def listen(self) -> list[Listener]:
+        """The sockets of the settings' address. Raises OSError."""
+        return listen(self._settings.api.host, self._settings.api.port, self.door)
+
+    async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Serve on these sockets; as uvicorn's, but a TLS handshake has a time limit."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        limits: dict[str, Any] = {}
+        if self.config.ssl is not None:
+            seconds = self._settings.api.tls_handshake_seconds
+            limits = {"ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": TLS_END_SECONDS}
+        protocol: Any = self.config.http_protocol_class
+        connect = functools.partial(
+            protocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(connect, sock=sock, ssl=self.config.ssl, backlog=BACKLOG, **limits)
+            for sock in (self.listen() if sockets is None else sockets)
+        ]
+        self.started = True
+
+
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    uvicorn.Server(configure(settings)).run()
+    """Serve until SIGTERM or SIGINT. Raises SettingsError for settings that cannot be served."""
+    # Every connection and every file of a job is a descriptor; the soft limit is 1024 for select(2)'s sake.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    server = Server(settings)
+    try:
+        sockets = server.listen()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {settings.api.host}, port {settings.api.port}: {error.strerror}"
+        ) from None
+    server.run(sockets=list(sockets))

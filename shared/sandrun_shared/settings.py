@@ -36,6 +36,47 @@ class Api(Table, frozen=True):
     retention_seconds: Annotated[
         float, Meta(description="How long any other finished job is kept.", gt=0)
     ] = 3600.0
+    cert: Annotated[
+        str,
+        Meta(description="Certificate chain (PEM) for TLS; a name without `/` is a systemd credential."),
+    ] = ""
+    key: Annotated[
+        str, Meta(description="Private key (PEM) of `cert`; a name without `/` is a systemd credential.")
+    ] = ""
+    behind_proxy: Annotated[
+        bool, Meta(description="Serve plain HTTP beyond loopback: a proxy in front speaks TLS.")
+    ] = False
+    metrics_networks: Annotated[
+        str,
+        Meta(description="Networks (CIDR, separated by commas) that may read `/metrics`, besides loopback."),
+    ] = ""
+    connections: Annotated[int, Meta(description="Open connections, all together.", ge=1)] = 2000
+    connections_per_address: Annotated[
+        int, Meta(description="Open connections of one address; 0 is unlimited.", ge=0)
+    ] = 256
+    head_bytes: Annotated[
+        int, Meta(description="Longest request line and headers together.", ge=1024, le=1 << 20)
+    ] = 32 << 10
+    tls_handshake_seconds: Annotated[float, Meta(description="Longest TLS handshake.", gt=0)] = 10.0
+    head_seconds: Annotated[
+        float, Meta(description="Longest time until a request's headers are complete.", gt=0)
+    ] = 10.0
+    idle_seconds: Annotated[
+        float, Meta(description="How long a connection stays open between two requests.", gt=0)
+    ] = 15.0
+    body_seconds: Annotated[
+        float,
+        Meta(description="How far a request's body may fall behind `body_bytes_per_second`.", gt=0),
+    ] = 30.0
+    body_bytes_per_second: Annotated[
+        int, Meta(description="Slowest rate at which a request's body may come.", ge=1)
+    ] = 8192
+    send_seconds: Annotated[
+        float, Meta(description="How long a reader may take nothing before it is dropped.", gt=0)
+    ] = 20.0
+    heartbeat_seconds: Annotated[
+        float, Meta(description="Pause between the heartbeats of server-sent events.", gt=0)
+    ] = 15.0
 
 
 class Quota(Table, frozen=True):
@@ -113,6 +154,13 @@ class Executor(Table, frozen=True):
     first_uid: Annotated[
         int, Meta(description="First user id of jobs; slot N runs as first_uid + N.", ge=1000)
     ] = 2_000_000
+    worker_key: Annotated[
+        str,
+        Meta(
+            description="Key that signs receipts, made by `sandrun keygen`; a name without `/` is a "
+            "systemd credential. Empty: nothing is signed."
+        ),
+    ] = ""
 
 
 class Settings(Table, frozen=True):

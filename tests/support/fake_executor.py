@@ -4,11 +4,14 @@ import asyncio
 import hashlib
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from nacl.signing import SigningKey
 
 from sandrun_shared import framing
+from sandrun_shared.keys import text_of
 from sandrun_shared.jobs import Outcome, UploadKind, Verdict
 from sandrun_shared.protocol import (
     Describe,
@@ -16,6 +19,8 @@ from sandrun_shared.protocol import (
     Environment,
     Execute,
     Finished,
+    Identified,
+    Identify,
     Interpreter,
     Message,
     Output,
@@ -23,6 +28,8 @@ from sandrun_shared.protocol import (
     Request,
     Started,
 )
+from sandrun_shared.receipts import SignedStatement, sign, sign_nonce, statement_of
+from sandrun_shared.sealing import OUTPUTS_NAME, LogSealer, public_key, seal_outputs
 from support.programs import ALL, Program
 
 CONNECTION_LOST = "# the executor dies here\n"
@@ -41,6 +48,7 @@ class FakeExecutor:
         self.changed = asyncio.Event()
         self.refuse_next: list[Refused] = []
         self.interpreters = ("python3", "bash", "sh")
+        self.key: SigningKey | None = SigningKey.generate()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
 
@@ -92,6 +100,8 @@ class FakeExecutor:
             try:
                 if isinstance(request, Describe):
                     await self._send(sock, self._description())
+                elif isinstance(request, Identify):
+                    await self._send(sock, self._identified(request.nonce))
                 else:
                     await self._execute(sock, request, fds)
             except (BrokenPipeError, ConnectionResetError):
@@ -106,7 +116,15 @@ class FakeExecutor:
             running=self.running,
             interpreters=tuple(Interpreter(name, "1.0") for name in self.interpreters),
             environments=(Environment("default", "What is installed", (), self.interpreters, True),),
-            worker_id="fake",
+            worker_id=self._worker_id(),
+        )
+
+    def _worker_id(self) -> str:
+        return "" if self.key is None else text_of(bytes(self.key.verify_key))
+
+    def _identified(self, nonce: str) -> Identified:
+        return (
+            Identified() if self.key is None else Identified(self._worker_id(), sign_nonce(self.key, nonce))
         )
 
     async def _execute(self, sock: socket.socket, request: Execute, fds: list[int]) -> None:
@@ -121,13 +139,17 @@ class FakeExecutor:
             await self._send(sock, Started(0.001))
             if code == CONNECTION_LOST:
                 return
-            for sequence, (stream, data) in enumerate(program.output):
+            printed = _printed(request, program)
+            for sequence, (stream, data) in enumerate(printed):
                 await self._send(sock, Output(stream, sequence, data))
             if program.waits:
                 if await self._receive(sock) is None:
                     self.hung_up += 1
                 return
-            await self._finish(sock, program, hostile=code == HOSTILE_INDEX)
+            files = {"../escape": b"x"} if code == HOSTILE_INDEX else _files(request, program)
+            await self._finish(
+                sock, program, files, lambda outcome: self._receipt(request, fds, outcome, printed, files)
+            )
         finally:
             self.running -= 1
 
@@ -140,7 +162,47 @@ class FakeExecutor:
         known = {program.code: program for program in ALL}
         return known.get(code, Program(code)), code
 
-    async def _finish(self, sock: socket.socket, program: Program, *, hostile: bool) -> None:
+    def _receipt(
+        self,
+        request: Execute,
+        inputs: list[int],
+        outcome: Outcome,
+        printed: list[tuple[int, bytes]],
+        files: dict[str, bytes],
+    ) -> SignedStatement | None:
+        if self.key is None:
+            return None
+        order, upload, *stdin = [hashlib.sha256(_read(fd)).hexdigest() for fd in inputs]
+        streams = [
+            hashlib.sha256(b"".join(data for stream, data in printed if stream == number)).hexdigest()
+            for number in (1, 2)
+        ]
+        statement = statement_of(
+            outcome,
+            request.limits,
+            worker_id=self._worker_id(),
+            manifest_sha256=request.manifest_sha256,
+            upload_sha256=upload,
+            encrypt_to=request.encrypt_to,
+            order_sha256=order,
+            stdin_sha256=stdin[0] if stdin else None,
+            interpreter=request.interpreter,
+            environment=request.environment,
+            warm=request.warm,
+            finished_unix_seconds=1_700_000_000,
+            stdout_sha256=streams[0],
+            stderr_sha256=streams[1],
+            outputs_sha256=hashlib.sha256(_index(files)).hexdigest(),
+        )
+        return sign(self.key, statement)
+
+    async def _finish(
+        self,
+        sock: socket.socket,
+        program: Program,
+        files: dict[str, bytes],
+        receipt: Callable[[Outcome], SignedStatement | None],
+    ) -> None:
         outcome = Outcome(
             Verdict.ok if program.exit_code == 0 else Verdict.nonzero_exit,
             program.exit_code,
@@ -151,20 +213,31 @@ class FakeExecutor:
             stdout_bytes=len(program.stream(1)),
             stderr_bytes=len(program.stream(2)),
         )
-        files = {"../escape": b"x"} if hostile else program.files
         fds = []
         for data in (b"".join(files.values()), _index(files)) if files else ():
             fd = os.memfd_create("fake")
             os.write(fd, data)
             fds.append(fd)
         try:
-            await self._send(sock, Finished(outcome), tuple(fds))
+            await self._send(sock, Finished(outcome, receipt=receipt(outcome)), tuple(fds))
         finally:
             framing.close_all(fds)
 
     @staticmethod
     async def _send(sock: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
-        framing.send(sock, message, fds)
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                framing.send(sock, message, fds)
+            except BlockingIOError:
+                ready = loop.create_future()
+                loop.add_writer(sock, ready.set_result, None)
+                try:
+                    await ready
+                finally:
+                    loop.remove_writer(sock)
+            else:
+                return
 
     @staticmethod
     async def _receive(sock: socket.socket) -> "tuple[Request, list[int]] | None":
@@ -180,6 +253,21 @@ class FakeExecutor:
                     await ready
                 finally:
                     loop.remove_reader(sock)
+
+
+def _printed(request: Execute, program: Program) -> list[tuple[int, bytes]]:
+    if request.encrypt_to is None:
+        return list(program.output)
+    sealer = LogSealer(public_key(request.encrypt_to))
+    return [(1, line) for line in sealer.lines(program.output, last=not program.waits)]
+
+
+def _files(request: Execute, program: Program) -> dict[str, bytes]:
+    if request.encrypt_to is None or not program.files:
+        return program.files
+    data = b"".join(program.files.values())
+    sealed = seal_outputs(public_key(request.encrypt_to), _index(program.files), [data], len(data))
+    return {OUTPUTS_NAME: b"".join(sealed)}
 
 
 def _read(fd: int) -> bytes:

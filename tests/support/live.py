@@ -2,14 +2,15 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
-import uvicorn
+import msgspec
 
-from sandrun_api.server import configure
+from sandrun_api.server import Server
 from sandrun_shared.settings import Settings
 
 
@@ -19,32 +20,36 @@ class Live:
 
     client: httpx.AsyncClient
     port: int
+    server: Server
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+class _Server(Server):
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
         self.ready = asyncio.Event()
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Live]:
+async def serving(settings: Settings, verify: ssl.SSLContext | bool = True) -> AsyncIterator[Live]:
     """Serve with these settings until the context is left."""
-    server = _Server(configure(settings))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        task = asyncio.create_task(server.serve([listener]))
-        waiting = asyncio.create_task(server.ready.wait())
-        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                yield Live(client, port)
-        finally:
-            server.should_exit = True
-            await task
+    settings = msgspec.structs.replace(settings, api=msgspec.structs.replace(settings.api, port=0))
+    server = _Server(settings)
+    sockets: list[socket.socket] = [*server.listen()]
+    port = sockets[0].getsockname()[1]
+    task = asyncio.create_task(server.serve(sockets))
+    waiting = asyncio.create_task(server.ready.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    scheme = "https" if settings.api.cert else "http"
+    try:
+        async with httpx.AsyncClient(
+            base_url=f"{scheme}://127.0.0.1:{port}", timeout=30, verify=verify, trust_env=False
+        ) as client:
+            yield Live(client, port, server)
+    finally:
+        server.should_exit = True
+        await task

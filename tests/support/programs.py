@@ -44,5 +44,14 @@ ARGUMENTS = Program(
     "import os, sys\nprint(sys.argv[1:], os.environ['NAME'], sys.stdin.read())\n",
     ((1, b"['a', 'b c'] value typed\n"),),
 )
+FLOOD = Program(  # more than the buffers between a server and a reader hold
+    "import os\nfor _ in range(256):\n    os.write(1, b'x' * 32767 + b'\\n')\n",
+    ((1, b"x" * 32767 + b"\n"),) * 256,
+)
+BROKEN = Program(
+    "import os\nfor stream, byte in ((1, 0xc3), (2, 0x62), (1, 0xa9), (2, 0xe2), (1, 0x61), (1, 0xf0)):\n"
+    "    os.write(stream, bytes([byte]))\n",
+    ((1, b"\xc3"), (2, b"b"), (1, b"\xa9"), (2, b"\xe2"), (1, b"a"), (1, b"\xf0")),
+)
 
-ALL = (HELLO, FAILS, BINARY, SPLIT, FILES, WAITS, ARGUMENTS)
+ALL = (HELLO, FAILS, BINARY, SPLIT, FILES, WAITS, ARGUMENTS, FLOOD, BROKEN)

@@ -3,23 +3,33 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sandrun_api.errors import bad_request
-from sandrun_api.jobs.logs import TextFollower
+from sandrun_api.jobs.events import (
+    DESCRIPTION,
+    EXAMPLE,
+    EventStream,
+    finished_event,
+    finished_message,
+    has_ended,
+    output_events,
+    output_message,
+)
+from sandrun_api.jobs.following import FINISHED, Follower
 from sandrun_api.jobs.model import Job
 from sandrun_api.jobs.schemas import Logs, answers
 from sandrun_api.jobs.views import job_of, json_response, logs_of, service_of, status_of
+from sandrun_shared.settings import Settings
 
-SEND_SECONDS = 20.0  # a reader that takes nothing for so long is dropped
 UNKNOWN_JOB = 4404
-TRY_AGAIN_LATER = 1013
+BAD_OFFSET = 4400
+YIELD_CHARACTERS = 4096
 
 router = APIRouter(tags=["logs"])
 
@@ -44,6 +54,8 @@ async def get_job_logs(
 ) -> Response:
     """Both streams; as text/plain they come interleaved, byte for byte."""
     job = job_of(request, job_id)
+    if job.logs.closed and offset <= job.logs.size + FINISHED:
+        offset = min(offset, job.logs.size)  # the sequence of a last event
     if offset > job.logs.size:
         raise bad_request(f"The job has printed {job.logs.size} bytes, less than 'offset'.", "/query/offset")
     if "text/plain" in request.headers.get("accept", ""):
@@ -51,65 +63,87 @@ async def get_job_logs(
     return json_response(logs_of(job, offset))
 
 
+@router.get(
+    "/logs/{job_id}/events",
+    operation_id="streamJobLogs",
+    summary="What a job prints, as it prints it",
+    response_class=StreamingResponse,  # of the document
+    responses={
+        **answers(None, 400, 404),
+        200: {
+            "description": DESCRIPTION,
+            "content": {
+                "text/event-stream": {
+                    "schema": {"type": "string"},
+                    "example": EXAMPLE,
+                }
+            },
+        },
+        204: {"description": "`Last-Event-ID` is that of the last event: a browser stops connecting again"},
+    },
+)
+async def stream_job_logs(
+    request: Request,
+    job_id: str,
+    offset: Annotated[int, Query(ge=0, description="A sequence to go on after.")] = 0,
+    last_event_id: Annotated[str | None, Header(description="As `offset`; it wins.")] = None,
+) -> Response:
+    """Server-sent events; a reader that comes back with the id of its last event misses nothing."""
+    job = job_of(request, job_id)
+    settings: Settings = request.app.state.settings
+    follower = _follower(job, last_event_id or str(offset))
+    if follower is None:
+        raise bad_request("The job has no such sequence yet.", "/header/Last-Event-ID")
+    if follower.has_all:
+        return Response(status_code=204)
+
+    async def events() -> AsyncIterator[bytes]:
+        async for event in output_events(job, follower, settings.api.heartbeat_seconds):
+            yield event
+        if has_ended(job, follower):
+            yield finished_event(follower.last_sequence, status_of(job, service_of(request)))
+
+    return EventStream(events())
+
+
 @router.websocket("/logs/{job_id}/stream")
 @router.websocket("/stream/{job_id}")
-async def stream_job_logs(websocket: WebSocket, job_id: str) -> None:
-    """Live output from the start; `?format=json` for messages that say which stream."""
+async def follow_job_logs(websocket: WebSocket, job_id: str) -> None:
+    """Live output from the start or after `?offset=`; `?format=json` for messages that say which stream."""
     await websocket.accept()
     job = service_of(websocket).store.get(job_id)
     if job is None:
         await websocket.close(UNKNOWN_JOB, "unknown job")
         return
+    follower = _follower(job, websocket.query_params.get("offset", "0"))
+    if follower is None:
+        await websocket.close(BAD_OFFSET, "offset is not a sequence of this job")
+        return
     as_json = websocket.query_params.get("format") == "json"
+    async with _until_disconnect(websocket):
+        await _follow(websocket, job, follower, as_json=as_json)
+
+
+def _follower(job: Job, after: str) -> Follower | None:
     try:
-        async with _until_disconnect(websocket):
-            await _follow(websocket, job, as_json=as_json)
-    except TimeoutError:
-        await _close_slow(websocket)
+        return Follower(job.logs, int(after) if after.isascii() and after.isdigit() else -1)
+    except ValueError:
+        return None
 
 
-async def _follow(websocket: WebSocket, job: Job, *, as_json: bool) -> None:
-    follower = TextFollower()
-    position = 0
-
-    async def send(stream: int, sequence: int, text: str) -> None:
-        if text:
-            await _send(websocket, _message(stream, sequence, text) if as_json else text)
-
-    while await job.logs.more(position):
-        for start, stream, data in job.logs.pieces(position):
-            await send(stream, start, follower.decode(stream, data))
-            position = start + len(data)
-    for stream, text in follower.finish():
-        await send(stream, position, text)
+async def _follow(websocket: WebSocket, job: Job, follower: Follower, *, as_json: bool) -> None:
+    while await follower.wait():
+        for text in follower.take():
+            await websocket.send_text(output_message(text).decode() if as_json else text.text)
+            if len(text.text) > YIELD_CHARACTERS:
+                await asyncio.sleep(0)  # a long past is not sent in one go: others want to be served too
     await job.finished.wait()
-    if job.deleted and not job.is_finished:
+    if not has_ended(job, follower):
         await websocket.close(UNKNOWN_JOB, "the job was deleted")
         return
     if as_json:
-        body: dict[str, Any] = {"type": "finished", **status_of(job, service_of(websocket))}
-        await _send(websocket, msgspec.json.encode(body).decode())
+        await websocket.send_text(finished_message(status_of(job, service_of(websocket))).decode())
     await websocket.close(1000)
-
-
-def _message(stream: int, sequence: int, text: str) -> str:
-    # The sequence is the position of the text's first byte, so that it grows and a reader can resume there.
-    name = "stdout" if stream == 1 else "stderr"
-    body = {"type": "output", "stream": name, "sequence": sequence, "data": text}
-    return msgspec.json.encode(body).decode()
-
-
-async def _send(websocket: WebSocket, text: str) -> None:
-    async with asyncio.timeout(SEND_SECONDS):
-        await websocket.send_text(text)
-
-
-async def _close_slow(websocket: WebSocket) -> None:
-    try:
-        async with asyncio.timeout(1):
-            await websocket.close(TRY_AGAIN_LATER, "too slow")
-    except (TimeoutError, RuntimeError, WebSocketDisconnect):
-        return  # it does not read this either; the server drops the connection
 
 
 @asynccontextmanager

@@ -6,15 +6,13 @@ A reader holds a position and nothing else, so a slow one costs no memory.
 import array
 import asyncio
 import bisect
-import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from sandrun_api.budget import Reservation
 
 STDOUT = 1
 STDERR = 2
-PIECE = 64 << 10  # bytes handed to a reader at once
+PIECE = 16 << 10  # bytes handed to a reader at once: what each of many readers may make us hold
 
 
 class JobLogs:
@@ -82,6 +80,24 @@ class JobLogs:
             start = stop
             run += stop == run_end
 
+    def unfinished(self, stream: int, end: int) -> bytes:
+        """The bytes of a stream before a position that begin a UTF-8 character and do not complete it."""
+        tail = b""
+        run = bisect.bisect_left(self._starts, end) - 1
+        while run >= 0 and len(tail) < 3:  # of every two runs one is the stream's
+            if self._streams[run] == stream:
+                run_start = self._starts[run]
+                tail = bytes(self._data[max(run_start, end - 3 + len(tail)) : end]) + tail
+            end = self._starts[run]
+            run -= 1
+        for length in range(1, len(tail) + 1):
+            lead = tail[-length]
+            if lead >= 0xC0:  # the last one; what follows it is complete or not, as the decoder sees it
+                return tail[-length:]
+            if lead < 0x80:
+                break
+        return b""
+
     def combined(self, start: int = 0) -> bytes:
         """Both streams as they came."""
         return bytes(self._data[start:])
@@ -110,24 +126,3 @@ class JobLogs:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def _decoders() -> dict[int, codecs.IncrementalDecoder]:
-    decoder = codecs.getincrementaldecoder("utf-8")
-    return {STDOUT: decoder("replace"), STDERR: decoder("replace")}
-
-
-@dataclass
-class TextFollower:
-    """Turns one reader's pieces into text; a character split between two reads comes out whole."""
-
-    _by_stream: dict[int, codecs.IncrementalDecoder] = field(default_factory=_decoders)
-
-    def decode(self, stream: int, data: bytes) -> str:
-        """The text that is complete so far."""
-        return self._by_stream[stream].decode(data)
-
-    def finish(self) -> list[tuple[int, str]]:
-        """What is left of both streams: replacement characters for what was never completed."""
-        left = [(stream, decoder.decode(b"", True)) for stream, decoder in self._by_stream.items()]
-        return [(stream, text) for stream, text in left if text]

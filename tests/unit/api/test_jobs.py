@@ -9,7 +9,7 @@ import pytest
 
 from sandrun_api.budget import MemoryBudget, Reservation
 from sandrun_api.clients import key_of
-from sandrun_api.jobs.logs import JobLogs, TextFollower
+from sandrun_api.jobs.logs import JobLogs
 from sandrun_api.jobs.model import IllegalTransition, Job, JobRequest, State
 from sandrun_api.jobs.outputs import BadIndex, adopt, tar_gz
 from sandrun_api.jobs.queue import FairQueue
@@ -140,18 +140,6 @@ async def test_text_ends_at_a_whole_character() -> None:
         assert kept.combined()[: kept.text_end()].decode() == text[:size].decode("utf-8", "ignore")
         kept.close()
         assert kept.text_end() == size
-
-
-async def test_followers_see_whole_characters_however_the_output_is_cut() -> None:
-    text = "né€😀".encode()
-    for cut in range(len(text)):
-        follower = TextFollower()
-        parts = follower.decode(1, text[:cut]), follower.decode(2, b"\xff"), follower.decode(1, text[cut:])
-        assert parts[0] + parts[2] == text.decode()
-        assert follower.finish() == []
-    follower = TextFollower()
-    assert follower.decode(1, b"a\xe2\x82") == "a"
-    assert follower.finish() == [(1, "�")]
 
 
 async def test_more_waits_for_output_and_for_the_end() -> None:

@@ -1,0 +1,76 @@
+"""What may be exposed: TLS, or a proxy in front, for any address that is not loopback."""
+
+import ipaddress
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from sandrun_shared.settings import Api, SettingsError
+
+
+def check(api: Api) -> None:
+    """Raises SettingsError for an address that these settings must not expose."""
+    if bool(api.cert) != bool(api.key):
+        missing, given = ("key", "cert") if api.cert else ("cert", "key")
+        raise SettingsError(f"api.{given} is set without api.{missing}: TLS needs both")
+    if api.cert or api.behind_proxy or is_loopback(api.host):
+        return
+    raise SettingsError(
+        f"api.host {api.host or '(every address)'} is not loopback, and plain HTTP would show what clients "
+        "send to anybody on the way: give a certificate (--cert and --key), or --behind-proxy if a proxy "
+        "in front speaks TLS"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether every address of the host is loopback; the empty host is every address."""
+    if not host:
+        return False
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)
+
+
+def tls_context(api: Api, environ: Mapping[str, str] = os.environ) -> ssl.SSLContext | None:
+    """TLS 1.2 and newer with these files, None without. Raises SettingsError for files of no use."""
+    if not api.cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Renegotiation, of TLS 1.2 only, makes the server work at the client's command.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.set_alpn_protocols(["http/1.1"])
+    cert, key = locate(api.cert, environ), locate(api.key, environ)
+    for name, path in (("cert", cert), ("key", key)):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise SettingsError(
+                f"api.{name}: user {os.geteuid()} cannot read {path}: {error.strerror}"
+            ) from None
+    try:
+        # A key that is encrypted must not make OpenSSL ask at the terminal.
+        context.load_cert_chain(cert, key, password=b"")
+    except (ssl.SSLError, OSError, ValueError):
+        raise SettingsError(
+            f"api.cert and api.key: {cert} and {key} are no certificate and its key"
+        ) from None
+    return context
+
+
+def locate(name: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """The file of a setting: a path, or the name of a credential that systemd hands over (systemd.exec(5)).
+
+    Raises SettingsError for a credential where there are none.
+    """
+    if "/" in name:
+        return Path(name)
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise SettingsError(f"{name}: neither a path with a / in it nor, without systemd, a credential")
+    return Path(folder, name)

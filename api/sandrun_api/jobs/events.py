@@ -1,0 +1,92 @@
+"""A job's output as messages: the JSON of one event, and server-sent events (HTML Living Standard, 9.2)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from sandrun_api.jobs.following import Follower, Text
+from sandrun_api.jobs.logs import STDOUT
+from sandrun_api.jobs.model import Job
+from sandrun_shared.jobs import Verdict
+
+HEARTBEAT = b": heartbeat\n\n"
+RETRY = b"retry: 1000\n\n"  # milliseconds after which a browser connects again
+DESCRIPTION = (
+    "Unnamed events carry output, their `id` is the sequence; lines that begin with a colon only show that "
+    "the connection is alive; the last event is `finished` and says how the job ended. A stream that ends "
+    "without it was cut, or its job was deleted."
+)
+
+EXAMPLE = 'id: 6\ndata: {"type":"output","stream":"stdout","sequence":6,"data":"hello\\n"}\n\n'
+
+
+class EventStream(StreamingResponse):
+    """An answer of server-sent events; `ended` is called however it ends, a client that left included."""
+
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        headers: dict[str, str] | None = None,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        # nginx passes events on at once only when told so.
+        super().__init__(
+            events, headers={"X-Accel-Buffering": "no", **(headers or {})}, media_type="text/event-stream"
+        )
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()
+
+
+def output_message(text: Text) -> bytes:
+    """The JSON of some output."""
+    name = "stdout" if text.stream == STDOUT else "stderr"
+    return msgspec.json.encode(
+        {"type": "output", "stream": name, "sequence": text.sequence, "data": text.text}
+    )
+
+
+def finished_message(status: dict[str, Any]) -> bytes:
+    """The JSON that says how the job ended."""
+    return msgspec.json.encode({"type": "finished", **status})
+
+
+def finished_event(sequence: int, status: dict[str, Any]) -> bytes:
+    """The last server-sent event."""
+    return b"id: %d\nevent: finished\ndata: %b\n\n" % (sequence, finished_message(status))
+
+
+async def output_events(job: Job, follower: Follower, heartbeat_seconds: float) -> AsyncIterator[bytes]:
+    """Server-sent events of the output until the job has ended, and signs of life while nothing happens."""
+    yield RETRY
+    while True:
+        try:
+            async with asyncio.timeout(heartbeat_seconds):
+                if not await follower.wait():
+                    break
+        except TimeoutError:
+            yield HEARTBEAT
+        for text in follower.take():
+            yield b"id: %d\ndata: %b\n\n" % (text.sequence, output_message(text))
+    while not job.finished.is_set():
+        try:
+            async with asyncio.timeout(heartbeat_seconds):
+                await job.finished.wait()
+        except TimeoutError:
+            yield HEARTBEAT
+
+
+def has_ended(job: Job, follower: Follower) -> bool:
+    """Whether the reader may be told that the job is finished: it ended by itself, and nothing was cut."""
+    if job.outcome is None or follower.is_cut:
+        return False
+    return not (job.deleted and job.outcome.verdict is Verdict.cancelled)  # cancelled by its deletion

@@ -1,0 +1,138 @@
+"""Listening sockets that admit only so many connections: all together, and of one address.
+
+Counted where they are accepted, so that a connection counts while it does nothing but a TLS handshake.
+"""
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sandrun_api.clients import key_of
+from sandrun_api.errors import ApiError
+from sandrun_api.refusals import refusal
+from sandrun_shared.settings import Api
+
+BACKLOG = 2048  # cut to net.core.somaxconn (listen(2))
+REFUSED_AT_ONCE = 64  # before other work gets its turn
+LINGERING = 256  # refused connections that may still read why
+LINGER_SECONDS = 1.0
+KEEPALIVE_SECONDS = 60  # until a silent peer is asked whether it is there (tcp(7))
+
+
+@dataclass
+class Door:
+    """Who is inside, over all listeners; addresses are only kept as keys, and only while they are."""
+
+    limits: Api
+    exempt: Callable[[str], bool] = lambda _: False  # a proxy's connections are those of many clients
+    tls: bool = False
+    inside: int = 0
+    lingering: int = 0
+    by_address: Counter[str] = field(default_factory=Counter)
+
+    def refusal(self, host: str) -> ApiError | None:
+        """Why one more connection of the address is not admitted."""
+        limits = self.limits
+        if self.inside >= limits.connections:
+            return ApiError(503, "The server has as many connections as it can serve.", retry_after=5)
+        most = limits.connections_per_address
+        if most and self.by_address[key_of(host)] >= most and not self.exempt(host):
+            return ApiError(429, f"Your address has {most} connections open already.", retry_after=5)
+        return None
+
+    def enter(self, host: str) -> Callable[[], None]:
+        """Count a connection; the result uncounts it."""
+        key = key_of(host)
+        self.inside += 1
+        self.by_address[key] += 1
+
+        def leave() -> None:
+            self.inside -= 1
+            self.by_address[key] -= 1
+            if not self.by_address[key]:
+                del self.by_address[key]
+
+        return leave
+
+
+class _Connection(socket.socket):
+    """An accepted connection that is counted until it is closed."""
+
+    leave: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Close, and uncount."""
+        super().close()
+        leave, self.leave = self.leave, None
+        if leave is not None:
+            leave()
+
+
+class Listener(socket.socket):
+    """A listening TCP socket of the event loop."""
+
+    door: Door
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """The next connection that is admitted. Raises BlockingIOError when none waits."""
+        for _ in range(REFUSED_AT_ONCE):
+            accepted, address = super().accept()
+            connection = _Connection(fileno=accepted.detach())
+            connection.setblocking(False)
+            host = str(address[0])
+            error = self.door.refusal(host)
+            if error is None:
+                connection.leave = self.door.enter(host)
+                return connection, address
+            self._refuse(connection, error)
+        raise BlockingIOError
+
+    def _refuse(self, connection: socket.socket, error: ApiError) -> None:
+        door = self.door
+        if door.tls or door.lingering >= LINGERING:
+            connection.close()
+            return
+        try:
+            connection.send(refusal(error))
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            connection.close()
+            return
+        # Closed at once, what the client has sent would make the kernel reset the connection (RFC 1122,
+        # 4.2.2.13), and the client might not see the answer.
+        door.lingering += 1
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._forget, connection)
+
+    def _forget(self, connection: socket.socket) -> None:
+        connection.close()
+        self.door.lingering -= 1
+
+
+def listen(host: str, port: int, door: Door) -> list[Listener]:
+    """A listener for every address of the host. Raises OSError."""
+    listeners: list[Listener] = []
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            listener = Listener(family, kind, protocol)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Inherited by the connections. The kernel ends one that takes nothing, or whose peer is gone.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+            milliseconds = int(2000 * door.limits.send_seconds)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+            listener.door = door
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners

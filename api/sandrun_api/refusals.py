@@ -1,0 +1,18 @@
+"""Errors that are said before, or instead of, an application: whole answers as bytes."""
+
+from sandrun_api.errors import ApiError, respond
+
+_MORE = (
+    (b"access-control-allow-origin", b"*"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"connection", b"close"),
+)
+
+
+def refusal(error: ApiError) -> bytes:
+    """An HTTP/1.1 answer (RFC 9112) after which the connection is closed."""
+    response = respond(error)
+    lines = [b"%b: %b\r\n" % header for header in (*response.raw_headers, *_MORE)]
+    status = b"HTTP/1.1 %d \r\n" % error.status  # the phrase may be empty (RFC 9112, 4)
+    return b"".join([status, *lines, b"\r\n", bytes(response.body)])
