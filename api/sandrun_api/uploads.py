@@ -14,9 +14,9 @@ from sandrun_api.contents import HEAD_BYTES, MANIFEST_BYTES, MANIFEST_NAME, Boun
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.memfds import Memfd
 from sandrun_shared.jobs import UploadKind
+from sandrun_shared.orders import SIZE_DIGITS
 from sandrun_shared.settings import Settings
 
-SIZE_DIGITS = 12  # of a bundled file's size, written once its end is known
 OVERHEAD_BYTES = 2 << 20  # of a body besides the files: the manifest, the parts' headers
 INLINE_BYTES = 256 << 10  # hashed without a thread
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sandrun_shared.framing import CHUNK
 from sandrun_shared.protocol import Output
+from sandrun_shared.sealing import LOG_OVERHEAD, LogSealer
 
 FLUSH_SECONDS = 0.005  # short jobs end within this, and their output travels with the last message
 STDOUT, STDERR = 1, 2
@@ -15,13 +16,24 @@ _AROUND = 64  # bytes; more than a message has around its data
 class LogPump:
     """The two pipes of one job; holds at most one message of output, counts what is above the limit."""
 
-    def __init__(self, limit_bytes: int, owner: int, deliver: Callable[[Output], bool]) -> None:
+    def __init__(
+        self,
+        limit_bytes: int,
+        owner: int,
+        deliver: Callable[[Output], bool],
+        *,
+        sealer: LogSealer | None = None,
+    ) -> None:
         """owner is the uid that may open the pipes again, as /dev/stdout.
 
-        deliver passes one message on and answers whether there is room for more.
+        deliver passes one message on and answers whether there is room for more. With a sealer all output
+        leaves sealed, as lines on stdout, which together stay within the limit too.
         """
         self._loop = asyncio.get_running_loop()
-        self._room = limit_bytes
+        self._sealer = sealer
+        self._sealed = 0
+        self._overhead = 0 if sealer is None else LOG_OVERHEAD
+        self._room = limit_bytes if sealer is None else limit_bytes // 4 * 3 - LOG_OVERHEAD
         self._deliver = deliver
         self._read_fds: dict[int, int] = {}
         self.write_fds: list[int] = []
@@ -74,13 +86,16 @@ class LogPump:
 
     def _take(self, stream: int, data: bytes) -> None:
         self.counts[stream] += len(data)
-        kept = data[: self._room]
-        self._room -= len(kept)
+        last = self._pending[-1] if self._pending else None
+        if last is not None and (last.stream != stream or len(last.data) + len(data) > CHUNK):
+            last = None
+        overhead = self._overhead if last is None else 0
+        kept = data[: max(self._room - overhead, 0)]
         self.truncated = self.truncated or len(kept) < len(data)
         if not kept:
             return
-        last = self._pending[-1] if self._pending else None
-        if last is not None and last.stream == stream and len(last.data) + len(kept) <= CHUNK:
+        self._room -= len(kept) + overhead
+        if last is not None:
             self._pending[-1] = Output(stream, last.sequence, last.data + kept)
         else:
             self._pending.append(Output(stream, self._sequence, kept))
@@ -92,12 +107,19 @@ class LogPump:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        pending, self._pending, self._pending_bytes = self._pending, [], 0
         room = True
-        for output in pending:
+        for output in self._take_pending():
             room = self._deliver(output)
         if not room:
             self._pause()
+
+    def _take_pending(self, *, last: bool = False) -> list[Output]:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        if self._sealer is None:
+            return pending
+        lines = self._sealer.lines([(output.stream, output.data) for output in pending], last=last)
+        self._sealed += len(lines)
+        return [Output(STDOUT, number, line) for number, line in enumerate(lines, self._sealed - len(lines))]
 
     def drain(self) -> tuple[Output, ...]:
         """Read what the dead job left in the pipes and close them; the output that was not yet passed on."""
@@ -107,7 +129,7 @@ class LogPump:
                 self._take(stream, data)
                 if self._pending_bytes >= CHUNK // 2:
                     self._flush()
-        pending, self._pending = tuple(self._pending), []
+        pending = tuple(self._take_pending(last=True))
         self.close()
         return pending
 

@@ -7,6 +7,8 @@ Neither arguments, names nor patterns can hold a NUL (execve(2), path_resolution
 
 import msgspec
 
+SIZE_DIGITS = 12  # of a bundled file's size: one length for all, so that it can be written after the file
+
 
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to run: paths are relative to the work directory, env adds to the sandbox's own."""
@@ -34,9 +36,9 @@ def _text(value: str) -> bytes:
 
 
 def encode_order(order: Order) -> bytes:
-    """The order as bytes: entrypoint, then three counted lists. Raises ValueError on a NUL."""
+    """The order as bytes: entrypoint, then three counted lists, env sorted. Raises ValueError on a NUL."""
     fields = [_text(order.entrypoint)]
-    lists = (order.args, [f"{key}={value}" for key, value in order.env.items()], order.outputs)
+    lists = (order.args, [f"{key}={value}" for key, value in sorted(order.env.items())], order.outputs)
     for items in lists:
         fields.append(str(len(items)).encode())
         fields += [_text(item) for item in items]
@@ -45,7 +47,9 @@ def encode_order(order: Order) -> bytes:
 
 def encode_bundle(files: dict[str, bytes]) -> bytes:
     """Plain files in one block: for each, path NUL size NUL and the bytes. Raises ValueError on a NUL."""
-    return b"".join(b"%b\0%d\0" % (_text(path), len(data)) + data for path, data in files.items())
+    return b"".join(
+        b"%b\0%0*d\0" % (_text(path), SIZE_DIGITS, len(data)) + data for path, data in files.items()
+    )
 
 
 def decode_index(data: bytes, data_bytes: int) -> list[OutputEntry]:

@@ -1,7 +1,8 @@
 """The messages on the executor's socket: a closed, tagged union.
 
 One connection carries one request. `Execute` is answered by `Started`, any number of `Output` and
-`Usage`, and one `Finished`; or by one `Refused`. `Describe` is answered by one `Description`.
+`Usage`, and one `Finished`; or by one `Refused`. `Describe` is answered by one `Description`,
+`Identify` by one `Identified`.
 Hanging up after `Execute` cancels the job.
 
 What a client wrote (arguments, names, code) is in the attached memfds, which the executor hands to
@@ -13,10 +14,12 @@ from typing import Annotated
 import msgspec
 
 from sandrun_shared.jobs import Limits, Outcome, UploadKind
+from sandrun_shared.receipts import EMPTY_SHA256, KEY_BYTES, Digest, Nonce, SignedStatement
 
 VERSION = 1
 
 JobId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+X25519Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.+-]{1,64}$")]
 
 
@@ -25,7 +28,10 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
 
 
 class Execute(Message, frozen=True):
-    """Run one job. Descriptors, in this order: order memfd, upload memfd, stdin memfd if has_stdin."""
+    """Run one job. Descriptors, in this order: order memfd, upload memfd, stdin memfd if has_stdin.
+
+    manifest_sha256 is stated in the receipt. With encrypt_to logs and outputs leave sealed to that key.
+    """
 
     job_id: JobId
     interpreter: Name
@@ -34,6 +40,15 @@ class Execute(Message, frozen=True):
     upload: UploadKind = UploadKind.bundle
     has_stdin: bool = False
     warm: bool = True
+    manifest_sha256: Digest = EMPTY_SHA256
+    encrypt_to: X25519Key | None = None
+    version: int = VERSION
+
+
+class Identify(Message, frozen=True):
+    """Ask for a proof of who this worker is."""
+
+    nonce: Nonce
     version: int = VERSION
 
 
@@ -69,10 +84,12 @@ class Finished(Message, frozen=True):
 
     The index is NUL-terminated fields, each file's path, size, SHA-256 in hex, in the order of the data
     (`orders.decode_index`); logs still in hand travel here instead of in `Output` of their own.
+    An executor with a worker key signs what it saw.
     """
 
     outcome: Outcome
     logs: tuple[Output, ...] = ()
+    receipt: SignedStatement | None = None
 
 
 class Refused(Message, frozen=True):
@@ -110,5 +127,12 @@ class Description(Message, frozen=True):
     version: int = VERSION
 
 
-Request = Execute | Describe
-Event = Started | Output | Usage | Finished | Refused | Description
+class Identified(Message, frozen=True):
+    """Who this worker is, and its signature of the nonce; both empty without a worker key."""
+
+    worker_id: str = ""
+    signature: bytes = b""
+
+
+Request = Execute | Describe | Identify
+Event = Started | Output | Usage | Finished | Refused | Description | Identified

@@ -36,7 +36,7 @@ def index_of(contents: dict[str, bytes]) -> bytes:
 )
 def test_order_roundtrip(entrypoint: str, args: list[str], env: dict[str, str], outputs: list[str]) -> None:
     order = orders.Order(entrypoint, tuple(args), env, tuple(outputs))
-    expected = [args, [f"{key}={value}" for key, value in env.items()], outputs]
+    expected = [args, [f"{key}={value}" for key, value in sorted(env.items())], outputs]
     assert split_order(orders.encode_order(order)) == (
         entrypoint.encode(),
         [[item.encode() for item in items] for items in expected],
@@ -58,7 +58,9 @@ def test_nul_is_refused(order: orders.Order) -> None:
 
 
 def test_bundle_layout() -> None:
-    assert orders.encode_bundle({"a.py": b"x\0y", "b": b""}) == b"a.py\x003\0x\0yb\x000\0"
+    assert (
+        orders.encode_bundle({"a.py": b"x\0y", "b": b""}) == b"a.py\x00000000000003\0x\0yb\x00000000000000\0"
+    )
     with pytest.raises(ValueError, match="NUL"):
         orders.encode_bundle({"a\0": b""})
 

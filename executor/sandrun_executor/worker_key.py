@@ -1,0 +1,45 @@
+"""The worker's Ed25519 key: read once at start, held by this process alone."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from nacl.signing import SigningKey
+
+from sandrun_shared import keys, receipts
+
+
+class WorkerKey:
+    """Signs for this worker; worker_id is its public key as base64."""
+
+    def __init__(self, seed: bytes) -> None:
+        """The key of a seed of 32 bytes (RFC 8032)."""
+        self._key = SigningKey(seed)
+        self.worker_id = keys.text_of(bytes(self._key.verify_key))
+
+    @classmethod
+    def load(cls, setting: str, environ: Mapping[str, str] = os.environ) -> "WorkerKey | None":
+        """The key that the setting names, None for an empty one. Raises KeyFileError.
+
+        A name without `/` is that of a systemd credential (systemd.exec(5), LoadCredential=).
+        """
+        if not setting:
+            return None
+        path = Path(setting)
+        if "/" not in setting:
+            folder = environ.get("CREDENTIALS_DIRECTORY")
+            if not folder:
+                raise keys.KeyFileError(
+                    f"[executor] worker_key names the credential {setting}, but systemd passed none: "
+                    f"use LoadCredential={setting}:FILE in the unit, or the path of a file"
+                )
+            path = Path(folder) / setting
+        return cls(keys.read(path, keys.KeyKind.worker))
+
+    def sign(self, statement: receipts.Statement) -> receipts.SignedStatement:
+        """Sign what was seen of one execution."""
+        return receipts.sign(self._key, statement)
+
+    def sign_nonce(self, nonce: str) -> bytes:
+        """Prove who this worker is."""
+        return receipts.sign_nonce(self._key, nonce)

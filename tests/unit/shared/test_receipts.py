@@ -1,0 +1,200 @@
+"""Receipts: any change is noticed, and no signature passes for one of another kind."""
+
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nacl.signing import SigningKey
+
+from sandrun_shared import canonical, receipts
+from sandrun_shared.jobs import Limits, Outcome, Verdict
+from sandrun_shared.keys import text_of
+from sandrun_shared.orders import OutputEntry
+from sandrun_shared.receipts import ListedOutput, Receipt, ReceiptError
+
+KEY = SigningKey(bytes(range(32)))
+WORKER = text_of(bytes(KEY.verify_key))
+paths = st.binary(min_size=1, max_size=30).filter(lambda raw: b"\0" not in raw)
+digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+outputs = st.lists(st.tuples(paths, st.integers(0, 2**40), digests), max_size=4)
+words = st.text("abcXYZ019_.+-", min_size=1, max_size=64)
+outcomes = st.builds(
+    Outcome,
+    verdict=st.sampled_from(Verdict),
+    exit_code=st.none() | st.integers(0, 255),
+    signal=st.none() | st.integers(1, 64),
+    cpu_seconds=st.floats(0, 1e6),
+    wall_seconds=st.floats(-1, 1e6),
+    memory_peak_bytes=st.integers(0, 2**40),
+    stdout_bytes=st.integers(0, 2**40),
+    logs_truncated=st.booleans(),
+    outputs_truncated=st.booleans(),
+)
+
+
+@st.composite
+def made_receipts(draw: st.DrawFn) -> Receipt:
+    """A receipt as an executor and the api make it."""
+    listed = tuple(ListedOutput.of_file(*item) for item in draw(outputs))
+    statement = receipts.statement_of(
+        draw(outcomes),
+        Limits(cpu_seconds=draw(st.none() | st.floats(0.1, 1e6))),
+        worker_id=WORKER,
+        manifest_sha256=draw(digests),
+        upload_sha256=draw(digests),
+        encrypt_to=draw(st.none() | st.binary(min_size=32, max_size=32)),
+        order_sha256=draw(digests),
+        stdin_sha256=draw(st.none() | digests),
+        interpreter=draw(words),
+        environment=draw(words),
+        warm=draw(st.booleans()),
+        finished_unix_seconds=draw(st.integers(0, 2**40)),
+        stdout_sha256=draw(digests),
+        stderr_sha256=draw(digests),
+        outputs_sha256=receipts.index_sha256(listed),
+    )
+    signature = receipts.sign(KEY, statement).signature
+    return Receipt(statement, text_of(signature), listed if draw(st.booleans()) else None)
+
+
+def holds(data: bytes) -> bool:
+    try:
+        receipts.verify(receipts.parse(data))
+    except ReceiptError:
+        return False
+    return True
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where the values of a document are."""
+    if isinstance(value, dict):
+        return [leaf for key, item in value.items() for leaf in leaves(item, (*path, key))]
+    if isinstance(value, list):
+        return [leaf for key, item in enumerate(value) for leaf in leaves(item, (*path, key))]
+    return [path]
+
+
+@given(made_receipts())
+def test_what_was_signed_verifies_however_it_is_laid_out(receipt: Receipt) -> None:
+    data = msgspec.json.encode(receipt)
+    assert holds(data)
+    assert holds(json.dumps(json.loads(data), indent=4, sort_keys=True).encode())
+    assert holds(json.dumps({"job_id": "x", "receipt": json.loads(data)}).encode())
+
+
+@given(made_receipts(), st.data())
+def test_any_changed_byte_fails(receipt: Receipt, data: st.DataObject) -> None:
+    good = msgspec.json.encode(receipt)
+    place = data.draw(st.integers(0, len(good) - 1))
+    byte = data.draw(st.integers(0, 255).filter(lambda value: value != good[place]))
+    bad = good[:place] + bytes([byte]) + good[place + 1 :]
+    if holds(bad):  # then it must say the very same: an escape spelt in capitals
+        assert json.loads(bad) == json.loads(good)
+        assert bad.lower() == good.lower()
+
+
+@given(made_receipts(), st.data())
+def test_any_changed_field_fails(receipt: Receipt, data: st.DataObject) -> None:
+    document = json.loads(msgspec.json.encode(receipt))
+    *way, last = data.draw(st.sampled_from(leaves(document)))
+    inner = document
+    for step in way:
+        inner = inner[step]
+    before = inner[last]
+    if data.draw(st.booleans()):
+        after: Any = data.draw(st.none() | st.booleans() | st.integers() | st.text(max_size=70) | digests)
+        if (after, type(after)) == (before, type(before)):
+            return
+        inner[last] = after
+    elif isinstance(inner, dict):
+        del inner[last]
+    else:
+        return
+    if way or last != "outputs":  # the list itself may be missing, as in a header: then nothing is claimed
+        assert not holds(json.dumps(document).encode())
+
+
+@given(made_receipts())
+def test_the_quick_encoder_is_canonical(receipt: Receipt) -> None:
+    statement = receipt.statement
+    expected = canonical.encode(msgspec.to_builtins(statement))
+    assert receipts.signed_bytes(statement) == receipts.RECEIPT_DOMAIN + expected
+
+
+@given(outputs)
+def test_the_list_gives_the_bytes_of_the_index(items: list[tuple[bytes, int, str]]) -> None:
+    index = b"".join(b"%b\0%d\0%b\0" % (path, size, digest.encode()) for path, size, digest in items)
+    listed = [
+        ListedOutput.of(OutputEntry(path.decode("utf-8", "surrogateescape"), size, digest, 0))
+        for path, size, digest in items
+    ]
+    assert receipts.index_sha256(listed) == hashlib.sha256(index).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"path": "a\\xff", "path_base64": "YQ=="},
+        {"path": "a", "path_base64": "YQ=="},
+        {"path": "b\\xff", "path_base64": "Yf8="},
+        {"path": "a\\xff", "path_base64": "Yf9="},
+        {"path": "a\\xff", "path_base64": "?"},
+    ],
+)
+def test_two_forms_of_a_path_must_agree(listed: dict[str, str]) -> None:
+    item = msgspec.convert({"size_bytes": 0, "sha256": "0" * 64, **listed}, ListedOutput)
+    with pytest.raises(ReceiptError):
+        item.raw_path()
+
+
+@given(made_receipts())
+def test_somebody_elses_signature_is_none(receipt: Receipt) -> None:
+    other = SigningKey(b"\1" * 32)
+    forged = receipts.sign(other, receipt.statement).signature
+    with pytest.raises(ReceiptError, match="does not hold"):
+        receipts.verify(msgspec.structs.replace(receipt, signature=text_of(forged)))
+
+
+@given(st.text("abcXYZ019+/=_.~-", min_size=1, max_size=128), made_receipts())
+def test_a_nonce_is_never_a_receipt(nonce: str, receipt: Receipt) -> None:
+    signature = text_of(receipts.sign_nonce(KEY, nonce))
+    receipts.verify_nonce(WORKER, nonce, signature)
+    with pytest.raises(ReceiptError):
+        receipts.verify_nonce(WORKER, nonce + "x", signature)
+    with pytest.raises(ReceiptError):
+        receipts.verify_nonce(WORKER, nonce, receipt.signature)
+    # Whatever the nonce: what is signed for it cannot begin as a receipt does, nor the other way round.
+    assert not receipts.RECEIPT_DOMAIN.startswith(receipts.NONCE_DOMAIN[: len(receipts.RECEIPT_DOMAIN)])
+    signed = receipts.signed_bytes(receipt.statement)
+    with pytest.raises(ReceiptError):
+        receipts.verify_nonce(WORKER, signed.decode(), text_of(KEY.sign(signed).signature))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        '{"receipt": null}',
+        '{"statement": 1, "statement": 2}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "ä",
+        "Sandrun-Receipt: e30=",
+    ],
+)
+def test_what_is_no_receipt(text: str) -> None:
+    with pytest.raises(ReceiptError):
+        receipts.parse(text.encode())
+
+
+def test_the_hash_of_a_job_is_that_of_its_parts() -> None:
+    one, two = "a" * 64, "b" * 64
+    text = f'{{"manifest_sha256":"{one}","upload_sha256":"{two}"}}'
+    assert receipts.job_hash(one, two) == hashlib.sha256(text.encode()).hexdigest()
