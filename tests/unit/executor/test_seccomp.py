@@ -52,7 +52,7 @@ def filtered(report: Callable[[int], None]) -> bytes:
             os.close(read_fd)
             signal.alarm(int(SECONDS))
             linux_unsafe.prctl(linux_unsafe.PR_SET_NO_NEW_PRIVS, 1)
-            linux_unsafe.install_seccomp(code)
+            linux_unsafe.SeccompProgram(code).install()
             report(write_fd)
         except BaseException:
             os.write(write_fd, traceback.format_exc().encode())

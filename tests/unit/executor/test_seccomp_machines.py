@@ -1,17 +1,23 @@
 """The filter of each machine, walked as the kernel would, on whichever machine this is."""
 
 import errno
+import functools
+import itertools
+import os
 import struct
+from collections.abc import Callable, Iterable
 
 import pyseccomp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandrun_executor import seccomp
 from sandrun_executor.seccomp_names import ALLOWED, REFUSED
 
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*
-OTHER_ARCHES = (0x40000003, 0x40000028, 0)  # i386, arm, none
+OTHER_ARCHES = (0x40000003, 0x40000028, 0xC00000F3, 0xFFFFFFFF, 0)  # i386, arm, riscv64, none
 JEQ, JGT, JGE = 0x15, 0x25, 0x35
 
 
@@ -36,19 +42,19 @@ def walk(program: bytes, arch: int, number: int, *arguments: int) -> int:
                 at += yes if {JEQ: value == k, JGT: value > k, JGE: value >= k}[code] else no
 
 
-def numbers(arch: int, names: tuple[str, ...]) -> dict[str, int]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = int(pyseccomp.resolve_syscall(arch, name))
-        except OSError:
-            continue  # newer than this libseccomp
+@functools.cache
+def compiled(machine: str) -> bytes:
+    return seccomp.compile_filter(machine)
+
+
+def numbers(arch: int, names: Iterable[str]) -> dict[str, int]:
+    found = {name: int(pyseccomp.resolve_syscall(arch, name)) for name in names}
     return {name: number for name, number in found.items() if number >= 0}
 
 
 @pytest.mark.parametrize("machine", ARCHES)
 def test_every_listed_call(machine: str) -> None:
-    program, arch = seccomp.compile_filter(machine), ARCHES[machine]
+    program, arch = compiled(machine), ARCHES[machine]
     for names, answer in ((ALLOWED, ALLOW), (REFUSED, ERRNO | errno.EPERM)):
         listed = numbers(arch, names)
         assert {name for name, number in listed.items() if walk(program, arch, number) != answer} == set()
@@ -57,17 +63,184 @@ def test_every_listed_call(machine: str) -> None:
 
 @pytest.mark.parametrize("machine", ARCHES)
 def test_every_other_number_does_not_exist(machine: str) -> None:
-    program, arch = seccomp.compile_filter(machine), ARCHES[machine]
+    program, arch = compiled(machine), ARCHES[machine]
     listed = set(numbers(arch, (*ALLOWED, *REFUSED, *seccomp._CHECKED)).values())
     others = set(range(1024)) - listed | {0x40000000, 0x40000027, 0xFFFFFFFF}
     assert {number for number in others if walk(program, arch, number) != ERRNO | errno.ENOSYS} == set()
 
 
 @pytest.mark.parametrize("machine", ARCHES)
-@pytest.mark.parametrize("arch", OTHER_ARCHES)
-def test_other_entries_do_not_exist(machine: str, arch: int) -> None:
+def test_other_entries_do_not_exist(machine: str) -> None:
+    program = compiled(machine)
+    others = {*OTHER_ARCHES, *ARCHES.values()} - {ARCHES[machine]}
+    answers = {walk(program, arch, number) for arch in others for number in range(600)}
+    assert answers == {ERRNO | errno.ENOSYS}
+
+
+# What the filter should answer, said a second time and in another way than in the product
+
+
+def expected_clone(flags: int, *_: int) -> int:
+    namespaces = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
+    return ERRNO | errno.EPERM if any(flags & each for each in namespaces) else ALLOW
+
+
+def expected_socket(family: int, kind: int, protocol: int) -> int:
+    for flag in (os.O_CLOEXEC, os.O_NONBLOCK):
+        kind &= ~flag
+    match family:
+        case 1:
+            allowed = kind in {1, 2, 5}
+        case 2 | 10:
+            allowed = kind in {1, 2} and protocol in {0, 6, 17}
+        case 16:
+            allowed = kind in {2, 3} and protocol == 0
+        case _:
+            allowed = False
+    return ALLOW if allowed else ERRNO | errno.EAFNOSUPPORT
+
+
+def expected_socketpair(family: int, *_: int) -> int:
+    return ALLOW if family == 1 else ERRNO | errno.EAFNOSUPPORT
+
+
+def expected_ioctl(_: int, request: int, *__: int) -> int:
+    if request in {0x540E, 0x5412, 0x541C, 0x541D}:
+        return ERRNO | errno.EPERM
+    terminal = {*range(0x5401, 0x5405), 0x5413, 0x5414, 0x540F, 0x5410, 0x5411, 0x5429}
+    terminal2 = {0x802C542A, *range(0x402C542B, 0x402C542E)}
+    files = {0x541B, 0x5421, *range(0x5450, 0x5453)}
+    interfaces = {0x8910, 0x8912, 0x8913, 0x8915, 0x8919, 0x891B, 0x8921, 0x8927, 0x8933}
+    return ALLOW if request in terminal | terminal2 | files | interfaces else ERRNO | errno.ENOTTY
+
+
+def expected_prctl(option: int, *_: int) -> int:
+    small = {*range(1, 5), 7, 15, 16, 21, 23, *range(25, 28), 29, 30, 33, 34, *range(36, 40)}
+    return ALLOW if option in small or option in {0x53564D41, 0x59616D61} else ERRNO | errno.EINVAL
+
+
+def expected_personality(persona: int, *_: int) -> int:
+    return ALLOW if persona in {0, 0xFFFFFFFF} else ERRNO | errno.EPERM
+
+
+CHECKED: dict[str, Callable[[int, int, int], int]] = {
+    "clone": expected_clone,
+    "socket": expected_socket,
+    "socketpair": expected_socketpair,
+    "ioctl": expected_ioctl,
+    "prctl": expected_prctl,
+    "personality": expected_personality,
+}
+
+
+@functools.cache
+def table(machine: str) -> dict[int, int | Callable[[int, int, int], int]]:
+    """Number → what it answers; a number that is not here does not exist."""
+    arch, answers = ARCHES[machine], dict[int, int | Callable[[int, int, int], int]]()
+    for names, answer in ((ALLOWED, ALLOW), (REFUSED, ERRNO | errno.EPERM)):
+        answers |= dict.fromkeys(numbers(arch, names).values(), answer)
+    return answers | {number: CHECKED[name] for name, number in numbers(arch, CHECKED).items()}
+
+
+def expected(machine: str, number: int, *arguments: int) -> int:
+    answer = table(machine).get(number, ERRNO | errno.ENOSYS)
+    if isinstance(answer, int):
+        return answer
+    first, second, third, *_ = (*(argument & 0xFFFFFFFF for argument in arguments), 0, 0, 0)
+    return answer(first, second, third)
+
+
+def wrong(machine: str, calls: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    program, arch = compiled(machine), ARCHES[machine]
+    return [call for call in calls if walk(program, arch, *call) != expected(machine, *call)]
+
+
+def test_the_tables_check_the_same_calls() -> None:
+    assert CHECKED.keys() == seccomp._CHECKED.keys()
+
+
+@pytest.mark.parametrize("machine", ARCHES)
+def test_every_number(machine: str) -> None:
+    every = (*range(600), *range(0x40000000, 0x40000000 + 600), 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+    assert wrong(machine, ((number,) for number in every)) == []
+
+
+@given(
+    st.sampled_from(sorted(ARCHES)),
+    st.integers(0, 600) | st.integers(0, 2**32 - 1),
+    st.tuples(*[st.integers(0, 2**64 - 1) | st.integers(0, 64)] * 3),
+)
+def test_any_call(machine: str, number: int, arguments: tuple[int, int, int]) -> None:
+    assert wrong(machine, [(number, *arguments)]) == []
+
+
+HIGH = (1 << 32, 0xFFFF_FFFF << 32)  # above what the kernel looks at
+VALUES = sorted(
+    {*range(256), *range(0x5380, 0x5480), *range(0x8900, 0x8940), 0xFFFFFFFF}
+    | {1 << bit for bit in range(32)}
+    | {value + by for value in (0x402C542C, 0x802C542A, 0x53564D41, 0x59616D61) for by in range(-3, 4)}
+)
+
+
+@pytest.mark.parametrize("machine", ARCHES)
+@pytest.mark.parametrize("name", ["clone", "socketpair", "ioctl", "prctl", "personality"])
+def test_every_likely_argument(machine: str, name: str) -> None:
+    number = numbers(ARCHES[machine], [name])[name]
+    arguments = [*((value, 0) for value in VALUES), *((0, value) for value in VALUES)]
+    assert wrong(machine, ((number, *each) for each in arguments)) == []
+    assert wrong(machine, ((number, one | HIGH[0], two | HIGH[1]) for one, two in arguments)) == []
+
+
+@pytest.mark.parametrize("machine", ARCHES)
+def test_every_likely_socket(machine: str) -> None:
+    number = numbers(ARCHES[machine], ["socket"])["socket"]
+    flags = (0, os.O_CLOEXEC, os.O_NONBLOCK, os.O_CLOEXEC | os.O_NONBLOCK, 0x100, 0x40000)
+    kinds = [kind | flag for kind in range(8) for flag in flags]
+    sockets = itertools.product(range(48), kinds, (*range(20), 58, 132, 262))
+    assert wrong(machine, ((number, *each) for each in sockets)) == []
+    few = [(1, 2, 10, 16, 17), (1, 2, 3), (0, 1, 6)]
+    assert (
+        wrong(machine, itertools.product([number], *([v | h for v in part for h in HIGH] for part in few)))
+        == []
+    )
+
+
+# The program itself
+
+
+@pytest.mark.parametrize("machine", ARCHES)
+def test_the_kernel_would_take_it(machine: str) -> None:
+    """bpf_check_classic and seccomp_check_filter of the kernel, for machines that this is not."""
+    program = list(struct.iter_unpack("<HBBI", compiled(machine)))
+    for at, (code, yes, no, k) in enumerate(program):
+        assert code in {0x20, 0x54, 0x06, JEQ, JGE}
+        if code == 0x20:
+            assert k % 4 == 0
+            assert k < 64
+        if code in {JEQ, JGE}:
+            assert at + 1 + max(yes, no) < len(program)
+    assert program[-1][0] == 0x06
+
+
+@pytest.mark.parametrize("machine", ARCHES)
+def test_it_is_small(machine: str) -> None:
+    # Every start pays for its translation, twice; and within 256 no jump can be too long.
+    assert len(compiled(machine)) // 8 <= 256
+
+
+@pytest.mark.parametrize("machine", ARCHES)
+def test_an_older_libseccomp(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has no number for does not exist, and everything else is as it was."""
+    resolve, arch = pyseccomp.resolve_syscall, ARCHES[machine]
+    newer = {"close_range", "faccessat2", "clone", "futex_waitv", "ptrace"}
+    forgotten = numbers(arch, newer).values()
+    assert len(forgotten) == len(newer)
+    known = compiled(machine)
+    monkeypatch.setattr(pyseccomp, "resolve_syscall", lambda *ask: -1 if ask[1] in newer else resolve(*ask))
     program = seccomp.compile_filter(machine)
-    assert {walk(program, arch, number) for number in range(600)} == {ERRNO | errno.ENOSYS}
+    answers = {number: walk(program, arch, number) for number in range(600)}
+    assert {answers.pop(number) for number in forgotten} == {ERRNO | errno.ENOSYS}
+    assert answers == {number: walk(known, arch, number) for number in answers}
 
 
 ARGUMENTS = [
@@ -89,5 +262,5 @@ ARGUMENTS = [
 @pytest.mark.parametrize("machine", ARCHES)
 @pytest.mark.parametrize(("name", "arguments", "answer"), ARGUMENTS)
 def test_arguments(machine: str, name: str, arguments: tuple[int, ...], answer: int) -> None:
-    program, arch = seccomp.compile_filter(machine), ARCHES[machine]
+    program, arch = compiled(machine), ARCHES[machine]
     assert walk(program, arch, int(pyseccomp.resolve_syscall(arch, name)), *arguments) == answer

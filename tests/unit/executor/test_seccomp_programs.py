@@ -75,7 +75,7 @@ def test_interpreter_works(name: str, tmp_path: Path) -> None:
 
     def confine() -> None:
         linux_unsafe.prctl(linux_unsafe.PR_SET_NO_NEW_PRIVS, 1)
-        linux_unsafe.install_seccomp(code)
+        linux_unsafe.SeccompProgram(code).install()
 
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(

@@ -1,0 +1,119 @@
+"""Decisions over a system call, and their classic BPF program (Documentation/networking/filter.rst).
+
+A decision is a value. What several decisions lead to is written once, so there is one return of each kind.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# BPF_LD|W|ABS, BPF_ALU|AND|K, BPF_JMP|JEQ|K, BPF_JMP|JGE|K, BPF_RET|K
+_LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+_ALL = 0xFFFFFFFF
+_REACH = 255  # instructions that a conditional jump can skip
+
+
+class BpfError(Exception):
+    """The program cannot be written."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Take the 32 bits at offset of struct seccomp_data, masked, and go on with then."""
+
+    offset: int
+    then: "Decision"
+    mask: int = _ALL
+
+
+@dataclass(frozen=True)
+class Equal:
+    """Is what was loaded this value?"""
+
+    value: int
+    yes: "Decision"
+    no: "Decision"
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Is what was loaded, as an unsigned number, at least this value?"""
+
+    value: int
+    yes: "Decision"
+    no: "Decision"
+
+
+Decision = int | Load | Equal | AtLeast  # a number is what the filter returns
+
+
+def among(values: Sequence[int], yes: Decision, no: Decision) -> Decision:
+    """Is what was loaded one of these values? Asked one by one, in this order."""
+    decision = no
+    for value in reversed(values):
+        decision = Equal(value, yes, decision)
+    return decision
+
+
+def lookup(decisions: Mapping[int, Decision], otherwise: Decision) -> Decision:
+    """Find the decision for what was loaded, a small number, by a binary search over runs of equal ones."""
+    runs = [(0, decisions.get(0, otherwise))]
+    for number in range(1, max(decisions) + 2):  # the last run, otherwise's, has no end
+        decision = decisions.get(number, otherwise)
+        if decision != runs[-1][1]:
+            runs.append((number, decision))
+    return _search(runs)
+
+
+def _search(runs: Sequence[tuple[int, Decision]]) -> Decision:
+    """Each run is its first number and its decision, and ends where the next begins."""
+    match runs:
+        case [(_, decision)]:
+            return decision
+        case [(_, before), (number, decision), (end, after)] if before == after and end == number + 1:
+            return Equal(number, decision, after)
+    middle = len(runs) // 2
+    return AtLeast(runs[middle][0], _search(runs[middle:]), _search(runs[:middle]))
+
+
+class _Writer:
+    """Writes from the last instruction to the first: where a decision jumps to is then known."""
+
+    def __init__(self) -> None:
+        self._reversed: list[tuple[int, int, int, int]] = []
+        self._places: dict[Decision, int] = {}  # distance from the end of the program
+
+    def write(self, decision: Decision) -> bytes:
+        self._append(decision)
+        return b"".join(struct.pack("=HBBI", *instruction) for instruction in reversed(self._reversed))
+
+    def _place(self, decision: Decision) -> int:
+        if decision not in self._places:
+            self._append(decision)
+            self._places[decision] = len(self._reversed)
+        return self._places[decision]
+
+    def _append(self, decision: Decision) -> None:
+        match decision:
+            case Load(offset, then, mask):
+                self._append(then)  # right here, even if it is elsewhere too: a load does not jump
+                if mask != _ALL:
+                    self._reversed.append((_AND, 0, 0, mask))
+                self._reversed.append((_LOAD, 0, 0, offset))
+            case Equal(value, yes, no):
+                self._reversed.append((_EQUAL, *self._jumps(yes, no), value))
+            case AtLeast(value, yes, no):
+                self._reversed.append((_AT_LEAST, *self._jumps(yes, no), value))
+            case int():
+                self._reversed.append((_RETURN, 0, 0, decision))
+
+    def _jumps(self, yes: Decision, no: Decision) -> tuple[int, int]:
+        places = self._place(yes), self._place(no)  # no last: most often it then needs no jump
+        if len(self._reversed) - min(places) > _REACH:
+            raise BpfError("a jump is too long")
+        return len(self._reversed) - places[0], len(self._reversed) - places[1]
+
+
+def assemble(decision: Decision) -> bytes:
+    """The program, an array of struct sock_filter. Raises BpfError: a jump is too long."""
+    return _Writer().write(decision)
