@@ -155,7 +155,10 @@ async def _aside(fds: list[int], work: Callable[[list[int], threading.Event], T]
             while copies:
                 os.close(copies.pop())
 
-    return await asyncio.get_running_loop().run_in_executor(None, in_thread)
+    # Shielded: a thread that was never started would not close its copies.
+    result = asyncio.get_running_loop().run_in_executor(None, in_thread)
+    result.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+    return await asyncio.shield(result)
 
 
 def _digests(fds: list[int], stop: threading.Event) -> list[str]:

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import pytest
+from nacl.public import PrivateKey
 
 from sandrun_executor.logs import STDERR, STDOUT, LogPump
 from sandrun_shared import framing
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.protocol import Finished, Output
+from sandrun_shared.sealing import LogSealer, open_logs
 
 SECONDS = 20.0
 
@@ -59,9 +61,11 @@ class Job:
 
 
 @asynccontextmanager
-async def pumping(limit: int = 1 << 20) -> AsyncIterator[tuple[LogPump, Receiver, Job]]:
+async def pumping(
+    limit: int = 1 << 20, sealer: LogSealer | None = None
+) -> AsyncIterator[tuple[LogPump, Receiver, Job]]:
     receiver = Receiver()
-    pump = LogPump(limit, os.geteuid(), receiver.deliver)
+    pump = LogPump(limit, os.geteuid(), receiver.deliver, sealer=sealer)
     job = Job(pump)
     pump.start()
     try:
@@ -295,3 +299,46 @@ async def test_one_stream_may_end_before_the_other() -> None:
             await turns(1)
         job.write(b"still", STDERR)
         await receiver.until(lambda: receiver.text(STDERR) == b"still")
+
+
+@bounded
+async def test_with_a_sealer_nothing_leaves_in_the_clear() -> None:
+    reader = PrivateKey.generate()
+    async with pumping(sealer=LogSealer(reader.public_key)) as (pump, receiver, job):
+        job.write(b"canary")
+        await receiver.until(lambda: bool(receiver.messages))
+        records, complete = open_logs(reader, receiver.text(STDOUT))
+        assert (records, complete) == ([(STDOUT, b"canary")], False)
+        job.write(b"error", STDERR)
+        job.end()
+        messages = [*receiver.messages, *pump.drain()]
+        assert {message.stream for message in messages} == {STDOUT}
+        assert [message.sequence for message in messages] == list(range(len(messages)))
+        text = b"".join(message.data for message in messages)
+        assert b"canary" not in text
+        assert open_logs(reader, text) == ([(STDOUT, b"canary"), (STDERR, b"error")], True)
+        assert pump.counts == {STDOUT: 6, STDERR: 5}
+
+
+@bounded
+async def test_sealed_output_stays_within_the_limit_too() -> None:
+    limit = 300_000
+    reader = PrivateKey.generate()
+    async with pumping(limit, LogSealer(reader.public_key)) as (pump, receiver, job):
+        for number in range(200):  # changing streams is what costs most
+            job.write(b"%d" % (number % 10), STDOUT if number % 2 else STDERR)
+            while sum(pump.counts.values()) <= number:
+                await turns(1)
+        await written(job, 500_000)
+        while sum(pump.counts.values()) < 500_200:
+            await turns(1)
+        job.end()
+        text = receiver.text(STDOUT) + b"".join(output.data for output in pump.drain())
+        assert len(text) <= limit
+        assert pump.truncated
+        records, complete = open_logs(reader, text)
+        assert complete
+        data = b"".join(data for _, data in records)
+        assert data.startswith(b"0123456789")
+        assert set(data[200:]) == set(b"x")
+        assert len(data) > limit / 2 - 200 * 300
