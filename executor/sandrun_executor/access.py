@@ -30,12 +30,18 @@ class Access:
             raise AccessDenied(f"uid {uid} is not allowed")
 
 
+def is_passed() -> bool:
+    """Whether systemd passed the socket, and keeps it when we are gone (sd_listen_fds(3))."""
+    return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1"
+
+
 def listen(path: Path, user: str, backlog: int) -> socket.socket:
     """The socket: systemd's when it passed one, else made at path with mode 0660 and the group of user.
 
     Raises OSError. A stale socket of a predecessor is replaced; the caller holds the instance's lock.
     """
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+    if is_passed():
+        os.set_inheritable(_LISTEN_FD, False)
         return socket.socket(fileno=_LISTEN_FD)
     group = pwd.getpwnam(user).pw_gid
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sandrun_executor import cgroups, seccomp
-from sandrun_executor.access import Access, listen
+from sandrun_executor.access import Access, is_passed, listen
 from sandrun_executor.executor import Executor
 from sandrun_executor.notify import notify, watchdog_seconds
 from sandrun_executor.server import BACKLOG, Server
@@ -81,7 +81,8 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
             await server.close()
         finally:
             await executor.close()
-            path.unlink(missing_ok=True)  # noqa: ASYNC240 (the last act)
+            if not is_passed():  # else it is systemd's, and the next one's
+                path.unlink(missing_ok=True)  # noqa: ASYNC240 (the last act)
     finally:
         lock_path(path).unlink(missing_ok=True)
         os.close(lock_fd)
