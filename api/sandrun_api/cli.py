@@ -33,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(serve)
     serve.add_argument("--host", help="address to listen on")
     serve.add_argument("--port", type=int, help="port to listen on")
+    serve.add_argument("--cert", type=Path, metavar="FILE", help="certificate chain (PEM): serve TLS")
+    serve.add_argument("--key", type=Path, metavar="FILE", help="private key (PEM) of the certificate")
+    serve.add_argument("--behind-proxy", action="store_true", help="a proxy in front speaks TLS")
     serve.add_argument("--ready-fd", type=int, help="descriptor to write the address to once it serves")
     serve.set_defaults(handler=_up)
 
@@ -47,7 +50,19 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    return up.run(arguments.config, arguments.host, arguments.port, arguments.ready_fd)
+    given = {
+        "host": arguments.host,
+        "port": arguments.port,
+        "cert": arguments.cert and arguments.cert.absolute(),
+        "key": arguments.key and arguments.key.absolute(),
+        "behind_proxy": arguments.behind_proxy or None,
+    }
+    overrides = {
+        key: str(value).lower() if value is True else str(value)
+        for key, value in given.items()
+        if value is not None
+    }
+    return up.run(arguments.config, overrides, arguments.ready_fd)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

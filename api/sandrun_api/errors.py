@@ -26,13 +26,17 @@ TITLES = {
     400: "Invalid request",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request timeout",
     409: "Conflict",
     413: "Too large",
+    414: "Address too long",
     415: "Unsupported media type",
     416: "Range not satisfiable",
     422: "Invalid request",
     429: "Rate limit exceeded",
+    431: "Headers too long",
     500: "Internal error",
+    501: "Not implemented",
     503: "Service unavailable",
 }
 

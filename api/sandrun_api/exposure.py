@@ -1,5 +1,7 @@
 """What may be exposed: TLS, or a proxy in front, for any address that is not loopback."""
 
+import contextlib
+import fcntl
 import ipaddress
 import os
 import socket
@@ -74,3 +76,24 @@ def locate(name: str, environ: Mapping[str, str] = os.environ) -> Path:
     if not folder:
         raise SettingsError(f"{name}: neither a path with a / in it nor, without systemd, a credential")
     return Path(folder, name)
+
+
+def hand_over(api: Api, undo: contextlib.ExitStack) -> dict[str, int]:
+    """Copies of the certificate and the key in memory, by setting, for a child that may not read the files.
+
+    The child opens `/dev/fd/N`. Raises SettingsError; the descriptors are closed by `undo`.
+    """
+    descriptors: dict[str, int] = {}
+    for name in ("cert", "key") if api.cert else ():
+        path = locate(getattr(api, name))
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        undo.callback(os.close, descriptor)
+        try:
+            os.write(descriptor, path.read_bytes())
+        except OSError as error:
+            raise SettingsError(f"api.{name}: cannot read {path}: {error.strerror}") from None
+        fcntl.fcntl(
+            descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
+        )
+        descriptors[name] = descriptor
+    return descriptors

@@ -29,7 +29,7 @@ class Door:
     exempt: Callable[[str], bool] = lambda _: False  # a proxy's connections are those of many clients
     tls: bool = False
     inside: int = 0
-    lingering: int = 0
+    lingering: set[socket.socket] = field(default_factory=set)
     by_address: Counter[str] = field(default_factory=Counter)
 
     def refusal(self, host: str) -> ApiError | None:
@@ -55,6 +55,16 @@ class Door:
                 del self.by_address[key]
 
         return leave
+
+    def forget(self, connection: socket.socket) -> None:
+        """Close a connection that was refused."""
+        connection.close()
+        self.lingering.discard(connection)
+
+    def close(self) -> None:
+        """Close all connections that were refused."""
+        for connection in list(self.lingering):
+            self.forget(connection)
 
 
 class _Connection(socket.socket):
@@ -91,7 +101,7 @@ class Listener(socket.socket):
 
     def _refuse(self, connection: socket.socket, error: ApiError) -> None:
         door = self.door
-        if door.tls or door.lingering >= LINGERING:
+        if door.tls or len(door.lingering) >= LINGERING:
             connection.close()
             return
         try:
@@ -102,12 +112,8 @@ class Listener(socket.socket):
             return
         # Closed at once, what the client has sent would make the kernel reset the connection (RFC 1122,
         # 4.2.2.13), and the client might not see the answer.
-        door.lingering += 1
-        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._forget, connection)
-
-    def _forget(self, connection: socket.socket) -> None:
-        connection.close()
-        self.door.lingering -= 1
+        door.lingering.add(connection)
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, door.forget, connection)
 
 
 def listen(host: str, port: int, door: Door) -> list[Listener]:

@@ -2,29 +2,57 @@
 
 import logging
 import traceback
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sandrun_api.errors import internal_error, respond
+from sandrun_api.errors import ApiError, internal_error, respond
+from sandrun_api.refusals import REASONS
 
 _log = logging.getLogger(__name__)
 
+TARGET_BYTES = 8192  # of a path and its query
+HEAD_BYTES = 32 << 10
+_TOO_LONG = f"The address of a request has at most {TARGET_BYTES} bytes."
+_CLOSE = {"Connection": "close"}
+YEAR_SECONDS = 365 * 86400
+
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
     (b"cross-origin-resource-policy", b"cross-origin"),
 )
+_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox")
+# Of a page that states none of its own: it may run what it brings, and may not be framed.
+_PAGE_POLICY = (_POLICY[0], b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'")
+_TLS = (b"strict-transport-security", b"max-age=%d" % YEAR_SECONDS)
 
 
 class Guard:
-    """Adds the security headers; turns an unexpected exception into a 500 that quotes nobody."""
+    """Adds the security headers; turns an unexpected exception into a 500 that quotes nobody.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `answered` is told the status of every answer; `secure` says that the connection is TLS.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        answered: Callable[[Scope, int], None] = lambda *_: None,
+        secure: bool = False,
+        head_bytes: int = HEAD_BYTES,
+    ) -> None:
         self.app = app
+        self._answered = answered
+        self._head_bytes = head_bytes
+        self._headers = (*_HEADERS, _TLS) if secure else _HEADERS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] == "websocket":
+            await self.app(scope, receive, self._counting(scope, send))
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -34,20 +62,42 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                present = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(header for header in _HEADERS if header[0] not in present),
-                ]
+                message["headers"] = self._with_headers(message["headers"])
+                self._answered(scope, message["status"])
             await send(message)
 
         try:
-            await self.app(scope, receive, guarded)
+            error = self._too_long(scope)
+            await (self.app if error is None else respond(error))(scope, receive, guarded)
         except Exception as error:
             report(error)
             if started:
                 raise AbortedAnswer from None  # the server closes the connection: the client sees it was cut
             await respond(internal_error())(scope, receive, guarded)
+
+    def _too_long(self, scope: Scope) -> ApiError | None:
+        # The server's parser limits only what it has not read to the end yet.
+        target = len(scope.get("raw_path", b"")) + len(scope.get("query_string", b""))
+        if target > TARGET_BYTES:
+            return ApiError(414, _TOO_LONG, headers=_CLOSE)
+        head = target + sum(len(name) + len(value) + 4 for name, value in scope.get("headers", ()))
+        if head > self._head_bytes:
+            return ApiError(431, REASONS[431], headers=_CLOSE)
+        return None
+
+    def _with_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        present = {name.lower(): value for name, value in headers}
+        is_page = present.get(b"content-type", b"").startswith(b"text/html")
+        added = (*self._headers, _PAGE_POLICY if is_page else _POLICY)
+        return [*headers, *(header for header in added if header[0] not in present)]
+
+    def _counting(self, scope: Scope, send: Send) -> Send:
+        async def counting(message: Message) -> None:
+            if message["type"] == "websocket.accept":
+                self._answered(scope, 101)
+            await send(message)
+
+        return counting
 
 
 class AbortedAnswer(Exception):

@@ -19,18 +19,12 @@ from uvicorn.server import ServerState
 
 from sandrun_api.deadlines import Deadline
 from sandrun_api.errors import ApiError
-from sandrun_api.refusals import refusal
+from sandrun_api.refusals import REASONS, refusal
 from sandrun_shared.settings import Api
 
 LINGER_SECONDS = 5.0  # for a client to take the last bytes before the connection is cut
 TRY_AGAIN_LATER = 1013  # the close code of a reader that was too slow (IANA's registry)
 
-_REASONS = {
-    400: "This is not a valid HTTP request.",
-    408: "The request did not arrive in time.",
-    431: "The request line and headers are too long.",
-    501: "This transfer encoding is not supported.",
-}
 _RESET = struct.pack("ii", 1, 0)  # struct linger (socket(7)): closing drops what was not sent
 
 
@@ -116,7 +110,7 @@ class HttpProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what could not be parsed; called where h11's error is being handled."""
         hint = getattr(sys.exc_info()[1], "error_status_hint", 400)
-        self._refuse(hint if hint in _REASONS else 400)
+        self._refuse(hint if hint in REASONS else 400)
 
     def _now(self) -> Phase:
         if self.transport.is_closing():
@@ -165,7 +159,7 @@ class HttpProtocol(H11Protocol):
             cut(self.transport)  # anything more would be read as part of that answer
             return
         if not self.transport.is_closing():
-            self.transport.write(refusal(ApiError(status, _REASONS[status])))
+            self.transport.write(refusal(ApiError(status, REASONS[status])))
             self.transport.close()
         self._watch(0)
 

@@ -2,6 +2,12 @@
 
 from sandrun_api.errors import ApiError, respond
 
+REASONS = {
+    400: "This is not a valid HTTP request.",
+    408: "The request did not arrive in time.",
+    431: "The request line and headers are too long.",
+    501: "This transfer encoding is not supported.",
+}
 _MORE = (
     (b"access-control-allow-origin", b"*"),
     (b"cache-control", b"no-store"),

@@ -16,6 +16,7 @@ from sandrun_api import exposure
 from sandrun_api.app import create_app
 from sandrun_api.listener import BACKLOG, Door, Listener, listen
 from sandrun_api.protocols import HttpProtocol, WebSocketProtocol
+from sandrun_api.quotas import Clock, clock
 from sandrun_shared.settings import Settings, SettingsError
 
 GRACE_SECONDS = 5  # for answers under way when the server is told to stop
@@ -23,8 +24,8 @@ TLS_END_SECONDS = 5.0  # for the peer's close_notify
 MESSAGE_BYTES = 4096  # nothing that a WebSocket's client says is read
 
 
-def configure(settings: Settings) -> uvicorn.Config:
-    """How the server runs. Raises SettingsError for what must not be exposed."""
+def configure(settings: Settings, now: Clock = clock) -> uvicorn.Config:
+    """How the server runs; quotas go by the clock. Raises SettingsError for what must not be exposed."""
     exposure.check(settings.api)
     context = exposure.tls_context(settings.api)
     # The parser's messages quote the body that it could not read.
@@ -32,7 +33,7 @@ def configure(settings: Settings) -> uvicorn.Config:
     http: Any = functools.partial(HttpProtocol, limits=settings.api)
     ws: Any = functools.partial(WebSocketProtocol, limits=settings.api)
     return uvicorn.Config(
-        create_app(settings),
+        create_app(settings, now=now),
         host=settings.api.host,
         port=settings.api.port,
         http=http,
@@ -54,8 +55,8 @@ def configure(settings: Settings) -> uvicorn.Config:
 class Server(uvicorn.Server):
     """uvicorn's server behind our own door. Raises SettingsError."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(configure(settings))
+    def __init__(self, settings: Settings, now: Clock = clock) -> None:
+        super().__init__(configure(settings, now))
         self._settings = settings
         self.door = Door(settings.api, tls=bool(settings.api.cert))
 
@@ -85,6 +86,11 @@ class Server(uvicorn.Server):
             for sock in (self.listen() if sockets is None else sockets)
         ]
         self.started = True
+
+    async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
+        """Stop as uvicorn does."""
+        await super().shutdown(None if sockets is None else list(sockets))
+        self.door.close()
 
 
 def serve(settings: Settings) -> None:

@@ -12,13 +12,15 @@ import pwd
 import selectors
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from sandrun_api import exposure
 from sandrun_shared import settings
 
 START_SECONDS = 60.0
@@ -37,15 +39,16 @@ class Stopping(Exception):
     """A signal asked for the end."""
 
 
-def run(config: Path | None, host: str | None, port: int | None, ready_fd: int | None = None) -> int:
+def run(config: Path | None, overrides: Mapping[str, str], ready_fd: int | None = None) -> int:
     """Serve until SIGINT or SIGTERM; 0 then, 1 if a service could not be kept alive.
 
-    Once it serves, the address goes to standard output and, with a line's end, to ready_fd, which is
-    then closed. Raises StartError, SettingsError.
+    overrides are keys of [api] and their values. Once it serves, the address goes to standard output
+    and, with a line's end, to ready_fd, which is then closed. Raises StartError, SettingsError.
     """
-    overrides = {"SANDRUN_API__HOST": host, "SANDRUN_API__PORT": None if port is None else str(port)}
-    environ = {**os.environ, **{key: value for key, value in overrides.items() if value is not None}}
+    environ = {**os.environ, **{f"SANDRUN_API__{key.upper()}": value for key, value in overrides.items()}}
     chosen = settings.load(config, environ)
+    exposure.check(chosen.api)
+    exposure.tls_context(chosen.api)
     if os.geteuid() != 0:
         raise StartError("`up` must run as root: the executor makes namespaces and cgroups")
     try:
@@ -65,10 +68,10 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", **kept}
 
 
-def url(host: str, port: int) -> str:
+def url(host: str, port: int, scheme: str = "http") -> str:
     """The address a client on this machine uses for a server listening on host."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
 
 
 def restart_delay(lived_seconds: float, previous_seconds: float) -> float:
@@ -81,12 +84,19 @@ def restart_delay(lived_seconds: float, previous_seconds: float) -> float:
 class Child:
     """One service: its process, the pidfd that becomes readable when it ends, when it was started."""
 
-    def __init__(self, name: str, command: list[str], environ: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, command: list[str], environ: dict[str, str], descriptors: Sequence[int] = ()
+    ) -> None:
         self.name = name
         self.started = time.monotonic()
         # A session of its own: Ctrl-C reaches only `up`, which ends the services in their order.
         self.process = subprocess.Popen(
-            command, env=environ, cwd="/", stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=environ,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=descriptors,
         )
         self.pidfd = os.pidfd_open(self.process.pid)
 
@@ -137,7 +147,8 @@ class Supervisor:
         try:
             self._start_executor()
             self._start_api()
-            address = url(self._settings.api.host, self._settings.api.port)
+            api = self._settings.api
+            address = url(api.host, api.port, "https" if api.cert else "http")
             print(f"Sandrun is ready on {address}", flush=True)
             if ready_fd is not None:
                 with open(ready_fd, "w") as ready:
@@ -191,9 +202,12 @@ class Supervisor:
         identity = [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups"]
         nothing = ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
         command = ["setpriv", *identity, *nothing, "--pdeathsig", "KILL", "--", *self._python("sandrun_api")]
-        self._api = self._watch(Child("api", command, self._environ))
+        # Only root may be able to read the files of TLS; the api gets copies that it can.
+        tls = exposure.hand_over(self._settings.api, self._undo)
+        paths = {f"SANDRUN_API__{key.upper()}": f"/dev/fd/{number}" for key, number in tls.items()}
+        self._api = self._watch(Child("api", command, self._environ | paths, [*tls.values()]))
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(self._settings.api.host, self._settings.api.port):
+        while not _answers(self._settings.api):
             if self._ended(self._api) or self._ended(self._executor):
                 raise StartError("the api could not start")
             if time.monotonic() > deadline:
@@ -296,10 +310,15 @@ def _require_free_port(host: str, port: int) -> None:
         raise StartError(f"cannot listen on {host}, port {port}: {error.strerror}") from None
 
 
-def _answers(host: str, port: int) -> bool:
+def _answers(api: settings.Api) -> bool:
     """Does the api say that it is healthy, which includes that it reached the executor?"""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    connection = http.client.HTTPConnection(reachable, port, timeout=2)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104 - compared, not bound
+    connection = http.client.HTTPConnection(host, api.port, timeout=2)
+    if api.cert:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False  # it is our own child, whatever name the certificate is for
+        context.verify_mode = ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(host, api.port, timeout=2, context=context)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == http.HTTPStatus.OK

@@ -1,0 +1,26 @@
+"""A certificate for loopback, made on the spot."""
+
+import ssl
+import subprocess
+from pathlib import Path
+
+from sandrun_shared.settings import Api
+
+
+def make(folder: Path) -> Api:
+    """Settings with a fresh certificate and its key, which is only its owner's to read."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    )
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(
+        [*command.split(), *names, "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=30
+    )
+    key.chmod(0o600)
+    return Api(cert=str(cert), key=str(key))
+
+
+def trusting(api: Api) -> ssl.SSLContext:
+    """What a client needs to trust it."""
+    return ssl.create_default_context(cafile=api.cert)
