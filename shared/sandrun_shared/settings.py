@@ -46,6 +46,13 @@ class Api(Table, frozen=True):
     behind_proxy: Annotated[
         bool, Meta(description="Serve plain HTTP beyond loopback: a proxy in front speaks TLS.")
     ] = False
+    trusted_proxies: Annotated[
+        str,
+        Meta(
+            description="Networks (CIDR, separated by commas) of proxies whose `X-Forwarded-For` names the"
+            " client."
+        ),
+    ] = ""
     metrics_networks: Annotated[
         str,
         Meta(description="Networks (CIDR, separated by commas) that may read `/metrics`, besides loopback."),
@@ -90,6 +97,10 @@ class Quota(Table, frozen=True):
     ] = 2
     jobs_per_hour: Annotated[int, Meta(description="Submissions in any hour; 0 is unlimited.", ge=0)] = 20
     queued_jobs: Annotated[int, Meta(description="Jobs waiting at once; 0 is unlimited.", ge=0)] = 10
+    addresses: Annotated[
+        int,
+        Meta(description="Addresses remembered, as keyed hashes; then the longest silent goes.", ge=1),
+    ] = 20_000
 
 
 class JobLimits(Table, frozen=True):
@@ -137,9 +148,18 @@ class JobLimits(Table, frozen=True):
         int, Meta(description="Most output files kept of a job.", ge=1, le=jobs.MAX_COUNT)
     ] = 1000
     queue_length: Annotated[int, Meta(description="Jobs waiting over all addresses.", ge=1)] = 1000
+    batch_patience_seconds: Annotated[
+        float, Meta(description="How long a batch job waits for normal ones at most.", gt=0)
+    ] = 60.0
     memory_budget_mb: Annotated[
         int, Meta(description="Bytes held for clients in MiB: uploads, logs, outputs.", ge=16)
     ] = 2048
+    memory_pressure_percent: Annotated[
+        float,
+        Meta(
+            description="Share of `memory_budget_mb` above which the oldest finished jobs go.", gt=0, le=100
+        ),
+    ] = 80.0
 
 
 class Executor(Table, frozen=True):
@@ -150,7 +170,7 @@ class Executor(Table, frozen=True):
     )
     user: Annotated[str, Meta(description="User whose processes may connect, besides root.")] = "sandrun"
     slots: Annotated[int, Meta(description="Jobs that run at once.", ge=1, le=1024)] = 8
-    parked: Annotated[int, Meta(description="Sandboxes kept ready ahead of demand.", ge=0, le=64)] = 2
+    parked: Annotated[int, Meta(description="Sandboxes kept ready ahead of demand.", ge=0, le=64)] = 8
     first_uid: Annotated[
         int, Meta(description="First user id of jobs; slot N runs as first_uid + N.", ge=1000)
     ] = 2_000_000
