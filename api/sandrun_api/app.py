@@ -24,6 +24,7 @@ _EXPOSED = (
     "Sandrun-Exit-Code",
     "Sandrun-Verdict",
     "Sandrun-Job-Id",
+    "Sandrun-Receipt",
 )
 
 

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sandrun_api import doctor, up
-from sandrun_shared import settings
+from sandrun_api import decrypt, doctor, keygen, up, verify
+from sandrun_shared import keys, settings
 
 FAILED = 125  # exit status of Sandrun's own errors, apart from those of the programs it runs
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     handler: Handler = arguments.handler
     try:
         status = handler(arguments)
-    except (settings.SettingsError, up.StartError) as error:
+    except (settings.SettingsError, up.StartError, keys.KeyFileError, OSError) as error:
         print(f"sandrun: {error}", file=sys.stderr)
         status = FAILED
     sys.exit(status)
@@ -42,6 +42,15 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("doctor", help="say what this machine lacks to run jobs safely")
     _add_config(check)
     check.set_defaults(handler=_doctor)
+
+    for name, module, text in (
+        ("keygen", keygen, "make a key that signs receipts, or one to encrypt to"),
+        ("verify", verify, "check a receipt and what it speaks of, offline"),
+        ("decrypt", decrypt, "open logs and outputs sealed with `encrypt_to`"),
+    ):
+        command = commands.add_parser(name, help=text)
+        module.add_arguments(command)
+        command.set_defaults(handler=module.run)
     return parser
 
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from sandrun_shared import framing
-from sandrun_shared.protocol import Describe, Description, Event, Execute, Message
+from sandrun_shared.protocol import Describe, Description, Event, Execute, Identified, Identify, Message
 
 DESCRIBE_SECONDS = 5.0
 
@@ -95,15 +95,26 @@ class ExecutorClient:
 
     async def describe(self) -> Description:
         """What the executor can do. Raises ExecutorLost, also when it does not answer in time."""
+        message = await self._ask(Describe())
+        if not isinstance(message, Description):
+            raise ExecutorLost("not a description")
+        return message
+
+    async def identify(self, nonce: str) -> Identified:
+        """Who the executor is, and its signature of the nonce. Raises ExecutorLost, as describe does."""
+        message = await self._ask(Identify(nonce))
+        if not isinstance(message, Identified):
+            raise ExecutorLost("not a proof of identity")
+        return message
+
+    async def _ask(self, question: Message) -> Event:
         try:
             async with asyncio.timeout(DESCRIBE_SECONDS), self._connect() as connection:
-                await connection.send(Describe())
+                await connection.send(question)
                 message, fds = await connection.receive()
         except TimeoutError:
             raise ExecutorLost("the executor does not answer") from None
         framing.close_all(fds)
-        if not isinstance(message, Description):
-            raise ExecutorLost("not a description")
         return message
 
     @asynccontextmanager

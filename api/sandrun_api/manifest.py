@@ -1,16 +1,16 @@
 """The manifest: what a client may ask for, checked strictly, and the job it becomes."""
 
 import hashlib
-import json
 import math
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sandrun_api.errors import ApiError, FieldError, bad_request
 from sandrun_api.paths import PathError, clean
+from sandrun_shared import canonical, keys, receipts, sealing
 from sandrun_shared.jobs import Limits
 from sandrun_shared.protocol import Description
 from sandrun_shared.settings import JobLimits
@@ -97,6 +97,10 @@ class Manifest(BaseModel):
     priority: Annotated[
         Literal["normal", "batch"], Field(description="A batch job starts only when no normal job waits.")
     ] = "normal"
+    encrypt_to: Annotated[
+        str | None,
+        Field(description="X25519 public key in base64: logs and outputs leave only sealed to it."),
+    ] = None
 
 
 def parse(data: bytes | str) -> Manifest:
@@ -133,6 +137,7 @@ def check(manifest: Manifest, settings: JobLimits) -> None:
         )
     if manifest.gpu is not None:
         raise bad_request("This server has no GPU for jobs: leave 'gpu' out.", "/gpu")
+    encryption_key_of(manifest)
     try:
         if not clean(manifest.entrypoint):
             raise PathError("is a folder")
@@ -260,17 +265,23 @@ def check_worker(interpreter: str, environment: str, worker: Description) -> Non
         )
 
 
+def encryption_key_of(manifest: Manifest) -> bytes | None:
+    """The key to seal to, if there is one. Raises ApiError (400) for text that is no key."""
+    if manifest.encrypt_to is None:
+        return None
+    try:
+        raw = keys.bytes_of(manifest.encrypt_to, receipts.KEY_BYTES)
+        sealing.public_key(raw)
+    except ValueError as error:
+        raise bad_request(f"'encrypt_to' is {error}.", "/encrypt_to") from None
+    return raw
+
+
+def digest(manifest: Manifest) -> str:
+    """SHA-256 in hex of the canonical manifest (RFC 8785): without the fields that have their default."""
+    return hashlib.sha256(canonical.encode(manifest.model_dump(exclude_defaults=True))).hexdigest()
+
+
 def job_hash(manifest: Manifest, upload_sha256_hex: str) -> str:
-    """SHA-256 in hex over the canonical manifest (RFC 8785) and the upload's SHA-256."""
-    document = {"manifest": _canonical(manifest.model_dump()), "upload_sha256": upload_sha256_hex}
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _canonical(value: Any) -> Any:
-    # RFC 8785 writes 300.0 as 300, which Python does not.
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _canonical(item) for key, item in value.items()}
-    return [_canonical(item) for item in value] if isinstance(value, list) else value
+    """What the job is, in hex: the hash of its manifest and its upload."""
+    return receipts.job_hash(digest(manifest), upload_sha256_hex)

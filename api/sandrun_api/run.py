@@ -19,6 +19,7 @@ from sandrun_api.errors import ApiError, bad_request, unknown_job
 from sandrun_api.jobs.events import DESCRIPTION, EventStream, finished_event, has_ended, output_events
 from sandrun_api.jobs.following import Follower
 from sandrun_api.jobs.model import Job, JobRequest
+from sandrun_api.jobs.receipts import receipt_header, receipt_of
 from sandrun_api.jobs.schemas import RunResult, answers
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import detail_of, images_of, json_response, metrics_of, service_of
@@ -228,7 +229,7 @@ async def _wait(request: Request, service: JobService, job: Job) -> None:
 
 
 def _text_answer(job: Job) -> Response:
-    headers = {"Sandrun-Job-Id": job.job_id}
+    headers = {"Sandrun-Job-Id": job.job_id, **receipt_header(job)}
     if job.outcome is not None:
         headers["Sandrun-Verdict"] = job.outcome.verdict.value
         if job.outcome.exit_code is not None:
@@ -254,6 +255,7 @@ def _result(job: Job) -> dict[str, Any]:
         "metrics": metrics_of(job),
         "files": [detail_of(job, file) for file in files],
         "images": images_of(job),
+        "receipt": receipt_of(job),
     }
     try:
         stdout.decode()

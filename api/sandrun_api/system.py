@@ -1,9 +1,9 @@
 """The server itself: what it is, whether it works, what it is doing."""
 
 import importlib.metadata
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,6 +11,7 @@ from sandrun_api.clients import client_of
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.schemas import Environments, Health, ServerInfo, Stats, answers
 from sandrun_api.jobs.views import json_response, service_of
+from sandrun_shared import keys, receipts
 from sandrun_shared.settings import Settings
 
 router = APIRouter(tags=["server"])
@@ -72,12 +73,27 @@ async def get_server(request: Request) -> Response:
     "/health",
     operation_id="getHealth",
     summary="Whether jobs can run",
-    responses=answers(Health, 503),
+    responses=answers(Health, 400, 503),
 )
-async def get_health(request: Request) -> Response:
-    """Healthy when the executor answers now."""
-    worker = await service_of(request).worker(fresh=True)
-    return json_response({"status": "healthy", "worker_id": worker.worker_id})
+async def get_health(
+    request: Request,
+    nonce: Annotated[
+        str | None,
+        Query(
+            pattern=receipts.NONCE_PATTERN,
+            description="Anything fresh: the worker signs it, which proves who it is (docs/receipts.md).",
+        ),
+    ] = None,
+) -> Response:
+    """Healthy when the executor answers now; `signature` is null for a worker without a key."""
+    service = service_of(request)
+    worker = await service.worker(fresh=True)
+    body: dict[str, Any] = {"status": "healthy", "worker_id": worker.worker_id}
+    if nonce is not None:
+        proof = await service.identify(nonce)
+        body["worker_id"] = proof.worker_id
+        body["signature"] = keys.text_of(proof.signature) if proof.signature else None
+    return json_response(body)
 
 
 @router.get(

@@ -14,6 +14,8 @@ from sandrun_executor.access import Access, is_passed, listen
 from sandrun_executor.executor import Executor
 from sandrun_executor.notify import notify, watchdog_seconds
 from sandrun_executor.server import BACKLOG, Server
+from sandrun_executor.worker_key import WorkerKey
+from sandrun_shared.keys import KeyFileError
 from sandrun_shared.settings import Settings
 
 _EXTRA_CONNECTIONS = 64
@@ -56,6 +58,10 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
 
     `without` is for containment tests, which start the daemon from their own program.
     """
+    try:
+        worker_key = WorkerKey.load(settings.executor.worker_key)
+    except KeyFileError as error:
+        raise DaemonError(str(error)) from None
     path = Path(settings.executor.socket)
     lock_fd = lock(path)
     try:
@@ -63,7 +69,7 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
         swept = hierarchy.sweep()
         if swept:
             _log.warning("swept %d cgroups that a predecessor left", swept)
-        executor = Executor(settings, hierarchy, seccomp.compile_filter(), without)
+        executor = Executor(settings, hierarchy, seccomp.compile_filter(), without, worker_key)
         listener = listen(path, settings.executor.user, BACKLOG)
         server = Server(
             listener,

@@ -10,13 +10,15 @@ from pathlib import Path
 
 from sandrun_executor import interpreters
 from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
+from sandrun_executor.records import Record, RecordError
 from sandrun_executor.sandboxes import Folders, Sandbox, SandboxError
 from sandrun_executor.server import Peer, nothing
 from sandrun_executor.slots import NoSlotError, SlotPool
 from sandrun_executor.verdicts import Stop
+from sandrun_executor.worker_key import WorkerKey
 from sandrun_executor.zygotes import Zygote, ZygoteError
 from sandrun_shared.jobs import Limits
-from sandrun_shared.protocol import VERSION, Description, Environment, Execute, Refused
+from sandrun_shared.protocol import VERSION, Description, Environment, Execute, Identified, Identify, Refused
 from sandrun_shared.settings import Settings
 
 RETRY_SECONDS = 1.0
@@ -45,9 +47,15 @@ class Executor:
     """Runs jobs; `without` switches layers off and exists for containment tests only."""
 
     def __init__(
-        self, settings: Settings, hierarchy: Hierarchy, seccomp: bytes, without: Iterable[str] = ()
+        self,
+        settings: Settings,
+        hierarchy: Hierarchy,
+        seccomp: bytes,
+        without: Iterable[str] = (),
+        worker_key: WorkerKey | None = None,
     ) -> None:
         self._settings = settings.executor
+        self._worker_key = worker_key
         self._hierarchy = hierarchy
         self._seccomp = seccomp
         self._without = frozenset(without)
@@ -135,6 +143,11 @@ class Executor:
         if refusal is not None:
             peer.send(refusal)
             return
+        try:
+            record = Record(self._worker_key, request, fds)
+        except RecordError as error:
+            peer.send(Refused("invalid", str(error)))
+            return
         self._admitted += 1
         try:
             try:
@@ -153,8 +166,9 @@ class Executor:
                 sandbox.stop(Stop.cancelled)
             try:
                 command = interpreters.TABLE[request.interpreter].command
-                await sandbox.execute(request, command, fds, peer, requested_at)
+                await sandbox.execute(request, command, fds, peer, requested_at, record=record)
             finally:
+                record.close()
                 self._running.discard(sandbox)
                 peer.on_gone = nothing
                 self._end(sandbox)
@@ -201,8 +215,14 @@ class Executor:
                 environments=(
                     Environment("default", "The interpreters as the system has them", (), names, warm=True),
                 ),
+                worker_id=self._worker_key.worker_id if self._worker_key is not None else "",
             )
         )
+
+    async def identify(self, request: Identify, peer: Peer) -> None:
+        """Answer an Identify."""
+        key = self._worker_key
+        peer.send(Identified() if key is None else Identified(key.worker_id, key.sign_nonce(request.nonce)))
 
     def stop_jobs(self) -> None:
         """Take no more jobs and end those that run; each still gets its Finished."""

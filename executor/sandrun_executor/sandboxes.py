@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
+from fcntl import F_ADD_SEALS, F_SEAL_SEAL, fcntl
 from typing import Protocol
 
 from sandrun_executor.cgroups import CgroupError
 from sandrun_executor.links import Link, Words
 from sandrun_executor.logs import STDERR, STDOUT, LogPump
+from sandrun_executor.records import FROZEN, Record
 from sandrun_executor.slots import Slot, SlotPool
 from sandrun_executor.verdicts import Exit, Stop, judge
 from sandrun_executor.zygotes import Zygote
 from sandrun_shared.jobs import Limits, Outcome
-from sandrun_shared.protocol import Event, Execute, Finished, Output, Started, Usage
+from sandrun_shared.protocol import Event, Execute, Output, Started, Usage
 
 PREPARE_SECONDS = 10.0
 END_SECONDS = 1.0  # from asking PID 1 to end the job to ending PID 1
@@ -27,7 +28,7 @@ EMPTY_SECONDS = 5.0
 # What preparing and collecting need besides the job's own limit.
 PARKED_BYTES, PARKED_PROCESSES = 64 << 20, 16
 COLLECTOR_BYTES = 16 << 20
-_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
+_SEALS = FROZEN | F_SEAL_SEAL
 
 
 class SandboxError(Exception):
@@ -190,23 +191,31 @@ class Sandbox:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def execute(
-        self, request: Execute, command: tuple[str, ...], fds: list[int], sink: Sink, requested_at: float
+        self,
+        request: Execute,
+        command: tuple[str, ...],
+        fds: list[int],
+        sink: Sink,
+        requested_at: float,
+        *,
+        record: Record,
     ) -> None:
         """Run one job and send its events to the sink; Finished comes last.
 
-        fds: order, upload, and stdin if the request has one; they stay the caller's.
+        fds: order, upload, and stdin if the request has one; they stay the caller's, as the record does.
         """
         limits = request.limits
         cgroup = self._slot.cgroup
 
         def deliver(output: Output) -> bool:
+            record.saw(output)
             return sink.send(output)
 
         def tell_started() -> None:
             sink.send(Started(self._started_at - requested_at))
 
         self._on_started = tell_started
-        pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver)
+        pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver, sealer=record.log_sealer)
         own: list[int] = []
         stdin_fd = fds[2] if request.has_stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -221,6 +230,7 @@ class Sandbox:
                 self._fail(f"the limits could not be set: {error}")
                 self.kill()  # or dead already: the verdict will say of what
             pump.start()
+            record.begin()
             self._watch(limits, sink)
             exited = await self._exited
             ended_at = time.monotonic()
@@ -246,7 +256,7 @@ class Sandbox:
             )
             for fd in (data_fd, index_fd):
                 fcntl(fd, F_ADD_SEALS, _SEALS)
-            sink.send(Finished(outcome, logs), (data_fd, index_fd))
+            sink.send(*await record.finished(outcome, logs, data_fd, index_fd))
         finally:
             for timer in self._timers:
                 timer.cancel()

@@ -14,7 +14,7 @@ import msgspec
 
 from sandrun_executor.access import Access, AccessDenied
 from sandrun_shared.framing import FrameError, close_all, receive, send
-from sandrun_shared.protocol import Describe, Event, Execute, Refused, Request
+from sandrun_shared.protocol import Describe, Event, Execute, Identify, Refused, Request
 
 REQUEST_SECONDS = 10.0
 BACKLOG = 128
@@ -29,6 +29,8 @@ class Handler(Protocol):
     async def execute(self, request: Execute, fds: list[int], peer: "Peer", requested_at: float) -> None: ...
 
     async def describe(self, peer: "Peer") -> None: ...
+
+    async def identify(self, request: Identify, peer: "Peer") -> None: ...
 
 
 def nothing() -> None:
@@ -188,6 +190,8 @@ class Server:
                     await self._execute(request, fds, peer, requested_at)
                 case Describe():
                     await self._handler.describe(peer)
+                case Identify():
+                    await self._handler.identify(request, peer)
         except FrameError:
             peer.send(Refused("invalid", "not a message of this protocol"))
         except TimeoutError:

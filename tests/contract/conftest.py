@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sandrun_shared.keys import KeyKind, write_new
 from sandrun_shared.settings import Executor, Quota, Settings
 from support.fake_executor import FakeExecutor
 from support.live import Live, serving
@@ -30,7 +31,11 @@ def real_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("executor")
     path = folder / "executor.sock"
     config = folder / "sandrun.toml"
-    config.write_text(f'[executor]\nsocket = "{path}"\nuser = "root"\nslots = 2\nparked = 1\n')
+    key = folder / "worker.key"
+    write_new(key, KeyKind.worker, os.urandom(32))
+    config.write_text(
+        f'[executor]\nsocket = "{path}"\nuser = "root"\nslots = 2\nparked = 1\nworker_key = "{key}"\n'
+    )
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(folder / "notify"))
         notify.settimeout(START_SECONDS)

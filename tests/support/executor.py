@@ -68,7 +68,7 @@ class RefusedError(Exception):
 
 def memfd(data: bytes) -> int:
     """An unnamed file holding data, positioned at its start."""
-    fd = os.memfd_create("test", os.MFD_CLOEXEC)
+    fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with os.fdopen(os.dup(fd), "wb") as file:
         file.write(data)
     os.lseek(fd, 0, os.SEEK_SET)

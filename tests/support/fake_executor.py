@@ -11,8 +11,8 @@ import msgspec
 from nacl.signing import SigningKey
 
 from sandrun_shared import framing
-from sandrun_shared.keys import text_of
 from sandrun_shared.jobs import Outcome, UploadKind, Verdict
+from sandrun_shared.keys import text_of
 from sandrun_shared.protocol import (
     Describe,
     Description,

@@ -12,6 +12,7 @@ from sandrun_api.jobs.outputs import Outputs
 from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
+from sandrun_shared.receipts import SignedStatement
 
 
 class State(enum.StrEnum):
@@ -59,6 +60,7 @@ class Job:
         self.logs = JobLogs(request.limits.log_bytes, reservation)
         self.outcome: Outcome | None = None
         self.outputs: Outputs | None = None
+        self.receipt: SignedStatement | None = None
         self.finished = asyncio.Event()
         self.submitted_at = time.monotonic()
         self.started_at: float | None = None

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.outputs import OutputFile, gather, tar_gz
+from sandrun_api.jobs.receipts import receipt_header
 from sandrun_api.jobs.schemas import OutputList, answers
 from sandrun_api.jobs.views import detail_of, job_of, json_response, outputs_of, service_of
 from sandrun_api.memfds import PIECE, Memfd
@@ -114,7 +115,7 @@ async def download_outputs(request: Request, job_id: str) -> Response:
     service = service_of(request)
     data = outputs.data.duplicate() if outputs is not None else Memfd.create("empty")
     packed = tar_gz(outputs.files if outputs is not None else (), data)
-    headers = {"content-disposition": f'attachment; filename="{job_id}.tar.gz"'}
+    headers = {"content-disposition": f'attachment; filename="{job_id}.tar.gz"', **receipt_header(job)}
     return MemfdResponse(
         data,
         _in_thread(packed),
@@ -138,12 +139,13 @@ async def download_outputs(request: Request, job_id: str) -> Response:
 )
 async def download_file(request: Request, job_id: str, path: str) -> Response:
     """One file with its type, ETag and digest; ranges are served."""
-    outputs = outputs_of(job_of(request, job_id))
+    job = job_of(request, job_id)
+    outputs = outputs_of(job)
     file = outputs.by_path.get(path) if outputs is not None else None
     if outputs is None or file is None:
         raise ApiError(404, "The job left no file of that name.")
     etag = f'"{file.entry.sha256_hex}"'
-    headers = _file_headers(file, etag)
+    headers = {**_file_headers(file, etag), **receipt_header(job)}
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     wanted = request.headers.get("range", "")

@@ -88,6 +88,30 @@ class StatusFile(Schema):
     type: str
 
 
+class WorkerMetadata(Schema):
+    """Who ran a job, and the signature of its receipt."""
+
+    worker_id: str
+    signature: str | None
+
+
+class ListedOutput(Schema):
+    """One output in a receipt."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    path_base64: str | None = None
+
+
+class Receipt(Schema):
+    """What the worker says of the execution, signed; `sandrun verify` checks it."""
+
+    statement: dict[str, Any]
+    signature: str
+    outputs: list[ListedOutput] | None
+
+
 class JobStatus(Schema):
     """Where a job is and how it ended."""
 
@@ -110,7 +134,9 @@ class JobStatus(Schema):
     execution_metadata: ExecutionMetadata
     job_hash: str
     output_files: dict[str, StatusFile]
-    worker_metadata: dict[str, Any]
+    encrypt_to: str | None
+    worker_metadata: WorkerMetadata
+    receipt: Receipt | None
     expires_at: str | None
 
 
@@ -190,6 +216,7 @@ class RunResult(Schema):
     metrics: Metrics
     files: list[OutputDetail]
     images: list[Image]
+    receipt: Receipt | None
 
 
 class Health(Schema):
@@ -198,6 +225,7 @@ class Health(Schema):
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "healthy", "worker_id": ""}]})
     status: str
     worker_id: str
+    signature: str | None = None
 
 
 class ServerInfo(Schema):

@@ -5,6 +5,7 @@ import functools
 import time
 from collections import Counter
 
+from sandrun_api import manifest as manifests
 from sandrun_api.budget import MemoryBudget, Reservation
 from sandrun_api.errors import ApiError
 from sandrun_api.executor_client import Connection, ExecutorAway, ExecutorClient, ExecutorLost
@@ -18,7 +19,16 @@ from sandrun_api.middleware import report
 from sandrun_shared import framing
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.orders import Order, encode_order
-from sandrun_shared.protocol import Description, Execute, Finished, Output, Refused, Started, Usage
+from sandrun_shared.protocol import (
+    Description,
+    Execute,
+    Finished,
+    Identified,
+    Output,
+    Refused,
+    Started,
+    Usage,
+)
 from sandrun_shared.settings import Settings
 
 FIRST_RETRY_SECONDS = 0.002  # a slot is free again moments after its job's last word
@@ -62,6 +72,14 @@ class JobService:
                 self._worker = None
                 raise ApiError(503, "The executor is not there; try again soon.", retry_after=5) from None
         return self._worker
+
+    async def identify(self, nonce: str) -> Identified:
+        """Who the executor is, proven. Raises ApiError (503) when it is away."""
+        try:
+            return await self._executor.identify(nonce)
+        except ExecutorLost:
+            self._worker = None
+            raise ApiError(503, "The executor is not there; try again soon.", retry_after=5) from None
 
     @property
     def capacity(self) -> int:
@@ -194,6 +212,8 @@ class JobService:
                 upload=request.kind,
                 has_stdin=manifest.stdin is not None,
                 warm=manifest.warm,
+                manifest_sha256=manifests.digest(manifest),
+                encrypt_to=manifests.encryption_key_of(manifest),
             )
             fds = (files[0].fileno(), job.upload.fileno(), *(file.fileno() for file in files[1:]))
             async with self._executor.execute(message, fds) as connection:
@@ -240,6 +260,7 @@ class JobService:
             job.reservation.add(outputs.size_bytes)
         self._pause_seconds = FIRST_RETRY_SECONDS
         self.uses[job.request.manifest.environment] += 1
+        job.receipt = message.receipt
         job.finish(message.outcome, outputs)
 
     def _refused(self, job: Job, message: Refused) -> None:

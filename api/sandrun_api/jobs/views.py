@@ -12,6 +12,7 @@ from starlette.responses import Response
 from sandrun_api.errors import ApiError, unknown_job
 from sandrun_api.jobs.model import Job, State
 from sandrun_api.jobs.outputs import OutputFile, Outputs
+from sandrun_api.jobs.receipts import receipt_of
 from sandrun_api.jobs.service import JobService
 
 IMAGE_BYTES = 4 << 20  # of all images that travel inside an answer
@@ -63,6 +64,7 @@ def status_of(job: Job, service: JobService) -> dict[str, Any]:
     """The job's status."""
     outcome, limits, request = job.outcome, job.request.limits, job.request
     files = job.outputs.files if job.outputs is not None else ()
+    receipt = receipt_of(job)
     return {
         "job_id": job.job_id,
         "status": job.state.value,
@@ -101,7 +103,12 @@ def status_of(job: Job, service: JobService) -> dict[str, Any]:
             }
             for file in files
         },
-        "worker_metadata": {"worker_id": service.worker_id},
+        "encrypt_to": request.manifest.encrypt_to,
+        "worker_metadata": {
+            "worker_id": receipt.statement.worker_id if receipt else service.worker_id,
+            "signature": receipt.signature if receipt else None,
+        },
+        "receipt": receipt,
         "expires_at": _iso(job.expires_at),
     }
 

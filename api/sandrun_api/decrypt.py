@@ -1,0 +1,102 @@
+"""`sandrun decrypt`: opens logs and outputs that were sealed to one's own key."""
+
+import argparse
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from nacl.public import PrivateKey
+
+from sandrun_api.paths import PathError, clean, shown
+from sandrun_shared import keys
+from sandrun_shared.sealing import MAGIC, SealedOutputs, SealError, open_logs
+
+MAX_LOGS = 256 << 20  # bytes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("key", type=Path, help="secret key, made by `sandrun keygen --encryption`")
+    parser.add_argument(
+        "file", help="outputs.sealed, or logs: as text, as JSON, as a live stream gave them; - for stdin"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, help="folder for the outputs, made here (default: `outputs`)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the logs, or write the outputs to a new folder; 1 if they cannot be opened.
+
+    Raises KeyFileError, OSError.
+    """
+    key = PrivateKey(keys.read(arguments.key, keys.KeyKind.encryption))
+    try:
+        if arguments.file == "-":
+            return _open(key, sys.stdin.buffer, arguments.output)
+        with open(arguments.file, "rb") as file:
+            return _open(key, file, arguments.output)
+    except (SealError, PathError) as error:
+        print(f"sandrun: {error}", file=sys.stderr)
+        return 1
+
+
+def _open(key: PrivateKey, file: BinaryIO, folder: Path | None) -> int:
+    head = file.read(len(MAGIC))
+    if head == MAGIC:
+        return _write_outputs(SealedOutputs(key, file), folder or Path("outputs"))
+    data = head + file.read(MAX_LOGS)
+    if file.read(1):
+        raise SealError(f"the logs have more than {MAX_LOGS} bytes")
+    return _print_logs(key, _sealed_text(data))
+
+
+def _sealed_text(data: bytes) -> bytes:
+    if not data.lstrip().startswith(b"{"):
+        return data
+    try:
+        text = json.loads(data)["stdout"]
+    except (ValueError, KeyError, RecursionError):
+        text = None
+    if not isinstance(text, str):
+        raise SealError("this is neither sealed text nor the JSON of logs")
+    return text.encode()
+
+
+def _print_logs(key: PrivateKey, text: bytes) -> int:
+    records, complete = open_logs(key, text)
+    streams = {1: sys.stdout.buffer, 2: sys.stderr.buffer}
+    for stream, data in records:
+        streams[stream].write(data)
+        streams[stream].flush()
+    if not complete:
+        print("sandrun: the logs end before the job did", file=sys.stderr)
+    return int(not complete)
+
+
+def _write_outputs(outputs: SealedOutputs, folder: Path) -> int:
+    paths = [_safe(entry.path) for entry in outputs.entries]
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        # A folder of one's own: nothing in it can lead a path elsewhere or be overwritten.
+        raise SealError(f"{folder} exists: name a new folder with --output") from None
+    for path, (_, pieces) in zip(paths, outputs.files(), strict=True):
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:
+            file.writelines(pieces)
+        print(shown(path))
+    return 0
+
+
+def _safe(path: str) -> str:
+    """The path if it stays below its folder. Raises PathError: a job chose it."""
+    harmless = "".join("?" if ord(letter) < 32 or ord(letter) == 127 else letter for letter in path)
+    with suppress(PathError):
+        if harmless and clean(harmless) == harmless and os.path.normpath(path) == path:
+            return path
+    raise PathError(f"an output has the path {path!a}, which leads elsewhere")
