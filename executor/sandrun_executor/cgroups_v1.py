@@ -58,7 +58,7 @@ class CgroupV1:
         names = ["memory.limit_in_bytes"]
         if self._limit_swap:
             names.append("memory.memsw.limit_in_bytes")
-            # memsw may never be below the plain limit: lower it last, raise it first. A new group has no limit.
+            # memsw may never be below the plain limit: lower it last, raise it first; a new group has none.
             if memory_bytes > self._written.get(names[0], memory_bytes):
                 names.reverse()
         for name in names:

@@ -3,17 +3,16 @@
 import asyncio
 import logging
 import os
-from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from sandrun_executor import interpreters
 from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
+from sandrun_executor.park import Park
 from sandrun_executor.records import Record, RecordError
-from sandrun_executor.sandboxes import Folders, Sandbox, SandboxError
+from sandrun_executor.sandboxes import Sandbox, SandboxError
 from sandrun_executor.server import Peer, nothing
-from sandrun_executor.slots import NoSlotError, SlotPool
+from sandrun_executor.slots import SlotPool
 from sandrun_executor.verdicts import Stop
 from sandrun_executor.worker_key import WorkerKey
 from sandrun_executor.zygotes import Zygote, ZygoteError
@@ -21,15 +20,19 @@ from sandrun_shared.jobs import Limits
 from sandrun_shared.protocol import VERSION, Description, Environment, Execute, Identified, Identify, Refused
 from sandrun_shared.settings import Settings
 
-RETRY_SECONDS = 1.0
-TAKE_SECONDS = 30.0
 _log = logging.getLogger("sandrun.executor")
 
 
 def default_limits(settings: Settings) -> Limits:
     """The limits of a job that asks for nothing: parked sandboxes are made for these."""
     limits = settings.limits
-    return Limits(memory_bytes=limits.memory_mb << 20, disk_bytes=limits.disk_mb << 20, inodes=limits.inodes)
+    return Limits(
+        memory_bytes=limits.memory_mb << 20,
+        disk_bytes=limits.disk_mb << 20,
+        inodes=limits.inodes,
+        processes=limits.processes,
+        cpu_cores=limits.cpu_cores,
+    )
 
 
 def noswap_option() -> str:
@@ -59,7 +62,7 @@ class Executor:
         self._hierarchy = hierarchy
         self._seccomp = seccomp
         self._without = frozenset(without)
-        self._folders = Folders.of(default_limits(settings))
+        self._limits = default_limits(settings)
         self._pool = SlotPool(
             hierarchy,
             self._settings.first_uid,
@@ -70,22 +73,17 @@ class Executor:
         self._zygote: Zygote | None = None
         self._starting = asyncio.Lock()  # two that find the zygote dead start one
         self._zygote_cgroup: Cgroup | None = None
-        self._parked: deque[Sandbox] = deque()
+        self._park = Park(self._settings.parked, self._prepare, self._end)
         self._running: set[Sandbox] = set()
         self._admitted = 0
         self._endings: set[asyncio.Task[None]] = set()
-        self._wake = asyncio.Event()
-        self._freed = asyncio.Event()
-        self._parker: asyncio.Task[None] | None = None
         self._stopping = False
 
     async def start(self) -> None:
         """Start the zygote and fill the park. Raises ZygoteError, SandboxError, CgroupError, OSError."""
         await self._start_zygote()
         # One sandbox must work before anybody is told that we are ready.
-        self._parked.append(await self._prepare())
-        self._parker = asyncio.create_task(self._keep_parked())
-        self._wake.set()
+        await self._park.start()
 
     async def _start_zygote(self) -> None:
         self._zygote_cgroup = self._zygote_cgroup or self._hierarchy.create("zygote")
@@ -106,36 +104,7 @@ class Executor:
             zygote = self._zygote
         if zygote is None:
             raise ZygoteError("there is no zygote")
-        return await Sandbox.prepare(zygote, self._pool, self._folders)
-
-    async def _keep_parked(self) -> None:
-        """Keep sandboxes ready ahead of demand, one at a time."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while len(self._parked) < self._settings.parked and not self._stopping:
-                try:
-                    self._parked.append(await self._prepare())
-                    self._freed.set()
-                except NoSlotError:
-                    break  # the next slot to become free wakes us
-                except (SandboxError, ZygoteError, CgroupError, OSError) as error:
-                    _log.error("cannot prepare a sandbox: %s", error)
-                    await asyncio.sleep(RETRY_SECONDS)
-
-    async def _take(self) -> Sandbox:
-        """A sandbox for a job, parked or new. Raises TimeoutError when no slot becomes free."""
-        async with asyncio.timeout(TAKE_SECONDS):
-            while True:
-                while self._parked:
-                    sandbox = self._parked.popleft()
-                    if sandbox.usable:
-                        return sandbox
-                    self._end(sandbox)
-                with suppress(NoSlotError):  # somebody was faster
-                    return await self._prepare()
-                self._freed.clear()
-                await self._freed.wait()
+        return await Sandbox.prepare(zygote, self._pool, self._limits)
 
     async def execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
         """Run one job and answer on its connection; every job that was not refused gets a Finished."""
@@ -151,7 +120,7 @@ class Executor:
         self._admitted += 1
         try:
             try:
-                sandbox = await self._take()
+                sandbox = await self._park.take()
             except TimeoutError:
                 peer.send(Refused("full", "no slot became free in time"))
                 return
@@ -174,7 +143,6 @@ class Executor:
                 self._end(sandbox)
         finally:
             self._admitted -= 1
-            self._wake.set()
 
     def _refusal(self, request: Execute) -> Refused | None:
         if self._stopping:
@@ -201,8 +169,7 @@ class Executor:
             _log.error("a sandbox did not end as it should: %s", type(task.exception()).__name__)
         if self._pool.lost:
             _log.error("%d slots are retired: something in them does not die", self._pool.lost)
-        self._wake.set()
-        self._freed.set()
+        self._park.slot_freed()
 
     async def describe(self, peer: Peer) -> None:
         """Answer a Describe."""
@@ -233,11 +200,7 @@ class Executor:
     async def close(self) -> None:
         """Leave nothing: parked sandboxes, the zygote, cgroups."""
         self._stopping = True
-        if self._parker is not None:
-            self._parker.cancel()
-            await asyncio.gather(self._parker, return_exceptions=True)
-        while self._parked:
-            self._end(self._parked.popleft())
+        await self._park.close()
         while self._endings:
             await asyncio.wait(self._endings)
         if self._zygote is not None:

@@ -25,9 +25,7 @@ END_SECONDS = 1.0  # from asking PID 1 to end the job to ending PID 1
 COLLECT_SECONDS = 10.0
 USAGE_SECONDS = 1.0
 EMPTY_SECONDS = 5.0
-# What preparing and collecting need besides the job's own limit.
-PARKED_BYTES, PARKED_PROCESSES = 64 << 20, 16
-COLLECTOR_BYTES = 16 << 20
+COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
 _SEALS = FROZEN | F_SEAL_SEAL
 
 
@@ -63,13 +61,13 @@ class Folders:
 class Sandbox:
     """One set of namespaces and processes, used for one job and then destroyed."""
 
-    def __init__(self, zygote: Zygote, pool: SlotPool, slot: Slot, folders: Folders) -> None:
+    def __init__(self, zygote: Zygote, pool: SlotPool, slot: Slot, limits: Limits) -> None:
         self._loop = asyncio.get_running_loop()
         self._pool = pool
         self._slot = slot
         self._init, self._job = Link(), Link()
         self._pidfd = -1
-        self._folders = folders
+        self._folders = Folders.of(limits)
         self._pump: LogPump | None = None
         self._on_started: Callable[[], None] = _nothing
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -84,14 +82,17 @@ class Sandbox:
         self._zygote = zygote
 
     @classmethod
-    async def prepare(cls, zygote: Zygote, pool: SlotPool, folders: Folders) -> "Sandbox":
-        """Everything but the job. Raises SandboxError, CgroupError, OSError; nothing is left then."""
-        sandbox = cls(zygote, pool, pool.acquire(), folders)
+    async def prepare(cls, zygote: Zygote, pool: SlotPool, limits: Limits) -> "Sandbox":
+        """Everything but the job, with the limits most jobs have.
+
+        Raises SandboxError, CgroupError, OSError; nothing is left then.
+        """
+        sandbox = cls(zygote, pool, pool.acquire(), limits)
         try:
-            sandbox._slot.cgroup.limit(memory_bytes=PARKED_BYTES, processes=PARKED_PROCESSES, cpu_cores=1.0)
+            sandbox._limit(limits, limits.memory_bytes)
             sandbox._init.listen(sandbox._init_says)
             sandbox._job.listen(sandbox._job_says)
-            zygote.spawn(sandbox._init, sandbox._job, sandbox._slot, folders.as_message())
+            zygote.spawn(sandbox._init, sandbox._job, sandbox._slot, sandbox._folders.as_message())
             async with asyncio.timeout(PREPARE_SECONDS):
                 await sandbox._ready
         except BaseException as error:
@@ -236,7 +237,7 @@ class Sandbox:
             ended_at = time.monotonic()
             memory_peak, oom_kills = cgroup.memory_peak_bytes(), cgroup.oom_kills()
             cpu_seconds = cgroup.cpu_seconds()
-            truncated = await self._collect(limits, exited, [fds[0], *own])
+            truncated = await self._collect(limits, exited, memory_peak, [fds[0], *own])
             # Everything but PID 1 is reaped, and PID 1 never held the pipes: they are at their end.
             logs = pump.drain()
             code = exited.code if exited is not None else None
@@ -338,13 +339,14 @@ class Sandbox:
             sink.send(Usage(cgroup.cpu_seconds(), cgroup.memory_bytes()), ())
             self._after(USAGE_SECONDS, lambda: self._tell_usage(sink))
 
-    async def _collect(self, limits: Limits, exited: Exit | None, fds: list[int]) -> bool:
+    async def _collect(self, limits: Limits, exited: Exit | None, peak_bytes: int, fds: list[int]) -> bool:
         """Let PID 1, alone now and soon unprivileged, gather the outputs; True when some are missing."""
         if exited is None or self._stop is Stop.cancelled or not self._started_at:
             self.kill()  # PID 1 waits for the word to collect, and there is nothing to collect
             return exited is None
         try:
-            self._limit(limits, limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES)
+            if 2 * peak_bytes + COLLECTOR_BYTES > limits.memory_bytes:  # outputs are copied
+                self._limit(limits, limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES)
             self._init.send({"files": limits.output_files, "bytes": limits.disk_bytes}, fds)
         except (CgroupError, OSError):
             return True

@@ -65,7 +65,7 @@ class Peer:
         self._waiting.append((event, tuple(os.dup(fd) for fd in fds)))
         if not self._writing:
             self._writing = True
-            self._loop.add_writer(self._socket, self._writable)
+            self._loop.add_writer(self._socket.fileno(), self._writable)
         return len(self._waiting) < MAX_WAITING_EVENTS // 8
 
     def _writable(self) -> None:
@@ -86,17 +86,17 @@ class Peer:
     def _stop_writing(self) -> None:
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._socket.fileno())
 
     def watch(self) -> None:
         """From here on anything from the other side but silence is a hang-up."""
-        self._loop.add_reader(self._socket, self._lost)
+        self._loop.add_reader(self._socket.fileno(), self._lost)
 
     def _lost(self) -> None:
         if self.gone:
             return
         self.gone = True
-        self._loop.remove_reader(self._socket)
+        self._loop.remove_reader(self._socket.fileno())
         self._stop_writing()
         self._drop_waiting()
         self.on_gone()
@@ -122,17 +122,17 @@ class Peer:
         except BlockingIOError:
             pass
         readable = asyncio.Event()
-        self._loop.add_reader(self._socket, readable.set)
+        self._loop.add_reader(self._socket.fileno(), readable.set)
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 await readable.wait()
         finally:
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._socket.fileno())
         return receive(self._socket, _decoder)
 
     def close(self) -> None:
         """Hang up."""
-        self._loop.remove_reader(self._socket)
+        self._loop.remove_reader(self._socket.fileno())
         self._stop_writing()
         self._drop_waiting()
         self._socket.close()

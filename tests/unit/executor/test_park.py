@@ -1,0 +1,168 @@
+"""Sandboxes are prepared ahead of demand, used once, and not prepared while a burst needs the processors."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from sandrun_executor import park
+from sandrun_executor.sandboxes import Sandbox, SandboxError
+from sandrun_executor.slots import NoSlotError
+
+pytestmark = pytest.mark.anyio
+SIZE = 5
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@dataclass(eq=False)
+class FakeSandbox:
+    usable: bool = True
+
+
+@dataclass
+class Maker:
+    """Prepares at once as long as there are slots; counts, and tells when it is asked in vain."""
+
+    slots: int = 100
+    error: Exception | None = None
+    made: list[FakeSandbox] = field(default_factory=list)
+    discarded: list[FakeSandbox] = field(default_factory=list)
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def prepare(self) -> Sandbox:
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        if self.slots == 0:
+            self.refused.set()
+            raise NoSlotError
+        self.slots -= 1
+        self.made.append(FakeSandbox())
+        return cast(Sandbox, self.made[-1])
+
+    def discard(self, sandbox: Sandbox) -> None:
+        self.discarded.append(cast(FakeSandbox, sandbox))
+
+
+@asynccontextmanager
+async def started(maker: Maker, size: int = SIZE) -> AsyncIterator[park.Park]:
+    running = park.Park(size, maker.prepare, maker.discard)
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.close()
+
+
+async def turns(count: int = 50) -> None:
+    """Let everything that can go on go on."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_it_fills_and_fills_again_and_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(park, "QUIET_SECONDS", 0)
+    maker = Maker()
+    async with started(maker) as running:
+        await turns()
+        assert len(maker.made) == SIZE
+        first = await running.take()
+        assert first is maker.made[0]
+        await turns()
+        assert len(maker.made) == SIZE + 1
+    assert maker.discarded == maker.made[1:]
+
+
+async def test_what_cannot_be_used_any_more_is_discarded() -> None:
+    maker = Maker()
+    async with started(maker) as running:
+        await turns()
+        maker.made[0].usable = maker.made[1].usable = False
+        assert await running.take() is maker.made[2]
+        assert maker.discarded == maker.made[:2]
+
+
+async def test_in_a_burst_only_the_low_water_mark_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(park, "QUIET_SECONDS", 3600)
+    maker = Maker()
+    async with started(maker) as running:
+        await turns()
+        for taken in range(1, SIZE + 4):
+            await running.take()
+            await turns()
+            assert len(maker.made) == max(SIZE, taken + park.LOW_WATER)
+        running._quiet_at = 0.0
+        running.slot_freed()
+        await turns()
+        assert len(maker.made) == SIZE + 3 + SIZE
+
+
+async def test_the_quiet_after_a_burst_fills_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(park, "QUIET_SECONDS", 0.001)
+    maker = Maker()
+    full = asyncio.Event()
+    prepare = maker.prepare
+
+    async def told() -> Sandbox:
+        sandbox = await prepare()
+        if len(maker.made) == SIZE + 1:
+            full.set()
+        return sandbox
+
+    maker.prepare = told  # type: ignore[method-assign]
+    async with started(maker) as running:
+        await turns()
+        await running.take()
+        async with asyncio.timeout(20):
+            await full.wait()
+
+
+async def test_without_a_slot_it_waits_for_one() -> None:
+    maker = Maker(slots=1)
+    async with started(maker) as running:
+        await running.take()
+        waiting = asyncio.create_task(running.take())
+        async with asyncio.timeout(20):
+            await maker.refused.wait()
+        await turns()
+        assert not waiting.done()
+        maker.slots = 1
+        running.slot_freed()
+        async with asyncio.timeout(20):
+            assert await waiting is maker.made[-1]
+
+
+async def test_no_slot_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(park, "TAKE_SECONDS", 0)
+    async with started(Maker(slots=1)) as running:
+        await turns()
+        running._waiting.clear()
+        with pytest.raises(TimeoutError):
+            await running.take()
+
+
+async def test_a_first_sandbox_that_fails_is_told() -> None:
+    with pytest.raises(SandboxError):
+        async with started(Maker(error=SandboxError("step proc failed"))):
+            pass
+
+
+async def test_a_failure_later_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(park, "RETRY_SECONDS", 0)
+    maker = Maker()
+    async with started(maker, size=2) as running:
+        maker.error = SandboxError("step proc failed")
+        await turns()
+        running._waiting.clear()
+        with pytest.raises(SandboxError):
+            await running.take()
+        maker.error = None
+        await turns()
+        assert len(running._waiting) == 2
