@@ -8,15 +8,19 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from sandrun_api import errors, run, system
+from sandrun_api.clients import Clients, networks_of
 from sandrun_api.executor_client import ExecutorClient
 from sandrun_api.jobs import log_routes, output_routes, routes
 from sandrun_api.jobs.service import JobService
 from sandrun_api.middleware import Guard
+from sandrun_api.quotas import Clock, clock
 from sandrun_shared.settings import Settings
 
 _EXPOSED = (
     "Location",
     "Retry-After",
+    "RateLimit-Policy",
+    "RateLimit",
     "ETag",
     "Repr-Digest",
     "Content-Range",
@@ -28,14 +32,17 @@ _EXPOSED = (
 )
 
 
-def create_app(settings: Settings, executor: ExecutorClient | None = None) -> FastAPI:
-    """The application for these settings; `executor` replaces the client of the configured socket."""
+def create_app(settings: Settings, executor: ExecutorClient | None = None, now: Clock = clock) -> FastAPI:
+    """The application for these settings; `executor` replaces the client of the configured socket.
+
+    Raises SettingsError.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
             client = executor or ExecutorClient(settings.executor.socket)
-            service = JobService(settings, client, tasks)
+            service = JobService(settings, client, tasks, now)
             app.state.service = service
             try:
                 yield
@@ -51,6 +58,7 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None) -> Fa
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.clients = Clients(networks_of(settings.api.trusted_proxies, "api.trusted_proxies"))
     errors.install(app)
     for part in (system, routes, run, log_routes, output_routes):
         app.include_router(part.router)

@@ -4,21 +4,25 @@ from collections.abc import Callable
 
 from sandrun_api.errors import ApiError
 
-PRESSURE = 0.8  # share of the budget above which finished jobs make room, oldest first
-
 
 class MemoryBudget:
     """Counts bytes; `relieve` is called above the pressure mark and may free some."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, pressure_percent: float = 80.0) -> None:
         self.limit_bytes = limit_bytes
+        self._pressure_bytes = limit_bytes * pressure_percent / 100
         self.used_bytes = 0
         self.relieve: Callable[[], None] = lambda: None
 
     @property
     def under_pressure(self) -> bool:
         """Whether finished jobs should make room."""
-        return self.used_bytes > self.limit_bytes * PRESSURE
+        return self.used_bytes > self._pressure_bytes
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether there is no room for anything more."""
+        return self.used_bytes >= self.limit_bytes
 
     def add(self, size: int) -> None:
         """Count bytes that are there already, negative when they are gone."""

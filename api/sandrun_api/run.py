@@ -15,6 +15,7 @@ from sandrun_api import manifest as manifests
 from sandrun_api.budget import Reservation
 from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds, Table
+from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, unknown_job
 from sandrun_api.jobs.events import DESCRIPTION, EventStream, finished_event, has_ended, output_events
 from sandrun_api.jobs.following import Follower
@@ -104,6 +105,10 @@ async def run_code(request: Request) -> Response:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in ("text/plain", "application/json"):
         raise ApiError(415, "Send the code as text/plain, or a description of the run as application/json.")
+    try:
+        service.admit(client_of(request))
+    except ApiError as error:
+        return EarlyRefusal(request, error)
     body = await _body(request)
     as_json = content_type == "application/json"
     manifest, files = _from_json(body) if as_json else _from_text(body, request)

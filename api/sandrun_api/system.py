@@ -61,6 +61,8 @@ async def get_server(request: Request) -> Response:
             "processes": limits.processes,
             "log_mb": limits.log_mb,
             "output_files": limits.output_files,
+            "cpu_seconds_per_minute": quota.cpu_seconds_per_minute,
+            "jobs_per_hour": quota.jobs_per_hour,
             "concurrent_jobs": quota.concurrent_jobs,
             "queued_jobs": quota.queued_jobs,
         },
@@ -87,6 +89,8 @@ async def get_health(
 ) -> Response:
     """Healthy when the executor answers now; `signature` is null for a worker without a key."""
     service = service_of(request)
+    if service.draining:  # whoever shares out requests is to send them elsewhere
+        raise ApiError(503, "The server is stopping.", retry_after=5)
     worker = await service.worker(fresh=True)
     body: dict[str, Any] = {"status": "healthy", "worker_id": worker.worker_id}
     if nonce is not None:
@@ -130,23 +134,31 @@ async def list_environments(request: Request) -> Response:
 
 @router.get("/stats", operation_id="getStats", summary="Your jobs and the server's", responses=answers(Stats))
 async def get_stats(request: Request) -> Response:
-    """What the caller has running and waiting, and how busy the server is."""
+    """What the caller has used and may use (null: any amount), and how busy the server is."""
     service = service_of(request)
     settings: Settings = request.app.state.settings
-    client = client_of(request)
-    reason = None
+    client, quota = client_of(request), settings.quota
+    usage = service.ledger.usage(client)
+    refusal = None
     try:
         service.admit(client)
     except ApiError as error:
-        reason = error.reason
+        refusal = error
+    cpu_seconds = quota.cpu_seconds_per_minute or None
     body = {
         "your_quota": {
+            "used": round(usage.cpu_seconds, 6),
+            "limit": cpu_seconds,
+            "available": None if cpu_seconds is None else round(max(0, cpu_seconds - usage.cpu_seconds), 6),
             "active_jobs": service.queue.running(client),
+            "max_concurrent_jobs": quota.concurrent_jobs or None,
             "queued_jobs": service.queue.waiting(client),
-            "max_concurrent_jobs": settings.quota.concurrent_jobs,
-            "max_queued_jobs": settings.quota.queued_jobs,
-            "can_submit": reason is None,
-            "reason": reason,
+            "max_queued_jobs": quota.queued_jobs or None,
+            "jobs_this_hour": usage.submissions,
+            "max_jobs_per_hour": quota.jobs_per_hour or None,
+            "can_submit": refusal is None,
+            "reason": None if refusal is None else refusal.reason,
+            "retry_after": None if refusal is None else refusal.retry_after,
         },
         "system": {
             "queue_length": len(service.queue),

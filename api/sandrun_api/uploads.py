@@ -251,6 +251,7 @@ async def receive(
 
 async def _finish(receiver: _Receiver, reservation: Reservation) -> Upload:
     memfd = receiver.memfd
+    reservation.add(memfd.size - reservation.size)  # what lies between bundled files
     if receiver.archive is None:
         kind, contents = UploadKind.bundle, receiver.table.contents()
     else:

@@ -71,7 +71,7 @@ async def executor_socket(request: pytest.FixtureRequest, tmp_path: Path) -> Asy
 
 def settings_for(path: Path, **tables: object) -> Settings:
     """Settings that use this socket, without quotas."""
-    quota = Quota(concurrent_jobs=0, queued_jobs=0)
+    quota = Quota(cpu_seconds_per_minute=0, concurrent_jobs=0, jobs_per_hour=0, queued_jobs=0)
     return Settings(**{"executor": Executor(socket=str(path)), "quota": quota, **tables})  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httpx
 import msgspec
 
+from sandrun_api.quotas import Clock, clock
 from sandrun_api.server import Server
 from sandrun_shared.settings import Settings
 
@@ -24,8 +25,8 @@ class Live:
 
 
 class _Server(Server):
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, now: Clock) -> None:
+        super().__init__(settings, now)
         self.ready = asyncio.Event()
 
     async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
@@ -34,10 +35,12 @@ class _Server(Server):
 
 
 @asynccontextmanager
-async def serving(settings: Settings, verify: ssl.SSLContext | bool = True) -> AsyncIterator[Live]:
+async def serving(
+    settings: Settings, verify: ssl.SSLContext | bool = True, now: Clock = clock
+) -> AsyncIterator[Live]:
     """Serve with these settings until the context is left."""
     settings = msgspec.structs.replace(settings, api=msgspec.structs.replace(settings.api, port=0))
-    server = _Server(settings)
+    server = _Server(settings, now)
     sockets: list[socket.socket] = [*server.listen()]
     port = sockets[0].getsockname()[1]
     task = asyncio.create_task(server.serve(sockets))

@@ -1,5 +1,6 @@
 """Programs of the contract suite: the real executor runs them, the fake one looks up what they do."""
 
+import random
 from dataclasses import dataclass, field
 
 
@@ -53,5 +54,9 @@ BROKEN = Program(
     "    os.write(stream, bytes([byte]))\n",
     ((1, b"\xc3"), (2, b"b"), (1, b"\xa9"), (2, b"\xe2"), (1, b"a"), (1, b"\xf0")),
 )
+LARGE = Program(  # does not become smaller when packed
+    "import random\nopen('large', 'wb').write(random.Random(7).randbytes(8 << 20))\n",
+    files={"large": random.Random(7).randbytes(8 << 20)},
+)
 
-ALL = (HELLO, FAILS, BINARY, SPLIT, FILES, WAITS, ARGUMENTS, FLOOD, BROKEN)
+ALL = (HELLO, FAILS, BINARY, SPLIT, FILES, WAITS, ARGUMENTS, FLOOD, BROKEN, LARGE)

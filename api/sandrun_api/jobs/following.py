@@ -53,7 +53,8 @@ class Follower:
 
     async def wait(self) -> bool:
         """Until there is something to take; False when there will be nothing more."""
-        return await self._logs.more(self._position) or self._flushed < FINISHED - 1
+        more = await self._logs.more(self._position)
+        return more or (self._flushed < FINISHED - 1 and not self.is_cut)
 
     def take(self) -> Iterator[Text]:
         """What is there; it may grow while it is taken."""

@@ -1,18 +1,24 @@
-"""Retries that must not submit twice: the Idempotency-Key header, remembered for a while."""
+"""Retries that must not submit twice: the Idempotency-Key header, remembered as long as its job."""
 
-from collections import OrderedDict
+import hashlib
+import secrets
 
 from sandrun_api.errors import ApiError
 
-MAX_KEYS = 10_000
 MAX_KEY_LENGTH = 255
 
 
 class IdempotencyKeys:
-    """The job that each client's key stands for; the oldest keys are forgotten first."""
+    """The job that each client's key stands for. Keys are a client's words: only their digests are kept."""
 
     def __init__(self) -> None:
-        self._jobs: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()
+        self._secret = secrets.token_bytes(32)
+        self._jobs: dict[bytes, tuple[str, str]] = {}
+        self._digests: dict[str, bytes] = {}  # by job
+
+    def knows(self, client: str, key: str | None) -> bool:
+        """Whether the key stands for a job: a retry of it submits nothing."""
+        return key is not None and self._digest(client, key) in self._jobs
 
     def find(self, client: str, key: str | None, job_hash: str) -> str | None:
         """The id of the job submitted under this key before.
@@ -23,7 +29,7 @@ class IdempotencyKeys:
             return None
         if not key or len(key) > MAX_KEY_LENGTH:
             raise ApiError(400, f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters.")
-        job_id, known_hash = self._jobs.get((client, key), (None, job_hash))
+        job_id, known_hash = self._jobs.get(self._digest(client, key), (None, job_hash))
         if known_hash != job_hash:
             raise ApiError(409, "This Idempotency-Key was used for another upload or manifest.")
         return job_id
@@ -32,10 +38,16 @@ class IdempotencyKeys:
         """Let the key stand for the job."""
         if key is None:
             return
-        self._jobs[client, key] = (job_id, job_hash)
-        if len(self._jobs) > MAX_KEYS:
-            self._jobs.popitem(last=False)
+        digest = self._digest(client, key)
+        self._jobs[digest] = (job_id, job_hash)
+        self._digests[job_id] = digest
 
-    def forget(self, client: str, key: str) -> None:
-        """Let the key stand for nothing: its job is gone."""
-        self._jobs.pop((client, key), None)
+    def forget(self, job_id: str) -> None:
+        """The job is gone: its key stands for nothing."""
+        digest = self._digests.pop(job_id, None)
+        if digest is not None:
+            del self._jobs[digest]
+
+    def _digest(self, client: str, key: str) -> bytes:
+        text = f"{client} {key}".encode(errors="replace")
+        return hashlib.blake2b(text, key=self._secret, digest_size=16).digest()

@@ -28,17 +28,20 @@ class JobLogs:
         self._waiters: set[asyncio.Future[None]] = set()
         self.seen_bytes = {STDOUT: 0, STDERR: 0}
         self.truncated = False
+        self._forgotten: int | None = None  # how much there was
         self.closed = False
 
     @property
     def size(self) -> int:
         """Bytes kept of both streams."""
-        return len(self._data)
+        return len(self._data) if self._forgotten is None else self._forgotten
 
     def append(self, stream: int, data: bytes) -> None:
         """Keep what fits, count the rest. Raises ValueError for a stream that is neither 1 nor 2."""
         if stream not in self.seen_bytes:
             raise ValueError("no such stream")
+        if self._forgotten is not None:
+            return
         self.seen_bytes[stream] += len(data)
         kept = data[: self._limit - len(self._data)]
         self.truncated |= len(kept) < len(data)
@@ -57,6 +60,16 @@ class JobLogs:
         """Nothing more will come."""
         self.closed = True
         self._wake()
+
+    def forget(self) -> None:
+        """Overwrite everything; a reader that is behind gets no more."""
+        if self._forgotten is None:
+            self._forgotten = len(self._data)
+            for start in range(0, len(self._data), PIECE):
+                end = min(start + PIECE, len(self._data))
+                self._data[start:end] = bytes(end - start)
+            self._data.clear()
+        self.close()
 
     async def more(self, position: int) -> bool:
         """Wait for bytes beyond position; False when there will be none."""

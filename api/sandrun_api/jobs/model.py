@@ -4,6 +4,7 @@ import asyncio
 import enum
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandrun_api.budget import Reservation
@@ -62,15 +63,19 @@ class Job:
         self.outputs: Outputs | None = None
         self.receipt: SignedStatement | None = None
         self.finished = asyncio.Event()
+        self.ended: Callable[[Job], None] = lambda _: None
         self.submitted_at = time.monotonic()
+        self.waiting_since = 0  # nanoseconds, of the queue's clock
         self.started_at: float | None = None
         self.finished_at: float | None = None
         self.expires_at: float | None = None  # seconds since the epoch
         self.first_refused_at: float | None = None
+        self.measured_at: float | None = None  # when the executor last said what is used
         self.setup_seconds = 0.0
         self.cpu_seconds = 0.0
         self.memory_bytes = 0
         self.deleted = False
+        self._readers = 0
 
     def transition(self, state: State) -> None:
         """Move to the next state. Raises IllegalTransition, which is a bug of ours."""
@@ -92,6 +97,7 @@ class Job:
         self.release_upload()
         self.logs.close()
         self.finished.set()
+        self.ended(self)
 
     @property
     def is_finished(self) -> bool:
@@ -115,9 +121,30 @@ class Job:
         """Forget everything."""
         self.deleted = True
         self.release_upload()
-        self.logs.close()
+        self.logs.forget()
+        self._release()
+        self.finished.set()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether somebody is being sent the outputs."""
+        return self._readers > 0
+
+    def lease(self) -> Callable[[], None]:
+        """Keep the outputs, and their place in the budget, until the result is called, once."""
+        self._readers += 1
+
+        def end() -> None:
+            self._readers -= 1
+            if self.deleted:
+                self._release()
+
+        return end
+
+    def _release(self) -> None:
+        if self._readers:
+            return
         if self.outputs is not None:
             self.outputs.close()
             self.outputs = None
         self.reservation.close()
-        self.finished.set()

@@ -11,12 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from sandrun_api.delivery import delivered, transport_of
 from sandrun_api.errors import ApiError
-from sandrun_api.jobs.outputs import OutputFile, gather, tar_gz
+from sandrun_api.jobs.outputs import OutputFile, Outputs, gather, tar_gz
 from sandrun_api.jobs.receipts import receipt_header
 from sandrun_api.jobs.schemas import OutputList, answers
 from sandrun_api.jobs.views import detail_of, job_of, json_response, outputs_of, service_of
 from sandrun_api.memfds import PIECE, Memfd
+from sandrun_shared.settings import Settings
 
 router = APIRouter(tags=["outputs"])
 
@@ -24,22 +26,24 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
-class MemfdResponse(Response):
-    """Streams a memfd it owns; `sent` is called only when the client took everything."""
+class JobResponse(Response):
+    """Streams a job's bytes under a lease; `sent` is called when the client's machine has everything."""
 
     def __init__(
         self,
-        data: Memfd,
         pieces: AsyncIterator[bytes],
+        lease: Callable[[], Callable[[], None]],
         *,
         status: int = 200,
         headers: dict[str, str],
         media_type: str,
-        sent: Callable[[], None] = lambda: None,
+        sent: Callable[[], None] | None = None,
+        patience_seconds: float = 20.0,
     ) -> None:
-        self._data = data
+        self._lease = lease
         self._pieces = pieces
         self._sent = sent
+        self._patience_seconds = patience_seconds
         self.status_code = status
         self.media_type = media_type
         self.background = None
@@ -61,6 +65,7 @@ class MemfdResponse(Response):
             while (await receive())["type"] != "http.disconnect":
                 pass
 
+        end = self._lease()
         watcher = asyncio.create_task(gone())
         try:
             await send(
@@ -70,14 +75,19 @@ class MemfdResponse(Response):
                 if watcher.done():
                     return
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-            # Looked at before the last message: afterwards every client counts as gone.
+            # Asked before the last message: afterwards every client counts as gone.
+            transport = transport_of(receive) if self._sent is not None else None
+            if transport is not None and not await delivered(transport, self._patience_seconds):
+                transport.abort()
+                await watcher
+                return
             left = watcher.done()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-            if not left:
+            if self._sent is not None and not left:
                 self._sent()
         finally:
             watcher.cancel()
-            self._data.close()
+            end()
 
 
 @router.get(
@@ -113,15 +123,16 @@ async def download_outputs(request: Request, job_id: str) -> Response:
     job = job_of(request, job_id)
     outputs = outputs_of(job)
     service = service_of(request)
-    data = outputs.data.duplicate() if outputs is not None else Memfd.create("empty")
-    packed = tar_gz(outputs.files if outputs is not None else (), data)
+    settings: Settings = request.app.state.settings
+    packed = tar_gz(outputs) if outputs is not None else tar_gz(Outputs(Memfd(-1), ()))
     headers = {"content-disposition": f'attachment; filename="{job_id}.tar.gz"', **receipt_header(job)}
-    return MemfdResponse(
-        data,
+    return JobResponse(
         _in_thread(packed),
+        job.lease,
         headers=headers,
         media_type="application/gzip",
         sent=lambda: service.delete(job),
+        patience_seconds=settings.api.send_seconds,
     )
 
 
@@ -156,10 +167,9 @@ async def download_file(request: Request, job_id: str, path: str) -> Response:
     if partial:
         headers["content-range"] = f"bytes {start}-{end - 1}/{file.entry.size_bytes}"
     headers["content-length"] = str(end - start)
-    data = outputs.data.duplicate()
-    return MemfdResponse(
-        data,
-        _at_once(data.pieces(file.entry.offset + start, end - start)),
+    return JobResponse(
+        _at_once(outputs.data.pieces(file.entry.offset + start, end - start)),
+        job.lease,
         status=206 if partial else 200,
         headers=headers,
         media_type=file.mime_type,

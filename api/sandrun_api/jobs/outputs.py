@@ -5,7 +5,7 @@ import mimetypes
 import os
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sandrun_api.memfds import Memfd
@@ -86,20 +86,20 @@ def _checked(entry: OutputEntry) -> OutputFile:
     return OutputFile(path, entry, mimetypes.guess_type(path)[0] or "application/octet-stream")
 
 
-def tar_gz(files: Iterable[OutputFile], data: Memfd) -> Iterator[bytes]:
-    """The files as a tar.gz, piece by piece; data is the caller's own handle. Blocks while compressing."""
+def tar_gz(outputs: Outputs) -> Iterator[bytes]:
+    """The files as a tar.gz, piece by piece. Blocks while compressing."""
     compressor = zlib.compressobj(1, zlib.DEFLATED, 31)  # 31: with a gzip header
 
     def packed(block: bytes) -> Iterator[bytes]:
         if piece := compressor.compress(block):
             yield piece
 
-    for file in files:
+    for file in outputs.files:
         header = tarfile.TarInfo(file.entry.path)
         header.size = file.entry.size_bytes
         header.mode = 0o644
         yield from packed(header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-        for block in data.pieces(file.entry.offset, file.entry.size_bytes):
+        for block in outputs.data.pieces(file.entry.offset, file.entry.size_bytes):
             yield from packed(block)
         yield from packed(b"\0" * (-file.entry.size_bytes % tarfile.BLOCKSIZE))
     yield from packed(b"\0" * (2 * tarfile.BLOCKSIZE))

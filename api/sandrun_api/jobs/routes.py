@@ -10,7 +10,8 @@ from starlette.responses import Response
 from sandrun_api import manifest as manifests
 from sandrun_api import uploads
 from sandrun_api.clients import client_of
-from sandrun_api.errors import bad_request, unknown_job
+from sandrun_api.early import EarlyRefusal
+from sandrun_api.errors import ApiError, bad_request, unknown_job
 from sandrun_api.jobs.model import Job, JobRequest
 from sandrun_api.jobs.schemas import JobStatus, Submitted, answers
 from sandrun_api.jobs.service import JobService
@@ -70,7 +71,13 @@ async def submit_job(request: Request) -> Response:
     """Take an upload and a manifest; the job runs as soon as it is its turn."""
     service = service_of(request)
     settings: Settings = request.app.state.settings
-    headers = request.headers
+    headers, client = request.headers, client_of(request)
+    key = headers.get("idempotency-key")
+    if not service.idempotency.knows(client, key):
+        try:
+            service.admit(client)
+        except ApiError as error:
+            return EarlyRefusal(request, error)
     try:
         upload = await uploads.receive(
             headers.get("content-type", ""),
@@ -82,7 +89,7 @@ async def submit_job(request: Request) -> Response:
     except ClientDisconnect:
         raise bad_request("The upload was cut.") from None
     try:
-        job = await _submit(service, settings, upload, client_of(request), headers.get("idempotency-key"))
+        job = await _submit(service, settings, upload, client, key)
     except BaseException:
         upload.close()
         raise
@@ -92,7 +99,8 @@ async def submit_job(request: Request) -> Response:
         "status": "queued",
         "queue_position": service.queue.position(job),
     }
-    return json_response(body, headers={"Location": f"/status/{job.job_id}"})
+    location = {"Location": f"/status/{job.job_id}"}
+    return json_response(body, headers={**location, **service.rate_limits(client)})
 
 
 async def _submit(

@@ -260,14 +260,59 @@ class Environments(Schema):
     details: list[EnvironmentDetail]
 
 
+class YourQuota(Schema):
+    """What the caller's address used and may use; CPU in seconds of the last minute; null is unlimited."""
+
+    used: float
+    limit: float | None
+    available: float | None
+    active_jobs: int
+    max_concurrent_jobs: int | None
+    queued_jobs: int
+    max_queued_jobs: int | None
+    jobs_this_hour: int
+    max_jobs_per_hour: int | None
+    can_submit: bool
+    reason: str | None
+    retry_after: int | None
+
+
+class SystemLoad(Schema):
+    """How busy the server is, in jobs."""
+
+    queue_length: int
+    active_jobs: int
+    capacity: int
+
+
 class Stats(Schema):
     """The caller's jobs and the server's."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"system": {"queue_length": 0, "active_jobs": 1, "capacity": 8}}]}
+        json_schema_extra={
+            "examples": [
+                {
+                    "your_quota": {
+                        "used": 10.2,
+                        "limit": 10.0,
+                        "available": 0.0,
+                        "active_jobs": 0,
+                        "max_concurrent_jobs": 2,
+                        "queued_jobs": 0,
+                        "max_queued_jobs": 10,
+                        "jobs_this_hour": 4,
+                        "max_jobs_per_hour": 20,
+                        "can_submit": False,
+                        "reason": "CPU quota exhausted (10.2/10.0 seconds used)",
+                        "retry_after": 45,
+                    },
+                    "system": {"queue_length": 0, "active_jobs": 1, "capacity": 8},
+                }
+            ]
+        }
     )
-    your_quota: dict[str, Any]
-    system: dict[str, int]
+    your_quota: YourQuota
+    system: SystemLoad
 
 
 Answers = dict[int | str, dict[str, Any]]
@@ -279,8 +324,8 @@ _MEANINGS = {
     413: "Too large",
     415: "Not a type this route reads",
     416: "Not a range of this file",
-    429: "Too many jobs are waiting already",
-    503: "The queue is full or the executor is away",
+    429: "The address has used its CPU time or its submissions, or has too many jobs waiting",
+    503: "The queue or the memory is full, or the executor is away",
 }
 
 

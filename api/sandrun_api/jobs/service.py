@@ -4,6 +4,7 @@ import asyncio
 import functools
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from sandrun_api import manifest as manifests
 from sandrun_api.budget import MemoryBudget, Reservation
@@ -11,11 +12,13 @@ from sandrun_api.errors import ApiError
 from sandrun_api.executor_client import Connection, ExecutorAway, ExecutorClient, ExecutorLost
 from sandrun_api.jobs.idempotency import IdempotencyKeys
 from sandrun_api.jobs.model import Job, JobRequest, State
-from sandrun_api.jobs.outputs import BadIndex, adopt
+from sandrun_api.jobs.outputs import BadIndex, Outputs, adopt
 from sandrun_api.jobs.queue import FairQueue
 from sandrun_api.jobs.store import JobStore
 from sandrun_api.memfds import Memfd
 from sandrun_api.middleware import report
+from sandrun_api.quotas import Clock, Ledger, clock
+from sandrun_api.ratelimits import QUEUE_RETRY_SECONDS, fields
 from sandrun_shared import framing
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.orders import Order, encode_order
@@ -34,6 +37,8 @@ from sandrun_shared.settings import Settings
 FIRST_RETRY_SECONDS = 0.002  # a slot is free again moments after its job's last word
 LAST_RETRY_SECONDS = 0.25
 PATIENCE_SECONDS = 60.0  # for one job's attempts
+OVERDUE_SECONDS = 120.0  # beyond a job's own time, for its set-up and its outputs
+UNMEASURED_SECONDS = 2.0  # between two words of the executor on what a job uses, at most
 
 
 class _NotTaken(Exception):
@@ -48,7 +53,13 @@ class _NotTaken(Exception):
 class JobService:
     """Everything between an accepted upload and a finished job."""
 
-    def __init__(self, settings: Settings, executor: ExecutorClient, tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        executor: ExecutorClient,
+        tasks: asyncio.TaskGroup,
+        now: Clock = clock,
+    ) -> None:
         self._settings = settings
         self._executor = executor
         self._tasks = tasks
@@ -58,10 +69,21 @@ class JobService:
         self._retry: asyncio.TimerHandle | None = None
         self._pause_seconds = FIRST_RETRY_SECONDS
         self._stopping = False
+        self.draining = False  # new jobs are refused, those there are go on
+        self.job_ended: Callable[[Job], None] = lambda _: None
         self.uses: Counter[str] = Counter()  # jobs run, by environment
-        self.budget = MemoryBudget(settings.limits.memory_budget_mb << 20)
-        self.store = JobStore(settings.api, self.budget)
-        self.queue = FairQueue(settings.quota.concurrent_jobs)
+        self._wake: asyncio.TimerHandle | None = None
+        self._tidy: asyncio.TimerHandle | None = None
+        limits = settings.limits
+        self.budget = MemoryBudget(limits.memory_budget_mb << 20, limits.memory_pressure_percent)
+        self.store = JobStore(settings.api, self.budget, self.idempotency.forget)
+        self.ledger = Ledger(settings.quota, now)
+        self.queue = FairQueue(
+            settings.quota.concurrent_jobs,
+            batch_patience_seconds=limits.batch_patience_seconds,
+            hold=self.ledger.cpu_wait,
+            now=now,
+        )
 
     async def worker(self, *, fresh: bool = False) -> Description:
         """What the executor can do, as it last said. Raises ApiError (503) when it is away."""
@@ -92,28 +114,47 @@ class JobService:
         return self._worker.worker_id if self._worker is not None else ""
 
     def admit(self, client: str) -> None:
-        """Whether one more job of the client may wait. Raises ApiError (429, 503)."""
-        if self._stopping:
+        """Whether the client may submit one more job. Raises ApiError (429, 503)."""
+        quota, limits = self._settings.quota, self._settings.limits
+        if self._stopping or self.draining:
             raise ApiError(503, "The server is stopping.", retry_after=5)
-        if len(self.queue) >= self._settings.limits.queue_length:
+        shortage = self.ledger.shortage(client)
+        if shortage is not None:
+            raise self._too_many(client, shortage.reason, shortage.retry_after)
+        if quota.queued_jobs and self.queue.waiting(client) >= quota.queued_jobs:
+            reason = f"{quota.queued_jobs} of your jobs are waiting already."
+            raise self._too_many(client, reason, QUEUE_RETRY_SECONDS)
+        if len(self.queue) >= limits.queue_length:
             raise ApiError(503, "The queue is full; try again soon.", retry_after=10)
-        most = self._settings.quota.queued_jobs
-        if most and self.queue.waiting(client) >= most:
-            raise ApiError(429, f"{most} of your jobs are waiting already.", retry_after=10)
+        if self.budget.is_spent:
+            raise ApiError(503, "The server is short of memory; try again soon.", retry_after=10)
+        if not self.ledger.has_room(client, self.queue.knows):
+            raise ApiError(503, "The server has too many clients; try again soon.", retry_after=60)
+
+    def rate_limits(self, client: str) -> dict[str, str]:
+        """The RateLimit header fields of an answer to the client."""
+        return fields(self._settings.quota, self.ledger, client, self.queue.waiting(client))
+
+    def _too_many(self, client: str, reason: str, retry_after: int) -> ApiError:
+        return ApiError(429, reason, retry_after=retry_after, headers=self.rate_limits(client))
 
     def submit(self, request: JobRequest, upload: Memfd, reservation: Reservation) -> Job:
         """Take a job over, its upload and reservation included. Raises ApiError, and then takes nothing."""
         self.admit(request.client)
         job = Job(request, upload, reservation)
+        job.ended = self.job_ended
         self.store.add(job)
+        self.ledger.submitted(request.client)
         self.queue.push(job)
+        if self._tidy is None:
+            self._forget_idle()
         self._dispatch()
         return job
 
     def delete(self, job: Job) -> None:
         """Cancel a job that is not finished, and forget it."""
         if self.queue.remove(job):
-            job.finish(Outcome(Verdict.cancelled, detail="cancelled before it ran"))
+            self._conclude(job, Outcome(Verdict.cancelled, detail="cancelled before it ran"))
         elif (task := self._running.get(job.job_id)) is not None:
             task.cancel()
         self.store.remove(job.job_id)
@@ -122,21 +163,58 @@ class JobService:
     def stop(self) -> None:
         """Take no more jobs, end those there are."""
         self._stopping = True
-        if self._retry is not None:
-            self._retry.cancel()
+        for timer in (self._retry, self._wake, self._tidy):
+            if timer is not None:
+                timer.cancel()
         for job in self.queue.drain():
-            job.finish(Outcome(Verdict.cancelled, detail="the server stopped"))
+            self._conclude(job, Outcome(Verdict.cancelled, detail="the server stopped"))
         for task in self._running.values():
             task.cancel()
 
     def _dispatch(self) -> None:
         if self._stopping or self._retry is not None:
             return
-        while len(self._running) < self.capacity and (job := self.queue.pop()) is not None:
+        while self._may_start_one() and (job := self.queue.pop()) is not None:
             job.transition(State.running)
             task = self._tasks.create_task(self._run(job))
             self._running[job.job_id] = task
             task.add_done_callback(functools.partial(self._ended, job))
+        self._wake_when_due()
+
+    def _may_start_one(self) -> bool:
+        # What a job leaves is kept whether there is room or not: beyond the budget one at a time.
+        return len(self._running) < (1 if self.budget.is_spent else self.capacity)
+
+    def _wake_when_due(self) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if self._may_start_one() and (pause := self.queue.pause()) is not None:
+            self._wake = asyncio.get_running_loop().call_later(pause, self._dispatch)
+
+    def _forget_idle(self) -> None:
+        pause = self.ledger.forget_idle(self.queue.knows)
+        self._tidy = None
+        if pause is not None:
+            self._tidy = asyncio.get_running_loop().call_later(pause, self._forget_idle)
+
+    def _charge(self, job: Job, cpu_seconds: float) -> None:
+        """Count what a job has used so far against its client's quota."""
+        job.measured_at = time.monotonic()
+        if cpu_seconds > job.cpu_seconds:
+            self.ledger.charge(job.request.client, cpu_seconds - job.cpu_seconds)
+            job.cpu_seconds = cpu_seconds
+
+    def _charge_unmeasured(self, job: Job) -> None:
+        # Whoever cancels before each word on what is used would run for nothing: count the most it can be.
+        if job.measured_at is not None:
+            seconds = min(time.monotonic() - job.measured_at, UNMEASURED_SECONDS)
+            self.ledger.charge(job.request.client, seconds * job.request.limits.cpu_cores)
+
+    def _conclude(self, job: Job, outcome: Outcome, outputs: Outputs | None = None) -> None:
+        """The end of every job, whatever it came to: charge it and tell who waits."""
+        self._charge(job, outcome.cpu_seconds)
+        job.finish(outcome, outputs)
 
     def _resume(self) -> None:
         self._retry = None
@@ -146,6 +224,7 @@ class JobService:
         try:
             await self._execute(job)
         except asyncio.CancelledError:
+            self._charge_unmeasured(job)
             self._fail(job, Verdict.cancelled, "cancelled")
         except _NotTaken as refusal:
             self._put_back(job, refusal)
@@ -171,7 +250,8 @@ class JobService:
     def _fail(self, job: Job, verdict: Verdict, detail: str) -> None:
         if not job.is_finished:
             wall = time.monotonic() - job.started_at if job.started_at is not None else 0.0
-            job.finish(
+            self._conclude(
+                job,
                 Outcome(
                     verdict,
                     detail=detail,
@@ -182,7 +262,7 @@ class JobService:
                     stdout_bytes=job.logs.seen_bytes[1],
                     stderr_bytes=job.logs.seen_bytes[2],
                     logs_truncated=job.logs.truncated,
-                )
+                ),
             )
 
     def _put_back(self, job: Job, refusal: _NotTaken) -> None:
@@ -216,8 +296,13 @@ class JobService:
                 encrypt_to=manifests.encryption_key_of(manifest),
             )
             fds = (files[0].fileno(), job.upload.fileno(), *(file.fileno() for file in files[1:]))
-            async with self._executor.execute(message, fds) as connection:
+            async with (
+                asyncio.timeout(request.limits.wall_seconds + OVERDUE_SECONDS),
+                self._executor.execute(message, fds) as connection,
+            ):
                 await self._consume(job, connection)
+        except TimeoutError:
+            raise ExecutorLost("the executor says nothing more") from None
         except ExecutorAway:
             self._worker = None
             raise _NotTaken(Verdict.executor_lost, "the executor is not there") from None
@@ -232,12 +317,13 @@ class JobService:
                 match message:
                     case Started(setup_seconds=seconds):
                         job.setup_seconds = seconds
+                        job.measured_at = time.monotonic()
                         job.release_upload()
                         self._pause_seconds = FIRST_RETRY_SECONDS
                     case Output(stream=stream, data=data):
                         job.logs.append(stream, data)
                     case Usage(cpu_seconds=seconds, memory_bytes=size):
-                        job.cpu_seconds = seconds
+                        self._charge(job, seconds)
                         job.memory_bytes = max(job.memory_bytes, size)
                     case Finished():
                         self._finish(job, message, fds)
@@ -261,7 +347,7 @@ class JobService:
         self._pause_seconds = FIRST_RETRY_SECONDS
         self.uses[job.request.manifest.environment] += 1
         job.receipt = message.receipt
-        job.finish(message.outcome, outputs)
+        self._conclude(job, message.outcome, outputs)
 
     def _refused(self, job: Job, message: Refused) -> None:
         if message.reason in ("full", "stopping"):

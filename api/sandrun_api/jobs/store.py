@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sandrun_api.budget import MemoryBudget
 from sandrun_api.jobs.model import Job, State
@@ -10,13 +10,17 @@ from sandrun_shared.settings import Api
 
 
 class JobStore:
-    """Jobs by id; the id is unguessable and the only credential."""
+    """Jobs by id; the id is unguessable and the only credential. `forgotten` is told of each that goes."""
 
-    def __init__(self, settings: Api, budget: MemoryBudget) -> None:
+    def __init__(
+        self, settings: Api, budget: MemoryBudget, forgotten: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._settings = settings
+        self._forgotten = forgotten
         self._budget = budget
         self._jobs: dict[str, Job] = {}
         self._finished: dict[str, asyncio.TimerHandle] = {}  # in the order they finished
+        self.evictions = 0
         budget.relieve = self._relieve
 
     def __len__(self) -> int:
@@ -53,6 +57,7 @@ class JobStore:
         job = self._jobs.pop(job_id, None)
         if job is not None:
             job.close()
+            self._forgotten(job_id)
 
     def close(self) -> None:
         """Forget everything."""
@@ -60,5 +65,9 @@ class JobStore:
             self.remove(job_id)
 
     def _relieve(self) -> None:
-        while self._budget.under_pressure and self._finished:
-            self.remove(next(iter(self._finished)))
+        for job_id in list(self._finished):
+            if not self._budget.under_pressure:
+                return
+            if not self._jobs[job_id].is_read:  # its bytes would stay: let it be read
+                self.evictions += 1
+                self.remove(job_id)

@@ -190,7 +190,7 @@ async def test_names_that_are_not_text_are_shown_and_packed_as_they_are() -> Non
     os.write(listing, index_of((b"caf\xe9\n", 1, DIGEST)))
     outputs = adopt(data, listing, 10)
     assert [file.path for file in outputs.files] == ["caf\\xe9\n"]
-    packed = b"".join(tar_gz(outputs.files, outputs.data))
+    packed = b"".join(tar_gz(outputs))
     with tarfile.open(fileobj=io.BytesIO(packed), encoding="utf-8") as archive:
         assert [os.fsencode(name) for name in archive.getnames()] == [b"caf\xe9\n"]
     outputs.close()

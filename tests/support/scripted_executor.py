@@ -1,0 +1,75 @@
+"""The executor's client without an executor: a test says, job by job, what happens."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sandrun_api.executor_client import Connection, ExecutorClient
+from sandrun_shared.jobs import Outcome, Verdict
+from sandrun_shared.protocol import (
+    Description,
+    Environment,
+    Event,
+    Execute,
+    Finished,
+    Interpreter,
+    Started,
+    Usage,
+)
+
+
+class ScriptedConnection(Connection):
+    """One job's connection."""
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self.cancelled = False
+        self.say(Started(0.001))
+
+    def say(self, event: Event) -> None:
+        """What the executor tells."""
+        self._events.put_nowait(event)
+
+    def uses(self, cpu_seconds: float) -> None:
+        """The job has used so much by now."""
+        self.say(Usage(cpu_seconds, 1 << 20))
+
+    def finish(self, cpu_seconds: float = 0.0, verdict: Verdict = Verdict.ok) -> None:
+        """The job ends."""
+        self.say(Finished(Outcome(verdict, 0, cpu_seconds=cpu_seconds)))
+
+    async def receive(self) -> tuple[Event, list[int]]:
+        """What was said, in order."""
+        return await self._events.get(), []
+
+
+class ScriptedExecutor(ExecutorClient):
+    """Runs as many jobs as it is asked to; `running` are their connections by id, in order of their start."""
+
+    def __init__(self, slots: int = 8) -> None:
+        super().__init__("")
+        self.slots = slots
+        self.running: dict[str, ScriptedConnection] = {}
+        self.started: list[str] = []
+
+    async def describe(self) -> Description:
+        """One interpreter, one environment."""
+        return Description(
+            slots=self.slots,
+            running=len(self.running),
+            interpreters=(Interpreter("python3", "1.0"),),
+            environments=(Environment("default", "", (), ("python3",)),),
+        )
+
+    @asynccontextmanager
+    async def execute(self, request: Execute, _: tuple[int, ...]) -> AsyncIterator[Connection]:
+        """Start a job."""
+        self.started.append(request.job_id)
+        connection = self.running[request.job_id] = ScriptedConnection()
+        try:
+            yield connection
+        except asyncio.CancelledError:
+            connection.cancelled = True
+            raise
+        finally:
+            del self.running[request.job_id]
