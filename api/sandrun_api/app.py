@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from sandrun_api import errors, run, system
+from sandrun_api import errors, metrics, run, system
 from sandrun_api.clients import Clients, networks_of
 from sandrun_api.executor_client import ExecutorClient
 from sandrun_api.jobs import log_routes, output_routes, routes
@@ -44,6 +44,7 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
             client = executor or ExecutorClient(settings.executor.socket)
             service = JobService(settings, client, tasks, now)
             app.state.service = service
+            app.state.metrics.watch(service, client)
             try:
                 yield
             finally:
@@ -59,8 +60,10 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
     )
     app.state.settings = settings
     app.state.clients = Clients(networks_of(settings.api.trusted_proxies, "api.trusted_proxies"))
+    app.state.metrics = metrics.Metrics()
+    networks_of(settings.api.metrics_networks, metrics.SETTING)  # wrong ones are told at the start
     errors.install(app)
-    for part in (system, routes, run, log_routes, output_routes):
+    for part in (system, metrics, routes, run, log_routes, output_routes):
         app.include_router(part.router)
     # No cookies and no accounts: any page may ask, there is nothing to ride on.
     app.add_middleware(
@@ -70,5 +73,10 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
         allow_headers=["*"],
         expose_headers=list(_EXPOSED),
     )
-    app.add_middleware(Guard)
+    app.add_middleware(
+        Guard,
+        answered=app.state.metrics.answered,
+        secure=bool(settings.api.cert),
+        head_bytes=settings.api.head_bytes,
+    )
     return app

@@ -6,6 +6,7 @@ Hanging up cancels the job, so leaving the `execute` context is all there is to 
 import asyncio
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -83,6 +84,8 @@ class ExecutorClient:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
+        self._pid = 0
+        self.restarts = 0
 
     @asynccontextmanager
     async def _connect(self) -> AsyncIterator[Connection]:
@@ -91,7 +94,15 @@ class ExecutorClient:
                 sock.connect(self._path)  # a Unix socket connects at once or not at all (unix(7))
             except OSError as error:
                 raise ExecutorAway(type(error).__name__) from None
+            self._recognise(sock)
             yield Connection(sock)
+
+    def _recognise(self, sock: socket.socket) -> None:
+        """Count the executor's restarts: the process that listens is another one (unix(7), SO_PEERCRED)."""
+        size = struct.calcsize("iII")
+        pid, _, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+        self.restarts += self._pid not in (0, pid)
+        self._pid = pid
 
     async def describe(self) -> Description:
         """What the executor can do. Raises ExecutorLost, also when it does not answer in time."""

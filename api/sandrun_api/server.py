@@ -1,6 +1,7 @@
 """Serves the application: one process, no access log, nothing said about itself."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import resource
@@ -14,6 +15,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from sandrun_api import exposure
 from sandrun_api.app import create_app
+from sandrun_api.clients import address_of, networks_of
 from sandrun_api.listener import BACKLOG, Door, Listener, listen
 from sandrun_api.protocols import HttpProtocol, WebSocketProtocol
 from sandrun_api.quotas import Clock, clock
@@ -58,7 +60,13 @@ class Server(uvicorn.Server):
     def __init__(self, settings: Settings, now: Clock = clock) -> None:
         super().__init__(configure(settings, now))
         self._settings = settings
-        self.door = Door(settings.api, tls=bool(settings.api.cert))
+        proxies = networks_of(settings.api.trusted_proxies, "api.trusted_proxies")
+
+        def is_proxy(host: str) -> bool:
+            address = address_of(host)
+            return address is not None and any(address in network for network in proxies)
+
+        self.door = Door(settings.api, exempt=is_proxy, tls=bool(settings.api.cert))
 
     def listen(self) -> list[Listener]:
         """The sockets of the settings' address. Raises OSError."""
@@ -96,8 +104,9 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError for settings that cannot be served."""
     # Every connection and every file of a job is a descriptor; the soft limit is 1024 for select(2)'s sake.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(OSError, ValueError):  # a unit may set both limits and forbid the call
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     server = Server(settings)
     try:
         sockets = server.listen()

@@ -42,7 +42,9 @@ def listen(path: Path, user: str, backlog: int) -> socket.socket:
     """
     if is_passed():
         os.set_inheritable(_LISTEN_FD, False)
-        return socket.socket(fileno=_LISTEN_FD)
+        listener = socket.socket(fileno=_LISTEN_FD)
+        listener.listen(backlog)  # it listens already; this makes us the peer (SO_PEERCRED in unix(7))
+        return listener
     group = pwd.getpwnam(user).pw_gid
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)

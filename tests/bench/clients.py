@@ -175,6 +175,17 @@ class HttpClient:
             raise RuntimeError(f"{method} {path}: {response.status} {answer[:300]!r}")
         return answer
 
+    def submit(self) -> str:
+        """The id of the program as a job."""
+        manifest = json.dumps({"entrypoint": "main", "interpreter": self._program.interpreter})
+        parts = (("manifest", "", manifest), ("files", '; filename="main"', self._program.code))
+        body = b"".join(
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{data}\r\n'.encode()
+            for name, more, data in parts
+        ) + (f"--{BOUNDARY}--\r\n".encode())
+        answer = self._ask("POST", "/submit", body, f"multipart/form-data; boundary={BOUNDARY}")
+        return str(json.loads(answer)["job_id"])
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
@@ -192,18 +203,8 @@ class RunClient(HttpClient):
 class SubmitClient(HttpClient):
     """POST /submit, then one GET /status that waits."""
 
-    def __init__(self, port: int, program: Program) -> None:
-        super().__init__(port, program)
-        manifest = json.dumps({"entrypoint": "main", "interpreter": program.interpreter})
-        parts = (("manifest", "", manifest), ("files", '; filename="main"', program.code))
-        self._body = b"".join(
-            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n{data}\r\n'.encode()
-            for name, more, data in parts
-        ) + (f"--{BOUNDARY}--\r\n".encode())
-
     def __call__(self) -> None:
-        kind = f"multipart/form-data; boundary={BOUNDARY}"
-        job_id = json.loads(self._ask("POST", "/submit", self._body, kind))["job_id"]
+        job_id = self.submit()
         status = json.loads(self._ask("GET", f"/status/{job_id}?wait=30"))
         if status.get("verdict") != "ok":
             raise RuntimeError(f"the job ended badly: {status}")

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import live
 import measures
 import memory
 import report
@@ -13,6 +14,8 @@ from clients import subjects
 from stack import Stack, StackError
 
 ROUNDS = 20
+PARTS = ("latency", "throughput", "logs", "memory")
+SUBSCRIBERS = (1, 8)
 SLOTS = 8
 
 
@@ -23,7 +26,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few rounds of everything")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--parked", type=int, help="sandboxes kept ready (the setting's default)")
-    parser.add_argument("--only", choices=("latency", "throughput", "memory"), action="append")
+    parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--subject", action="append", help="only these, e.g. run; bare always")
     return parser.parse_args(arguments)
 
@@ -35,7 +38,7 @@ def main(arguments: list[str]) -> int:
         print("run this as root: it starts an executor", file=sys.stderr)
         return 1
     rounds = 4 if options.quick else options.rounds
-    parts = options.only or ["latency", "throughput", "memory"]
+    parts = options.only or PARTS
     try:
         with Stack(slots=SLOTS, parked=options.parked) as stack:
             chosen = [
@@ -47,13 +50,18 @@ def main(arguments: list[str]) -> int:
             rates: measures.Rates = {}
             if "throughput" in parts:
                 rates = measures.throughputs(chosen, max(1, rounds // 4), 0.5 if options.quick else 1.0)
+            logs: dict[str, list[float]] = {}
+            for count in SUBSCRIBERS if "logs" in parts else ():
+                name = f"{count} subscriber" + "s" * (count > 1)
+                for _ in range(max(1, rounds // 4)):
+                    logs.setdefault(name, []).extend(live.latencies(stack.port, count))
             sizes: dict[str, float] = {}
             if "memory" in parts:
                 sizes = memory.measure(stack.pid("executor"), stack.pid("api"), stack.socket, SLOTS)
     except StackError as error:
         print(error, file=sys.stderr)
         return 1
-    result = {"machine": report.machine(), "rounds": rounds, **report.summary(samples, rates, sizes)}
+    result = {"machine": report.machine(), "rounds": rounds, **report.summary(samples, rates, sizes, logs)}
     print(json.dumps(result["machine"]))
     print(report.table(result))
     if options.json is not None:
