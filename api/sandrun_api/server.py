@@ -97,6 +97,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Stop as uvicorn does."""
+        app: Any = self.config.app
+        app.state.service.stop()  # answers that wait for a job end with it, not by force
         await super().shutdown(None if sockets is None else list(sockets))
         self.door.close()
 

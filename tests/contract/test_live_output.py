@@ -222,3 +222,25 @@ async def test_hanging_up_on_a_run_that_streams_cancels(live_fake: Live, fake: F
                 break
     await fake.until(lambda: fake.hung_up == 1)
     assert (await live_fake.client.get(f"/status/{answer.headers['sandrun-job-id']}")).status_code == 404
+
+
+async def test_a_server_that_stops_says_how_its_jobs_ended(
+    fake: FakeExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(executor=Executor(socket=str(fake.path)), quota=Quota(0, 0, 0, 0))
+    seen: list[Event] = []
+    first = asyncio.Event()
+
+    async def follow(url: str) -> None:
+        async with httpx.AsyncClient(timeout=30) as client, client.stream("GET", url) as answer:
+            async for event in events(answer):
+                seen.append(event)
+                first.set()
+
+    async with serving(settings) as live:
+        job_id = await submit(live, programs.WAITS.code)
+        following = asyncio.create_task(follow(f"http://127.0.0.1:{live.port}/logs/{job_id}/events"))
+        await first.wait()
+    await following
+    assert (seen[-1].name, seen[-1].data["verdict"]) == ("finished", "cancelled")
+    assert caplog.text == ""
