@@ -265,7 +265,11 @@ class ExecutorProcess:
                 shutil.rmtree(self.folder)
 
     def __enter__(self) -> "ExecutorProcess":
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.close()
