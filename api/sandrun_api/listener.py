@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from sandrun_api.clients import key_of
 from sandrun_api.errors import ApiError
 from sandrun_api.refusals import refusal
+from sandrun_shared.notify import notify, passed_fds
 from sandrun_shared.settings import Api
 
 BACKLOG = 2048  # cut to net.core.somaxconn (listen(2))
@@ -116,14 +117,26 @@ class Listener(socket.socket):
         asyncio.get_running_loop().call_later(LINGER_SECONDS, door.forget, connection)
 
 
+def _kept() -> dict[object, Listener]:
+    """The listening sockets that the service manager kept since the last start, by address."""
+    kept = [Listener(fileno=fd) for fd in passed_fds()]
+    return {(listener.family, listener.getsockname()): listener for listener in kept}
+
+
 def listen(host: str, port: int, door: Door) -> list[Listener]:
-    """A listener for every address of the host. Raises OSError."""
+    """A listener for every address of the host. Raises OSError.
+
+    The service manager keeps them too, so that connections wait while the server is started again
+    (FileDescriptorStoreMax=, systemd.service(5)).
+    """
+    kept = _kept()
     listeners: list[Listener] = []
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            listener = Listener(family, kind, protocol)
+            taken = kept.pop((family, address), None)
+            listener = taken or Listener(family, kind, protocol)
             listeners.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -133,7 +146,8 @@ def listen(host: str, port: int, door: Door) -> list[Listener]:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
             milliseconds = int(2000 * door.limits.send_seconds)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-            listener.bind(address)
+            if taken is None:
+                listener.bind(address)
             listener.listen(BACKLOG)
             listener.setblocking(False)
             listener.door = door
@@ -141,4 +155,9 @@ def listen(host: str, port: int, door: Door) -> list[Listener]:
         for listener in listeners:
             listener.close()
         raise
+    finally:
+        for listener in kept.values():
+            listener.close()
+    notify("FDSTOREREMOVE=1\nFDNAME=http")
+    notify("FDSTORE=1\nFDNAME=http", [listener.fileno() for listener in listeners])
     return listeners

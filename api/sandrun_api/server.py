@@ -5,9 +5,11 @@ import contextlib
 import functools
 import logging
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -16,13 +18,18 @@ from uvicorn.config import STARTUP_FAILURE
 from sandrun_api import exposure
 from sandrun_api.app import create_app
 from sandrun_api.clients import address_of, networks_of
+from sandrun_api.drain import drain
 from sandrun_api.listener import BACKLOG, Door, Listener, listen
 from sandrun_api.protocols import HttpProtocol, WebSocketProtocol
 from sandrun_api.quotas import Clock, clock
+from sandrun_shared.notify import notify, watchdog_seconds
 from sandrun_shared.settings import Settings, SettingsError
 
+BEAT_SECONDS = 10.0  # between two signs of life, unless the service manager wants them more often
+FIRST_REQUEST_SECONDS = 0.5  # for whoever connected just before the end
 GRACE_SECONDS = 5  # for answers under way when the server is told to stop
 TLS_END_SECONDS = 5.0  # for the peer's close_notify
+_POLL_SECONDS = 0.02
 MESSAGE_BYTES = 4096  # nothing that a WebSocket's client says is read
 
 
@@ -60,6 +67,10 @@ class Server(uvicorn.Server):
     def __init__(self, settings: Settings, now: Clock = clock) -> None:
         super().__init__(configure(settings, now))
         self._settings = settings
+        self._asked_to_drain = False
+        self._draining: asyncio.Task[None] | None = None
+        self.config.callback_notify = self._beat
+        self.config.timeout_notify = int(watchdog_seconds() or BEAT_SECONDS)
         proxies = networks_of(settings.api.trusted_proxies, "api.trusted_proxies")
 
         def is_proxy(host: str) -> bool:
@@ -94,9 +105,51 @@ class Server(uvicorn.Server):
             for sock in (self.listen() if sockets is None else sockets)
         ]
         self.started = True
+        notify("READY=1")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first SIGTERM lets the jobs end; a second one, or SIGINT, stops at once."""
+        if sig == signal.SIGTERM and self.started and not self._asked_to_drain:
+            self._asked_to_drain = True
+            self._captured_signals.append(sig)
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after what signals asked for."""
+        if self._asked_to_drain and self._draining is None:
+            service = self.config.app.state.service  # type: ignore[union-attr]  # ours, not a name
+            self._draining = asyncio.create_task(drain(service, self._settings.api.drain_seconds))
+            notify("STOPPING=1")
+            await self._beat()
+        if self._draining is not None and self._draining.done():
+            self._draining.result()
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def _first_requests(self) -> None:
+        """Let who was just accepted ask; uvicorn would hang up on them."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_REQUEST_SECONDS):
+                while self._has_newcomers():  # noqa: ASYNC110 (uvicorn tells nobody)
+                    await asyncio.sleep(_POLL_SECONDS)
+
+    def _has_newcomers(self) -> bool:
+        return any(getattr(item, "cycle", item) is None for item in self.server_state.connections)
+
+    async def _beat(self) -> None:
+        notify("WATCHDOG=1")
+        if self._draining is not None:
+            # TimeoutStopSec counts from the last of these (sd_notify(3)).
+            notify(f"EXTEND_TIMEOUT_USEC={int(4e6 * self.config.timeout_notify)}")
 
     async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Stop as uvicorn does."""
+        if self._draining is not None:
+            self._draining.cancel()
+        for server in self.servers:
+            server.close()
+        await self._first_requests()
         app: Any = self.config.app
         app.state.service.stop()  # answers that wait for a job end with it, not by force
         await super().shutdown(None if sockets is None else list(sockets))

@@ -85,9 +85,15 @@ class Child:
     """One service: its process, the pidfd that becomes readable when it ends, when it was started."""
 
     def __init__(
-        self, name: str, command: list[str], environ: dict[str, str], descriptors: Sequence[int] = ()
+        self,
+        name: str,
+        command: list[str],
+        environ: dict[str, str],
+        descriptors: Sequence[int] = (),
+        end: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name = name
+        self._end = end
         self.started = time.monotonic()
         # A session of its own: Ctrl-C reaches only `up`, which ends the services in their order.
         self.process = subprocess.Popen(
@@ -101,11 +107,11 @@ class Child:
         self.pidfd = os.pidfd_open(self.process.pid)
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL after STOP_SECONDS; reaps the process. Safe to call again."""
+        """The signal to end, then SIGKILL after STOP_SECONDS; reaps the process. Safe to call again."""
         if self.pidfd < 0:
             return
         if self.process.poll() is None:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+            signal.pidfd_send_signal(self.pidfd, self._end)
             try:
                 self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -205,7 +211,9 @@ class Supervisor:
         # Only root may be able to read the files of TLS; the api gets copies that it can.
         tls = exposure.hand_over(self._settings.api, self._undo)
         paths = {f"SANDRUN_API__{key.upper()}": f"/dev/fd/{number}" for key, number in tls.items()}
-        self._api = self._watch(Child("api", command, self._environ | paths, [*tls.values()]))
+        environ = self._environ | paths
+        # SIGTERM would wait for its jobs.
+        self._api = self._watch(Child("api", command, environ, [*tls.values()], signal.SIGINT))
         deadline = time.monotonic() + START_SECONDS
         while not _answers(self._settings.api):
             if self._ended(self._api) or self._ended(self._executor):

@@ -12,10 +12,10 @@ from pathlib import Path
 from sandrun_executor import cgroups, seccomp
 from sandrun_executor.access import Access, is_passed, listen
 from sandrun_executor.executor import Executor
-from sandrun_executor.notify import notify, watchdog_seconds
 from sandrun_executor.server import BACKLOG, Server
 from sandrun_executor.worker_key import WorkerKey
 from sandrun_shared.keys import KeyFileError
+from sandrun_shared.notify import notify, watchdog_seconds
 from sandrun_shared.settings import Settings
 
 _EXTRA_CONNECTIONS = 64

@@ -36,6 +36,10 @@ class Api(Table, frozen=True):
     retention_seconds: Annotated[
         float, Meta(description="How long any other finished job is kept.", gt=0)
     ] = 3600.0
+    drain_seconds: Annotated[
+        float,
+        Meta(description="Longest wait for jobs to end when the server is told to stop.", ge=0, le=86400),
+    ] = 3600.0
     cert: Annotated[
         str,
         Meta(description="Certificate chain (PEM) for TLS; a name without `/` is a systemd credential."),

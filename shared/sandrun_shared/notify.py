@@ -1,0 +1,40 @@
+"""Tells the service manager how we are and shares descriptors with it (sd_notify(3), sd_listen_fds(3))."""
+
+import os
+import socket
+from collections.abc import Sequence
+
+_FIRST_FD = 3
+
+
+def notify(state: str, fds: Sequence[int] = ()) -> None:
+    """Send one message of lines, with descriptors for it to keep; nothing happens without NOTIFY_SOCKET."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.connect(address)  # socket.send_fds() does not pass its address on
+            socket.send_fds(sock, [state.encode()], list(fds))
+        except OSError:
+            return  # whoever asked is gone
+
+
+def passed_fds() -> list[int]:
+    """The descriptors that it passed to this process, closed on exec from here on."""
+    count = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
+        return []
+    fds = list(range(_FIRST_FD, _FIRST_FD + int(count)))
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return fds
+
+
+def watchdog_seconds() -> float | None:
+    """Seconds between two WATCHDOG=1, half of what is allowed; None unasked (sd_watchdog_enabled(3))."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(microseconds) / 2e6 if microseconds.isdigit() and for_us else None
