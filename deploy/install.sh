@@ -21,18 +21,19 @@ die() { say "$*"; exit 1; }
 installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == "install ok installed" ]]; }
 
 wheels='' task=install
-# For the package's own scripts: files are in their places already, and dpkg takes them away.
-packaged=''
+# For deploy/build-deb.sh and the package's own scripts: files are in their places already, and dpkg takes
+# them away.
+packaged='' documents=''
 while [[ $# -gt 0 ]]; do
     case $1 in
         --wheels) [[ $# -ge 2 ]] || die "--wheels needs a folder"; wheels=$2; shift ;;
         --uninstall) task=uninstall ;;
         --packaged) packaged=1 ;;
+        --documents) [[ $# -ge 2 ]] || die "--documents needs a folder"; documents=$2; shift ;;
         *) die "unknown argument $1; usage: deploy/install.sh [--wheels FOLDER] | --uninstall" ;;
     esac
     shift
 done
-[[ $EUID -eq 0 ]] || die "must run as root: sudo deploy/install.sh"
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 
 install_packages() {
@@ -65,20 +66,14 @@ fingerprint() { # of all that a release is made of
         "$python" -VV
         sha256sum "$here/release.sh" "$here"/requirements-{executor,api}.lock \
             "$wheels"/sandrun_{executor,server}-*.whl | cut -d ' ' -f 1
-        (cd "$here" && find share* examples monitoring ../docs/operators.md ../LICENSE -type f -exec sha256sum {} + 2>/dev/null) || true
+        (cd "$here" && find examples monitoring sandrun.toml ../docs/*.md -type f -exec sha256sum {} + | sort)
     } | sha256sum | cut -c 1-12
 }
 
 add_documents() { # FOLDER: what an operator reads and copies from
     mkdir -p "$1/share/docs"
-    local item
-    for item in ../docs/operators.md ../docs/configuration.md; do
-        [[ ! -f $here/$item ]] || cp -- "$here/$item" "$1/share/docs/"
-    done
-    for item in examples monitoring sandrun.toml; do
-        [[ ! -e $here/$item ]] || cp -r -- "$here/$item" "$1/share/"
-    done
-    [[ ! -f $here/../LICENSE ]] || cp -- "$here/../LICENSE" "$1/share/"
+    cp -- "$here"/../docs/{operators,configuration,threat-model}.md "$1/share/docs/"
+    cp -r -- "$here"/{examples,monitoring,sandrun.toml} "$here/../LICENSE" "$1/share/"
 }
 
 make_release() { # sets `release`
@@ -168,7 +163,11 @@ report_failure() {
 }
 
 install_all() {
-    [[ -d /run/systemd/system ]] || die "systemd does not run here; deploy/quickstart.sh works without it"
+    local running=1
+    if [[ ! -d /run/systemd/system ]]; then
+        [[ -n $packaged ]] || die "systemd does not run here; deploy/quickstart.sh works without it"
+        running=''
+    fi
     changed=''
     local work=''
     if [[ -z $packaged ]]; then
@@ -191,10 +190,10 @@ install_all() {
     make_release
     [[ -n $packaged ]] || copy_files
     use_subgroup
-    systemd-sysusers
-    systemd-tmpfiles --create
+    systemd-sysusers sandrun.conf
+    systemd-tmpfiles --create sandrun.conf
     use_release
-    start
+    if [[ -n $running ]]; then start; else systemctl --quiet enable "${enabled[@]}"; fi
     remove_old_releases
 }
 
@@ -227,4 +226,9 @@ uninstall_all() {
     say "removed"
 }
 
+if [[ -n $documents ]]; then
+    add_documents "$documents"
+    exit 0
+fi
+[[ $EUID -eq 0 ]] || die "must run as root: sudo deploy/install.sh"
 "${task}_all"

@@ -8,8 +8,8 @@ unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 readonly user=sandrun
 readonly python=/usr/bin/python3 # other users may execute it, unlike one under /root
-readonly install_folder=/opt/sandrun
-readonly packages=(ca-certificates libseccomp2 nodejs perl python3 python3-numpy python3-venv util-linux)
+readonly install_folder=/opt/sandrun-checkout # /opt/sandrun is deploy/install.sh's
+packages=(ca-certificates libseccomp2 nodejs perl python3 python3-numpy python3-venv util-linux)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -21,6 +21,7 @@ case "${1-}" in
     *) die "unknown argument $1; usage: deploy/setup.sh [--dev]" ;;
 esac
 [[ $EUID -eq 0 ]] || die "must run as root: sudo deploy/setup.sh"
+[[ -z $dev ]] || packages+=(openssl systemd)
 
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 root=$checkout
@@ -36,6 +37,17 @@ install_packages() {
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >&2
     apt-get install -qq --yes --no-install-recommends "${missing[@]}" >&2 </dev/null
+}
+
+get_tools() { # programs that check the examples; unpacked, because installed they would serve
+    local tools=$root/.venv/tools
+    [[ -n $dev && ! -x $tools/usr/bin/caddy ]] || return 0
+    say "unpacking nginx and caddy in $tools, to check the examples with"
+    rm -rf -- "$tools" "$tools.new"
+    mkdir -p "$tools.new"
+    (cd "$tools.new" && apt-get update -qq && apt-get download -qq nginx caddy && for file in *.deb; do dpkg -x "$file" .; done) >&2
+    rm -f -- "$tools.new"/*.deb
+    mv -T -- "$tools.new" "$tools"
 }
 
 create_user() {
@@ -99,4 +111,5 @@ exec {folder}<"$root"
 flock "$folder"
 [[ $root == "$checkout" ]] || copy_checkout
 make_venv
+get_tools
 printf '%s\n' "$root"

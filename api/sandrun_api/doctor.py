@@ -48,17 +48,29 @@ def table(checks: Sequence[Check]) -> str:
     return "\n".join(lines)
 
 
+def executor_python(prefix: str = sys.prefix) -> str:
+    """The executor's interpreter: ours, unless an installation gives it an environment of its own beside."""
+    beside = Path(prefix).with_name("executor") / "bin" / "python"
+    return str(beside) if beside.exists() else sys.executable
+
+
 def _user(name: str) -> Check:
     try:
         found = f"uid {pwd.getpwnam(name).pw_uid}"
     except KeyError:
-        return Check("api's user", False, True, f"no user {name}", "run deploy/setup.sh")
+        return Check(
+            "api's user",
+            False,
+            True,
+            f"no user {name}",
+            "run deploy/install.sh, or deploy/setup.sh for a checkout",
+        )
     return Check("api's user", True, True, found, "")
 
 
 def _executor_checks(config: Path | None) -> list[Check]:
     """Ask the executor itself, in a process of its own: the api's side never imports it."""
-    command = [sys.executable, "-P", "-m", "sandrun_executor", "--check"]
+    command = [executor_python(), "-P", "-m", "sandrun_executor", "--check"]
     if config is not None:
         command += ["--config", str(config.absolute())]
     try:
@@ -70,4 +82,4 @@ def _executor_checks(config: Path | None) -> list[Check]:
         found = str(error)
     except msgspec.DecodeError:
         found = answer.stderr.decode(errors="replace").strip().rpartition("\n")[2] or "no answer"
-    return [Check("executor", False, True, found, "the executor cannot start: run deploy/setup.sh again")]
+    return [Check("executor", False, True, found, "the executor cannot start: install it again")]

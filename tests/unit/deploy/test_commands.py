@@ -1,6 +1,8 @@
 """`sandrun up` and `sandrun doctor`: what can be said without starting a service."""
 
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +88,12 @@ def test_table_names_each_remedy() -> None:
     text = doctor.table([fine, missing])
     assert "-> mount it" in text
     assert text.endswith("jobs cannot run safely here.")
+
+
+def test_the_executor_of_an_installation_has_an_interpreter_of_its_own(tmp_path: Path) -> None:
+    ours = tmp_path / "api"
+    assert doctor.executor_python(str(ours)) == sys.executable
+    python = tmp_path / "executor" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert doctor.executor_python(str(ours)) == str(python)

@@ -1,0 +1,98 @@
+"""What is said to the service manager, and what it hands over."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandrun_api.listener import Door, listen
+from sandrun_shared.notify import notify, passed_fds, watchdog_seconds
+from sandrun_shared.settings import Api
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The socket of a service manager."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        heard.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield heard
+
+
+def test_lines_and_descriptors_arrive(manager: socket.socket, tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        notify("FDSTORE=1\nFDNAME=x", [file.fileno()])
+        data, fds, _, _ = socket.recv_fds(manager, 100, 4)
+        assert data == b"FDSTORE=1\nFDNAME=x"
+        assert [os.path.samestat(os.fstat(fd), os.fstat(file.fileno())) for fd in fds] == [True]
+        for fd in fds:
+            os.close(fd)
+
+
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "absent"))
+    notify("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("pid", "count"), [("0", "1"), (str(os.getpid()), ""), (str(os.getpid()), "x"), ("", "1")]
+)
+def test_descriptors_of_others_are_left_alone(pid: str, count: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", pid)
+    monkeypatch.setenv("LISTEN_FDS", count)
+    assert passed_fds() == []
+
+
+def test_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    assert watchdog_seconds() is None
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    assert watchdog_seconds() == 15
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    assert watchdog_seconds() is None
+
+
+def kept_by(manager: socket.socket) -> list[int]:
+    """Descriptors that the manager was given to keep."""
+    assert manager.recv(100) == b"FDSTOREREMOVE=1\nFDNAME=http"
+    data, fds, _, _ = socket.recv_fds(manager, 100, 4)
+    assert data == b"FDSTORE=1\nFDNAME=http"
+    return fds
+
+
+def test_a_listener_outlives_its_server(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first,) = listen("127.0.0.1", 0, Door(Api()))
+    address = first.getsockname()
+    (kept,) = kept_by(manager)
+    first.close()
+    with socket.create_connection(address, 10) as early:  # nobody serves, and nobody is refused
+        monkeypatch.setattr("sandrun_api.listener.passed_fds", lambda: [kept])
+        (second,) = listen(*address, Door(Api()))
+        assert second.fileno() == kept
+        second.setblocking(True)
+        accepted, peer = second.accept()
+        assert peer == early.getsockname()
+        accepted.close()
+    second.close()
+    for fd in kept_by(manager):
+        os.close(fd)
+
+
+def test_a_kept_listener_of_another_address_is_given_up(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = listen("127.0.0.1", 0, Door(Api()))
+    (kept,) = kept_by(manager)
+    first.close()
+    monkeypatch.setattr("sandrun_api.listener.passed_fds", lambda: [kept])
+    (second,) = listen("127.0.0.1", 0, Door(Api()))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(kept)
+    second.close()
+    for fd in kept_by(manager):
+        os.close(fd)
