@@ -23,7 +23,7 @@ class Cgroup(Protocol):
     """The resources of one sandbox."""
 
     join_fds: tuple[int, ...]  # v1: `tasks` files; a single-threaded process joins by writing "0" to each
-    oom_event_fd: int | None  # readable when memory ran out
+    oom_event_fd: int | None  # readable when memory ran out; None where the kernel then ends the whole group
 
     @property
     def into_fd(self) -> int | None:

@@ -1,7 +1,6 @@
 """cgroup v2 (Documentation/admin-guide/cgroup-v2.rst): one group for each job."""
 
 import os
-import select
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,15 @@ class CgroupV2:
     """The group of one job."""
 
     join_fds: tuple[int, ...] = ()
+    # Nobody has to be told: the kernel ends the whole group, PID 1 too, whose end is what is waited for.
+    oom_event_fd: int | None = None
 
     def __init__(self, path: str, limit_swap: bool) -> None:
         """Make the directory. Raises CgroupError; nothing is left then."""
         self._path = path
         self._limit_swap = limit_swap
         self._most_seen = 0
+        self._written: dict[str, str] = {}
         with ExitStack() as undo:
             try:
                 os.mkdir(path)
@@ -31,7 +33,6 @@ class CgroupV2:
                 undo.callback(os.close, self._dir)
                 self._events = os.open("memory.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._dir)
                 undo.callback(os.close, self._events)
-                self.oom_event_fd: int | None = self._watch(undo)
             except OSError as error:
                 raise CgroupError(f"cannot make the cgroup of a job: {error}") from error
             undo.pop_all()
@@ -41,27 +42,19 @@ class CgroupV2:
         """The directory for clone3(CLONE_INTO_CGROUP)."""
         return self._dir
 
-    def _watch(self, undo: ExitStack) -> int:
-        # A change of memory.events is POLLPRI, which an event loop cannot ask for: epoll inside epoll can.
-        watcher = select.epoll()
-        undo.callback(watcher.close)
-        os.pread(self._events, 4096, 0)  # what was never read counts as changed
-        with suppress(PermissionError):  # a plain file, in a test, cannot be polled
-            watcher.register(self._events, select.EPOLLPRI)
-        fd = os.dup(watcher.fileno())
-        os.set_inheritable(fd, False)
-        watcher.close()
-        undo.callback(os.close, fd)
-        return fd
-
     def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float) -> None:
         """Set or change the limits; swap is none and memory ends the whole group. Raises CgroupError."""
-        write_text(self._dir, "memory.max", str(memory_bytes))
+        self._set("memory.max", str(memory_bytes))
         if self._limit_swap:
-            write_text(self._dir, "memory.swap.max", "0")
-        write_text(self._dir, "memory.oom.group", "1")
-        write_text(self._dir, "pids.max", str(processes))
-        write_text(self._dir, "cpu.max", f"{int(cpu_cores * _PERIOD_US)} {_PERIOD_US}")
+            self._set("memory.swap.max", "0")
+        self._set("memory.oom.group", "1")
+        self._set("pids.max", str(processes))
+        self._set("cpu.max", f"{int(cpu_cores * _PERIOD_US)} {_PERIOD_US}")
+
+    def _set(self, name: str, value: str) -> None:
+        if self._written.get(name) != value:
+            write_text(self._dir, name, value)
+            self._written[name] = value
 
     def _field(self, text: str, name: str) -> int:
         for line in text.splitlines():
@@ -117,9 +110,6 @@ class CgroupV2:
 
     def close(self) -> None:
         """Close the descriptors; the directory stays."""
-        if self.oom_event_fd is not None:
-            os.close(self.oom_event_fd)
-        self.oom_event_fd = None
         os.close(self._events)
         os.close(self._dir)
 

@@ -238,6 +238,8 @@ class Sandbox:
             memory_peak, oom_kills = cgroup.memory_peak_bytes(), cgroup.oom_kills()
             cpu_seconds = cgroup.cpu_seconds()
             truncated = await self._collect(limits, exited, memory_peak, [fds[0], *own])
+            if exited is None and oom_kills:
+                exited = Exit(signal.SIGKILL, disk_full=False)  # v2 ends the whole group, PID 1 with the job
             # Everything but PID 1 is reaped, and PID 1 never held the pipes: they are at their end.
             logs = pump.drain()
             code = exited.code if exited is not None else None
@@ -311,10 +313,7 @@ class Sandbox:
             self._loop.add_reader(event_fd, self._out_of_memory, event_fd)
 
     def _out_of_memory(self, event_fd: int) -> None:
-        try:
-            os.read(event_fd, 8)
-        except OSError:
-            self._loop.remove_reader(event_fd)  # an epoll descriptor cannot be read: look once, as below
+        os.read(event_fd, 8)
         self._look_for_oom(50)
 
     def _look_for_oom(self, tries: int) -> None:
