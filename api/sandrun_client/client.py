@@ -1,0 +1,225 @@
+"""The synchronous client."""
+
+import os
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import httpx
+
+from sandrun_client import connecting, jobs, live, outputs, runs, servers
+from sandrun_client.drivers import SyncDriver
+from sandrun_client.exchange import Progress
+from sandrun_client.models import (
+    Connection,
+    JobOptions,
+    Logs,
+    Output,
+    OutputFile,
+    Result,
+    Status,
+    Submitted,
+)
+
+
+class SandrunClient:
+    """Talks to the Sandrun server at url (default: `SANDRUN_URL`, then localhost). Close it, or use `with`.
+
+    retries: how often a request is sent again when that is safe. max_retry_wait: the longest `Retry-After`,
+    in seconds, that is waited for. timeout: seconds that the server may be silent. verify_with: the worker
+    id whose receipts are demanded and checked for everything it ran. transport: another way to reach the
+    server (httpx). Raises SandrunError for an address that is none.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        verify_with: str | None = None,
+        retries: int = 4,
+        max_retry_wait: float = 60.0,
+        timeout: float = 30.0,
+        tls: ssl.SSLContext | bool = True,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = connecting.base_url(url)
+        options = connecting.http_options(self.url, timeout, tls, headers or {})
+        self._http = httpx.Client(**options, transport=transport)
+        self._driver = SyncDriver(self._http)
+        self._policy = connecting.policy_of(retries, max_retry_wait, verify_with)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def run(
+        self, code: str, *, files: Mapping[str, str] | None = None, **options: Unpack[JobOptions]
+    ) -> Result:
+        """Run code and wait for it, in one request that cancels the job when it is given up.
+
+        `files` are more text files by path. A program that fails is a result too. Raises SandrunError.
+        """
+        return self._driver.run(runs.run(self._policy, code, files or {}, options))
+
+    def run_and_wait(
+        self,
+        *,
+        code: str | bytes | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        entrypoint: str | None = None,
+        files: Mapping[str, str | bytes] | None = None,
+        exclude: Iterable[str] = (),
+        wait_timeout: float | None = None,
+        progress: Progress | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Result:
+        """Submit code or a folder, wait for it, and fetch what it printed; its files stay to be downloaded.
+
+        Interrupted, it cancels the job. wait_timeout is in seconds; after it WaitTimeout is raised and the
+        job goes on. Raises SandrunError.
+        """
+        flow = runs.run_and_wait(
+            self._policy,
+            code=code,
+            directory=directory,
+            entrypoint=entrypoint,
+            files=files or {},
+            exclude=exclude,
+            options=options,
+            wait_timeout=wait_timeout,
+            progress=progress,
+        )
+        return self._driver.run(flow)
+
+    def submit_code(
+        self,
+        code: str | bytes,
+        *,
+        name: str | None = None,
+        files: Mapping[str, str | bytes] | None = None,
+        progress: Progress | None = None,
+        idempotency_key: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Submitted:
+        """Submit a program, under a name that tells its interpreter, with more files by path.
+
+        Without a name the interpreter is Python, or `interpreter`. Raises SandrunError.
+        """
+        flow = jobs.submit_code(
+            self._policy,
+            code=code,
+            files=files or {},
+            name=name,
+            options=options,
+            progress=progress,
+            idempotency_key=idempotency_key,
+        )
+        return self._driver.run(flow)
+
+    def submit_directory(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        entrypoint: str | None = None,
+        exclude: Iterable[str] = (),
+        progress: Progress | None = None,
+        idempotency_key: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Submitted:
+        """Submit a folder without what its .gitignore and .sandrunignore files and `exclude` name.
+
+        Without an entrypoint the job.json in it says how to run it. Raises SandrunError.
+        """
+        flow = jobs.submit_directory(
+            self._policy,
+            folder=directory,
+            entrypoint=entrypoint,
+            exclude=exclude,
+            options=options,
+            progress=progress,
+            idempotency_key=idempotency_key,
+        )
+        return self._driver.run(flow)
+
+    def get_status(self, job_id: str, *, wait: float = 0.0) -> Status:
+        """Where the job is; with `wait`, at most 60 seconds, once it has finished. Raises SandrunError."""
+        return self._driver.run(jobs.get_status(self._policy, job_id, wait))
+
+    def wait(self, job_id: str, *, wait_timeout: float | None = None) -> Status:
+        """The status of the finished job. Raises WaitTimeout after so many seconds, SandrunError."""
+        return self._driver.run(jobs.wait(self._policy, job_id, wait_timeout))
+
+    def get_logs(self, job_id: str, *, offset: int = 0) -> Logs:
+        """What the job has printed so far, or since an offset (`Logs.next_offset`). Raises SandrunError."""
+        return self._driver.run(jobs.get_logs(self._policy, job_id, offset))
+
+    def stream_logs(self, job_id: str, *, offset: int = 0) -> Iterator[Output]:
+        """What the job prints, as it prints it, until it is finished; goes on where a connection broke.
+
+        offset is an `Output.sequence` to go on after. Raises SandrunError.
+        """
+        return self._driver.iterate(live.stream_logs(self._policy, job_id, offset))
+
+    def follow(self, job_id: str, *, offset: int = 0) -> Iterator[Output | Status]:
+        """The same, with the job's final status as the last item. Raises SandrunError."""
+        return self._driver.iterate(live.follow(self._policy, job_id, offset))
+
+    def list_outputs(self, job_id: str) -> tuple[OutputFile, ...]:
+        """The files that a finished job left. Raises Conflict before it is finished, SandrunError."""
+        return self._driver.run(outputs.list_outputs(self._policy, job_id))
+
+    def read_file(self, job_id: str, path: str, *, progress: Progress | None = None) -> bytes:
+        """One file's bytes. Raises SandrunError."""
+        return self._driver.run(outputs.read_file(self._policy, job_id, path, progress))
+
+    def download_file(
+        self,
+        job_id: str,
+        path: str,
+        target: str | os.PathLike[str] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Save one file: as target, into a folder, or under its own name here. Raises SandrunError."""
+        return self._driver.run(outputs.download_file(self._policy, job_id, path, target, progress))
+
+    def download_all(
+        self,
+        job_id: str,
+        folder: str | os.PathLike[str] = ".",
+        *,
+        keep: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[Path, ...]:
+        """Save every file under the folder; then the job is deleted, unless `keep`. Raises SandrunError."""
+        return self._driver.run(outputs.download_all(self._policy, job_id, folder, keep, progress))
+
+    def cancel(self, job_id: str) -> None:
+        """Cancel the job if it is not finished, and delete everything of it. Raises SandrunError."""
+        return self._driver.run(jobs.cancel(self._policy, job_id))
+
+    def test_connection(self) -> Connection:
+        """Whether a healthy server answers and, with `verify_with`, that worker. Raises SandrunError."""
+        return self._driver.run(servers.test_connection(self._policy, self.url))
+
+    def get_stats(self) -> dict[str, Any]:
+        """What this address has used and may use, and how busy the server is. Raises SandrunError."""
+        return self._driver.run(servers.get_stats(self._policy))
+
+    def list_environments(self) -> dict[str, Any]:
+        """The environments a job may name, with their packages. Raises SandrunError."""
+        return self._driver.run(servers.list_environments(self._policy))
