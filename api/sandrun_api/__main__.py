@@ -4,7 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from sandrun_api import garbage
 from sandrun_api.server import serve
+from sandrun_shared import wiping
 from sandrun_shared.settings import SettingsError, load
 
 
@@ -14,7 +16,11 @@ def main() -> int:
     parser.add_argument("--config", type=Path, help="settings file (default /etc/sandrun/sandrun.toml)")
     arguments = parser.parse_args()
     try:
-        serve(load(arguments.config))
+        settings = load(arguments.config)
+        if settings.api.wipe_memory:
+            wiping.restart()
+        garbage.settle()
+        serve(settings)
     except SettingsError as error:
         print(f"sandrun: {error}", file=sys.stderr)
         return 2

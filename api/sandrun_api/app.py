@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from sandrun_api import errors, metrics, run, system
 from sandrun_api.clients import Clients, networks_of
 from sandrun_api.executor_client import ExecutorClient
+from sandrun_api.garbage import Collector
 from sandrun_api.jobs import log_routes, output_routes, routes
 from sandrun_api.jobs.service import JobService
 from sandrun_api.middleware import Guard
@@ -40,16 +41,17 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with asyncio.TaskGroup() as tasks:
-            client = executor or ExecutorClient(settings.executor.socket)
-            service = JobService(settings, client, tasks, now)
-            app.state.service = service
-            app.state.metrics.watch(service, client)
-            try:
-                yield
-            finally:
-                service.stop()
-        service.store.close()
+        with Collector():
+            async with asyncio.TaskGroup() as tasks:
+                client = executor or ExecutorClient(settings.executor.socket)
+                service = JobService(settings, client, tasks, now)
+                app.state.service = service
+                app.state.metrics.watch(service, client)
+                try:
+                    yield
+                finally:
+                    service.stop()
+            service.store.close()
 
     app = FastAPI(
         title="Sandrun",

@@ -67,6 +67,7 @@ class Manifest(BaseModel):
         extra="forbid",
         strict=True,
         frozen=True,
+        cache_strings="none",  # the cache lives as long as the process: nothing a client sent may be in it
         json_schema_extra={
             "examples": [{"entrypoint": "main.py", "args": ["--fast"], "outputs": ["results/"]}]
         },

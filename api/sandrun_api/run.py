@@ -42,6 +42,7 @@ class RunRequest(BaseModel):
         extra="forbid",
         strict=True,
         frozen=True,
+        cache_strings="none",  # the cache lives as long as the process: nothing a client sent may be in it
         json_schema_extra={"examples": [{"code": "print(1)", "interpreter": "python3"}]},
     )
     code: str

@@ -13,6 +13,7 @@ from sandrun_executor.cgroups import CgroupError
 from sandrun_executor.daemon import DaemonError, serve
 from sandrun_executor.sandboxes import SandboxError
 from sandrun_executor.zygotes import ZygoteError
+from sandrun_shared import wiping
 from sandrun_shared.settings import SettingsError, load
 
 
@@ -27,7 +28,10 @@ def main() -> int:
         print(json.dumps([asdict(check) for check in preflight.checks()], indent=2))
         return 0
     try:
-        asyncio.run(serve(load(arguments.config)))
+        settings = load(arguments.config)
+        if settings.executor.wipe_memory:
+            wiping.restart()
+        asyncio.run(serve(settings))
     except (SettingsError, DaemonError, CgroupError, ZygoteError, SandboxError, OSError, KeyError) as error:
         print(f"sandrun-executor: {error}", file=sys.stderr)
         print("`sandrun doctor` says what this machine is missing and how to mend it.", file=sys.stderr)

@@ -50,6 +50,9 @@ class Api(Table, frozen=True):
     behind_proxy: Annotated[
         bool, Meta(description="Serve plain HTTP beyond loopback: a proxy in front speaks TLS.")
     ] = False
+    wipe_memory: Annotated[
+        bool, Meta(description="Overwrite every byte of memory when it is freed (needs glibc).")
+    ] = True
     trusted_proxies: Annotated[
         str,
         Meta(
@@ -175,6 +178,9 @@ class Executor(Table, frozen=True):
     user: Annotated[str, Meta(description="User whose processes may connect, besides root.")] = "sandrun"
     slots: Annotated[int, Meta(description="Jobs that run at once.", ge=1, le=1024)] = 8
     parked: Annotated[int, Meta(description="Sandboxes kept ready ahead of demand.", ge=0, le=64)] = 8
+    wipe_memory: Annotated[
+        bool, Meta(description="Overwrite every byte of memory when it is freed (needs glibc).")
+    ] = True
     first_uid: Annotated[
         int, Meta(description="First user id of jobs; slot N runs as first_uid + N.", ge=1000)
     ] = 2_000_000
