@@ -123,6 +123,11 @@ copy_files() {
     ln -sfn -- "$top/current/api/bin/sandrun" "$command"
 }
 
+remove_files() { # what copy_files made but the settings; the package, too, puts its own in their place
+    rm -f -- "${unit_names[@]/#/$units/}" /etc/sysusers.d/sandrun.conf /etc/tmpfiles.d/sandrun.conf
+    [[ ! -L $command ]] || rm -f -- "$command"
+}
+
 use_subgroup() {
     local version
     version=$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
@@ -172,6 +177,7 @@ install_all() {
     local work=''
     if [[ -z $packaged ]]; then
         command -v dpkg-query >/dev/null || die "needs Debian or Ubuntu"
+        ! installed sandrun-server || die "the package sandrun-server is installed: upgrade or purge that"
         install_packages
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is older than 3.11"
         if [[ -z $wheels ]]; then
@@ -188,7 +194,7 @@ install_all() {
     exec {folder}<"$top"
     flock "$folder"
     make_release
-    [[ -n $packaged ]] || copy_files
+    if [[ -n $packaged ]]; then remove_files; else copy_files; fi
     use_subgroup
     systemd-sysusers sandrun.conf
     systemd-tmpfiles --create sandrun.conf
@@ -208,8 +214,7 @@ uninstall_all() {
     rmdir --ignore-fail-on-non-empty "${subgroup%/*}" 2>/dev/null || true
     rm -rf -- "$top" /run/sandrun
     if [[ -z $packaged ]]; then
-        rm -f -- "${unit_names[@]/#/$units/}" /etc/sysusers.d/sandrun.conf /etc/tmpfiles.d/sandrun.conf
-        [[ ! -L $command ]] || rm -f -- "$command"
+        remove_files
         if cmp -s -- "$here/sandrun.toml" "$config"; then rm -f -- "$config"; fi
         [[ ! -d ${config%/*} ]] || rmdir --ignore-fail-on-non-empty "${config%/*}"
         ! getent passwd "$user" >/dev/null || userdel "$user"
