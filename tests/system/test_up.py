@@ -75,18 +75,15 @@ def test_neither_daemon_keeps_descriptors(service: Service) -> None:
     def counts() -> list[int]:
         return [machine.descriptors(pid) for pid in pids]
 
-    use()
-    seen: list[list[int]] = []
+    def no_more_than(before: list[int]) -> bool:
+        return all(now <= then for now, then in zip(counts(), before, strict=True))
 
-    def steady() -> bool:
-        seen.append(counts())
-        return len(seen) > 1 and seen[-1] == seen[-2]
-
-    assert machine.eventually(steady)
-    before = seen[-1]
-    for _ in range(10):
+    for _ in range(3):
         use()
-    assert machine.eventually(lambda: counts() == before), (before, counts())
+    before = counts()  # of a sandbox that is still being ended too: more than this is a leak
+    for _ in range(20):
+        use()
+    assert machine.eventually(lambda: no_more_than(before)), (before, counts())
 
 
 def test_no_log_tells_of_a_job(service: Service) -> None:

@@ -186,7 +186,7 @@ def test_limits_out_of_bounds_are_refused(executor: ExecutorProcess, limits: Lim
 
 
 TIGHT = {
-    "wall": (Limits(wall_seconds=1e-9), ("wall_time_limit",)),
+    "wall": (Limits(wall_seconds=1e-9), ("wall_time_limit", "ok")),
     "memory": (Limits(memory_bytes=16 << 20), ("ok", "memory_limit")),
     "files": (Limits(disk_bytes=1 << 20, inodes=100), ("ok",)),
     "processes": (Limits(processes=1), ("ok",)),
