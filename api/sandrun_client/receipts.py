@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from sandrun_client.errors import ReceiptError
@@ -141,16 +142,13 @@ def _text(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """As ECMAScript writes what a limit can be: repr's shortest digits, in another notation."""
-    if value.is_integer() and abs(value) < 1e21:
-        return str(int(value))
+    """As ECMAScript writes it: repr's shortest digits, in the notation of its size."""
+    if value == 0:
+        return "0"
+    if 1e-6 <= abs(value) < 1e21:
+        return format(Decimal(repr(value)), "f").removesuffix(".0")
     mantissa, _, exponent = repr(value).partition("e")
-    if not exponent:
-        return mantissa
-    if -6 <= int(exponent) < 0:  # repr changes its notation at 1e-4, ECMAScript at 1e-6
-        sign, digits = mantissa[: mantissa.startswith("-")], mantissa.lstrip("-").replace(".", "")
-        return f"{sign}0.{'0' * (-int(exponent) - 1)}{digits}"
-    return f"{mantissa}e{int(exponent):+d}"
+    return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
 
 
 def _index_sha256(listed: Any) -> str:

@@ -101,7 +101,7 @@ def _status_of(words: list[str]) -> int:
         _fail(words, str(error), retry_after=error.retry_after, status=error.status)
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
+    except (terminal.ReaderGone, BrokenPipeError):
         # Nobody reads any more; nor shall the interpreter try to write what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return terminal.BROKEN_PIPE

@@ -46,7 +46,10 @@ def server_options(function: F) -> F:
 
     def wrapped(url: str | None, verify_with: str | None, as_json: bool, quiet: bool, **rest: Any) -> Any:
         terminal.set_quiet(quiet)
-        return function(server=Server(url, verify_with, as_json), **rest)
+        try:
+            return function(server=Server(url, verify_with, as_json), **rest)
+        except BrokenPipeError:
+            raise terminal.ReaderGone from None
 
     wrapped.__name__, wrapped.__doc__ = function.__name__, function.__doc__
     # Options that were put on the function by the decorators below this one.

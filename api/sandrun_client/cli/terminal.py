@@ -24,6 +24,10 @@ CLEAR = "\x1b[H\x1b[2J"  # the screen, not what has scrolled off it
 _quiet = False
 
 
+class ReaderGone(Exception):
+    """Nobody reads standard output any more; click would take a BrokenPipeError for its own to handle."""
+
+
 def set_quiet(quiet: bool) -> None:
     """Leave out messages that are no errors."""
     global _quiet  # noqa: PLW0603 - one command, one process
@@ -108,7 +112,7 @@ class Transfer:
 
     def __init__(self, label: str, *, shown: bool) -> None:
         self._label = label
-        self._shown = shown and sys.stderr.isatty()
+        self._shown = shown and not _quiet and sys.stderr.isatty()
         self._bar: Any = None
         self._drawn = 0
         self.complete = False
@@ -138,7 +142,7 @@ class Transfer:
 @contextmanager
 def transfer(label: str, *, shown: bool = True) -> Iterator[Progress]:
     """A callback that draws a bar."""
-    with Transfer(label, shown=shown and not _quiet) as bar:
+    with Transfer(label, shown=shown) as bar:
         yield bar.progress
 
 

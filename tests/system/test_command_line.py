@@ -1,0 +1,272 @@
+"""The command in a real terminal, and in pipes, against the real service."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from support.service import Service
+
+COMMAND = [sys.executable, "-P", "-m", "sandrun_client"]
+SECONDS = 60
+LASTS = "import time\nprint('started', flush=True)\ntime.sleep(600)\n"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """The service of this module."""
+    with Service() as running:
+        yield running
+
+
+def environment(service: Service, **more: str) -> dict[str, str]:
+    return {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "TERM": "xterm",
+        "SANDRUN_URL": f"http://127.0.0.1:{service.port}",
+        **more,
+    }
+
+
+@pytest.fixture
+def piped(service: Service, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Runs the command without a terminal, in a folder of its own."""
+
+    def run(*words: str, stdin: bytes = b"", **more: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [*COMMAND, *words],
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=SECONDS,
+            cwd=tmp_path,
+            env=environment(service, **more),
+        )
+
+    return run
+
+
+@pytest.fixture
+def terminal(service: Service, tmp_path: Path) -> Iterator[Callable[..., "pexpect.spawn[str]"]]:
+    """Starts the command in a terminal, in a folder of its own."""
+    started: list[pexpect.spawn[str]] = []
+
+    def start(*words: str, **more: str) -> "pexpect.spawn[str]":
+        child = pexpect.spawn(
+            COMMAND[0],
+            [*COMMAND[1:], *words],
+            cwd=str(tmp_path),
+            env=environment(service, **more),
+            timeout=SECONDS,
+            encoding="utf-8",
+            dimensions=(24, 100),
+        )
+        child.delaybeforesend = None
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.close(force=True)
+
+
+def ended(child: "pexpect.spawn[str]") -> tuple[str, int | None]:
+    """What it printed until its end, and its exit status."""
+    child.expect(pexpect.EOF)
+    child.wait()
+    return child.before or "", child.exitstatus
+
+
+def no_job_is_left(service: Service) -> bool:
+    system = service.client.get("/stats").json()["system"]
+    return bool(system["active_jobs"] == 0 and system["queue_length"] == 0)
+
+
+def test_output_passes_through_untouched(
+    piped: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_text(
+        "import os, sys\nos.write(1, bytes(range(256)))\nos.write(2, b'\\xfferr')\n"
+        "print(sys.argv[1:], input())\nsys.exit(42)\n"
+    )
+    (tmp_path / "input").write_text("typed\n")
+    done = piped("a.py", "--stdin", "input", "--", "-x", "--lang")
+    assert done.stdout == bytes(range(256)) + b"['-x', '--lang'] typed\n"
+    assert done.stderr == b"\xfferr"
+    assert done.returncode == 42
+
+
+def test_code_from_a_pipe(piped: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+    assert piped("--lang", "python", stdin=b"print(1)").stdout == b"1\n"
+    assert piped("-", stdin=b"#!/bin/sh\necho $0 $1\n").stdout.startswith(b"")
+    assert piped("run", "-l", "bash", stdin=b"echo $BASH_VERSION | wc -l").stdout == b"1\n"
+
+
+def test_exit_statuses(piped: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+    late = piped("--timeout", "0.5", stdin=b"while True: pass")
+    assert late.returncode == 124
+    assert b"timed out after 0.5 s" in late.stderr
+    killed = piped(stdin=b"import os; os.kill(os.getpid(), 11)")
+    assert killed.returncode == 128 + signal.SIGSEGV
+    assert b"SIGSEGV" in killed.stderr
+    full = piped("--memory", "64", stdin=b"x = bytearray(200 << 20)")
+    assert full.returncode != 0
+    assert b"ran out of memory: 64 MB" in full.stderr or b"MemoryError" in full.stderr
+    wrong = piped("--env", "LD_PRELOAD=x", stdin=b"")
+    assert wrong.returncode == 125
+    assert b"LD_PRELOAD" in wrong.stderr
+
+
+def test_json(piped: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+    done = piped("--json", stdin=b"print('a'); open('f', 'w').write('x'); raise SystemExit(3)")
+    document = json.loads(done.stdout)
+    assert (document["stdout"], document["exit_code"], done.returncode) == ("a\n", 3, 3)
+    assert [file["path"] for file in document["files"]] == ["f"]
+    job_id = document["job_id"]
+    assert json.loads(piped("status", job_id, "--json").stdout)["status"] == "failed"
+    assert json.loads(piped("logs", job_id, "--json").stdout)["stdout"] == "a\n"
+    assert json.loads(piped("outputs", job_id, "--json").stdout)[0]["size_bytes"] == 1
+    assert json.loads(piped("download", job_id, "--json", "-o", "d").stdout) == {"saved": ["d/f"]}
+    gone = piped("status", job_id, "--json")
+    assert (gone.returncode, json.loads(gone.stdout)["status"]) == (125, 404)
+    assert "templates" in json.loads(piped("envs", "--json").stdout)
+    assert "your_quota" in json.loads(piped("stats", "--json").stdout)
+
+
+def test_a_job_step_by_step(piped: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "job.json").write_text(json.dumps({"entrypoint": "x.py", "args": ["hi"]}))
+    (folder / "x.py").write_text("import sys; print(sys.argv[1]); open('o.txt', 'w').write('o')")
+    job_id = piped("submit", "in").stdout.decode().strip()
+    assert b"completed" in piped("status", job_id, "--wait").stdout
+    assert piped("logs", "-f", job_id).stdout == b"hi\n"
+    assert piped("outputs", job_id).stdout == b"1 B\ttext/plain\to.txt\n"
+    assert piped("download", job_id, "o.txt", "-o", "one").stdout == b"one/o.txt\n"
+    assert piped("cancel", job_id).returncode == 0
+    assert piped("cancel", job_id).returncode == 125
+
+
+def test_files_are_saved(
+    piped: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path, service: Service
+) -> None:
+    code = b"import os; os.mkdir('d'); open('d/f', 'w').write('x')"
+    done = piped("-o", "out", "--lang", "python", stdin=code)
+    assert (done.returncode, (tmp_path / "out" / "d" / "f").read_text()) == (0, "x")
+    assert b"saved 1 file in out" in done.stderr
+    kept = piped("--lang", "python", stdin=code)
+    job_id = kept.stderr.split()[-1].decode()
+    assert b"left d/f; sandrun download" in kept.stderr
+    assert service.status(job_id)["status"] == "completed"
+
+
+def test_a_reader_that_leaves_cancels(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("while True: print('y' * 1000, flush=True)")
+    with subprocess.Popen(
+        [*COMMAND, "a.py"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(service),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(SECONDS) == 128 + signal.SIGPIPE
+    assert b"Traceback" not in said
+    assert no_job_is_left(service)
+
+
+def test_live_output_in_a_terminal(terminal: Callable[..., "pexpect.spawn[str]"], tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(LASTS)
+    child = terminal("a.py")
+    child.expect("started\r\n")  # while the program still runs
+    assert child.isalive()
+    child.sendintr()
+    said, status = ended(child)
+    assert "cancelled" in said
+    assert "Traceback" not in said
+    assert status == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_is_stopped_is_cancelled_at_the_server(
+    terminal: Callable[..., "pexpect.spawn[str]"], tmp_path: Path, service: Service, number: int
+) -> None:
+    (tmp_path / "a.py").write_text(LASTS)
+    child = terminal("a.py")
+    child.expect("started")
+    assert not no_job_is_left(service)
+    child.kill(number)
+    assert ended(child)[1] == 128 + number
+    assert no_job_is_left(service)
+
+
+def test_a_progress_bar_only_for_large_uploads_and_only_in_a_terminal(
+    terminal: Callable[..., "pexpect.spawn[str]"],
+    piped: Callable[..., subprocess.CompletedProcess[bytes]],
+    tmp_path: Path,
+) -> None:
+    for name, size in (("small", 1000), ("large", 3 << 20)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.bin").write_bytes(os.urandom(size))
+        (tmp_path / name / "main.py").write_text("print('done')")
+    said, status = ended(terminal("large"))
+    assert "Uploading" in said
+    assert "100%" in said
+    assert status == 0
+    assert "Uploading" not in ended(terminal("small"))[0]
+    assert "Uploading" not in ended(terminal("large", "--quiet"))[0]
+    done = piped("large")
+    assert (done.stdout, done.stderr) == (b"done\n", b"")
+
+
+def test_colours_only_in_a_terminal_and_only_if_wanted(
+    terminal: Callable[..., "pexpect.spawn[str]"], piped: Callable[..., subprocess.CompletedProcess[bytes]]
+) -> None:
+    assert "\x1b[31m" in ended(terminal("status", "nothing"))[0]
+    assert "\x1b" not in ended(terminal("status", "nothing", NO_COLOR="1"))[0]
+    assert "\x1b" not in ended(terminal("status", "nothing", TERM="dumb"))[0]
+    assert b"\x1b" not in piped("status", "nothing").stderr
+
+
+def test_watching_runs_again_on_a_change(
+    terminal: Callable[..., "pexpect.spawn[str]"], tmp_path: Path, service: Service
+) -> None:
+    program = tmp_path / "a.py"
+    program.write_text("print('fir' + 'st')")
+    child = terminal("--watch", "a.py")
+    child.expect("first")
+    child.expect("waiting for a change")
+    replacement = tmp_path / "new"
+    replacement.write_text(LASTS)
+    replacement.replace(program)  # as editors do
+    child.expect_exact("\x1b[H\x1b[2J")
+    child.expect("started")
+    program.write_text("print('thi' + 'rd')")  # while the second still runs
+    child.expect("cancelled")
+    child.expect("third")
+    child.expect("waiting for a change")
+    assert no_job_is_left(service)
+    child.sendintr()
+    said, status = ended(child)
+    assert "Traceback" not in said
+    assert status == 130
+
+
+def test_nothing_to_run_in_a_terminal_is_help(terminal: Callable[..., "pexpect.spawn[str]"]) -> None:
+    said, status = ended(terminal())
+    assert "Usage: sandrun" in said
+    assert status == 0
+    said, status = ended(terminal("run"))
+    assert "Nothing to run" in said
+    assert status == 125
