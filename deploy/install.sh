@@ -118,7 +118,10 @@ copy_files() {
     for name in "${unit_names[@]}"; do put "$here/systemd/$name" "$units/$name"; done
     put "$here/systemd/sysusers.conf" /etc/sysusers.d/sandrun.conf
     put "$here/systemd/tmpfiles.conf" /etc/tmpfiles.d/sandrun.conf
-    [[ -e $config ]] || put "$here/sandrun.toml" "$config"
+    # One that nobody changed is replaced.
+    if [[ ! -e $config ]] || cmp -s -- "$top/current/share/sandrun.toml" "$config"; then
+        put "$here/sandrun.toml" "$config"
+    fi
     mkdir -p "${command%/*}"
     ln -sfn -- "$top/current/api/bin/sandrun" "$command"
 }
@@ -210,12 +213,12 @@ uninstall_all() {
         systemctl stop "${unit_names[@]}" 2>/dev/null || true
     fi
     systemctl --quiet disable "${enabled[@]}" 2>/dev/null || true
+    if [[ -z $packaged ]] && cmp -s -- "$top/current/share/sandrun.toml" "$config"; then rm -f -- "$config"; fi
     rm -f -- "$subgroup"
     rmdir --ignore-fail-on-non-empty "${subgroup%/*}" 2>/dev/null || true
     rm -rf -- "$top" /run/sandrun
     if [[ -z $packaged ]]; then
         remove_files
-        if cmp -s -- "$here/sandrun.toml" "$config"; then rm -f -- "$config"; fi
         [[ ! -d ${config%/*} ]] || rmdir --ignore-fail-on-non-empty "${config%/*}"
         ! getent passwd "$user" >/dev/null || userdel "$user"
         ! getent group "$user" >/dev/null || groupdel "$user"
