@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from sandrun_client import AsyncSandrunClient, Conflict, ReceiptError, SandrunCl
 from sandrun_shared.keys import KeyKind, text_of, write_new
 from support.service import Service
 
+PAGE = Path(__file__).parents[2] / "docs" / "client.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 SEED = bytes(range(32))
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 MAKES_FILES = f"""
@@ -135,3 +140,20 @@ def test_who_answers_is_checked(call: Callable[..., Any], service: Service) -> N
 def test_stats_and_environments(call: Callable[..., Any]) -> None:
     assert call("get_stats")["system"]["capacity"] == 4
     assert "default" in call("list_environments")["templates"]
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_examples_of_the_page(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", EXAMPLES[number]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"PATH": "/usr/bin:/bin", "SANDRUN_URL": f"http://127.0.0.1:{service.port}"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert any(answer in done.stdout for answer in ("42\n 0 ok", "0\n\n1\n\n4", "results/answer.txt 42"))
