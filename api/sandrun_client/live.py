@@ -1,5 +1,6 @@
 """A job's output while it runs: server-sent events, resumed where they broke off."""
 
+import hashlib
 from collections.abc import Iterator
 
 from sandrun_client import receipts
@@ -62,6 +63,7 @@ class _Reader:
         self._position = offset  # of the logs, in bytes: where exact bytes are fetched from
         self._given = dict.fromkeys(STREAMS, 0)  # bytes after that position that were emitted
         self._exact = False
+        self._digests = None if offset else {stream: hashlib.sha256() for stream in STREAMS}
         self.sequence = offset
         self.retry_seconds = 1.0
 
@@ -84,7 +86,9 @@ class _Reader:
     def _status(self, event: Event) -> Status:
         status = read(Status.of, event.data)
         if self._policy.verify_with is not None:
-            receipts.check_status(status, self._policy.verify_with)
+            statement = receipts.check_status(status, self._policy.verify_with)
+            for stream, digest in (self._digests or {}).items():
+                receipts.check_stream(statement, stream, digest.hexdigest())
         return status
 
     def _output(self, event: Event) -> Flow[None]:
@@ -95,13 +99,18 @@ class _Reader:
         if not self._exact:
             data = text.encode()
             self._given[stream] += len(data)
-            yield Emit(Output(stream, sequence, data))
+            yield from self._emit(Output(stream, sequence, data))
         elif sequence > self._position:
             request = Request("GET", job_path("logs", self._job_id), {"offset": self._position})
             logs = read(Logs.of, (yield from ask(self._policy, request)).document())
             for item in self._new(logs, sequence):
-                yield Emit(item)
+                yield from self._emit(item)
             self._position = max(self._position, logs.next_offset)
+
+    def _emit(self, item: Output) -> Flow[None]:
+        if self._digests is not None:
+            self._digests[item.stream].update(item.data)
+        yield Emit(item)
 
     def _new(self, logs: Logs, sequence: int) -> Iterator[Output]:
         for stream, data in zip(STREAMS, (logs.stdout_bytes, logs.stderr_bytes), strict=True):

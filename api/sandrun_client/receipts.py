@@ -86,8 +86,13 @@ def check_files(receipt: Any, files: Iterable[OutputFile]) -> None:
 def check_logs(statement: Mapping[str, Any], logs: Logs) -> None:
     """Whether this is what the job printed. Raises ReceiptError."""
     for name, data in (("stdout", logs.stdout_bytes), ("stderr", logs.stderr_bytes)):
-        if hashlib.sha256(data).hexdigest() != statement.get(f"{name}_sha256"):
-            raise ReceiptError(f"The {name} that the server gave is not the one that was signed.")
+        check_stream(statement, name, hashlib.sha256(data).hexdigest())
+
+
+def check_stream(statement: Mapping[str, Any], name: str, sha256_hex: str) -> None:
+    """Whether a stream with this SHA-256 is what the job printed on it. Raises ReceiptError."""
+    if sha256_hex != statement.get(f"{name}_sha256"):
+        raise ReceiptError(f"The {name} that the server gave is not the one that was signed.")
 
 
 def check_job(statement: Mapping[str, Any], upload_sha256: str, manifest: Mapping[str, Any] | None) -> None:

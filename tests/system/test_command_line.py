@@ -10,18 +10,24 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from nacl.signing import SigningKey
 
+from sandrun_shared.keys import KeyKind, text_of, write_new
 from support.service import Service
 
 COMMAND = [sys.executable, "-P", "-m", "sandrun_client"]
 SECONDS = 60
+SEED = bytes(range(32))
+WORKER = text_of(bytes(SigningKey(SEED).verify_key))
 LASTS = "import time\nprint('started', flush=True)\ntime.sleep(600)\n"
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    """The service of this module."""
-    with Service() as running:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose worker signs."""
+    key = tmp_path_factory.mktemp("key") / "worker.key"
+    write_new(key, KeyKind.worker, SEED)
+    with Service(worker_key=key) as running:
         yield running
 
 
@@ -138,6 +144,17 @@ def test_json(piped: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     assert (gone.returncode, json.loads(gone.stdout)["status"]) == (125, 404)
     assert "templates" in json.loads(piped("envs", "--json").stdout)
     assert "your_quota" in json.loads(piped("stats", "--json").stdout)
+
+
+def test_only_what_the_worker_signed_is_accepted(
+    piped: Callable[..., subprocess.CompletedProcess[bytes]],
+) -> None:
+    code = b"import os; os.write(1, b'\\xff'); open('f', 'w').write('x')"
+    done = piped("--verify-with", WORKER, "-o", "out", stdin=code)
+    assert (done.returncode, done.stdout) == (0, b"\xff"), done.stderr
+    other = piped("--verify-with", text_of(bytes(32)), stdin=code)
+    assert other.returncode == 125
+    assert b"receipt is of the worker" in other.stderr
 
 
 def test_a_job_step_by_step(piped: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def run(
     program = program_of(file, entrypoint, args, exclude, job)
     if watch and program.path is None:
         raise click.UsageError("--watch needs a file or a folder.")
-    work = Run(program, output, server.json, keep)
+    work = Run(program, output, server.json, keep, server.verify_with)
 
     async def main() -> int:
         async with server.async_client() as client:

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import anyio
 
+from sandrun_client import receipts
 from sandrun_client.aio import AsyncSandrunClient
 from sandrun_client.cli import terminal
 from sandrun_client.cli.programs import Program
-from sandrun_client.errors import SandrunError
+from sandrun_client.errors import ConnectionFailed, SandrunError
 from sandrun_client.models import Status, Submitted
 
 T = TypeVar("T")
@@ -29,6 +30,7 @@ class Run:
     folder: Path | None
     json: bool
     keep: bool
+    verify_with: str | None = None
 
     async def once(self, client: AsyncSandrunClient) -> int:
         """Run it and give the exit status. Raises SandrunError; BrokenPipeError when nobody reads."""
@@ -48,6 +50,9 @@ class Run:
                         terminal.write(item.stream, item.data)
             if status is None:
                 raise SandrunError("The live output ended without saying how the job ended.")
+            if self.verify_with is not None:
+                statement = receipts.check_status(status, self.verify_with)
+                receipts.check_job(statement, job.upload_sha256, job.manifest)
             return await self._end(client, status, printed)
 
     async def _submit(self, client: AsyncSandrunClient) -> Submitted:
@@ -128,6 +133,9 @@ def interruptible(main: Callable[[], Awaitable[int]]) -> int:
 async def _cancelled_with_us(client: AsyncSandrunClient, job_id: str) -> AsyncIterator[None]:
     try:
         yield
+    except ConnectionFailed:
+        terminal.say(f"the job may go on: sandrun logs -f {job_id}")
+        raise
     except SandrunError:
         raise
     except BaseException:

@@ -227,6 +227,18 @@ def test_a_status_that_differs_from_its_receipt(connect: Callable[..., Any]) -> 
         connect(lambda _: httpx.Response(200, json=wrong), verify_with=WORKER).get_status("job")
 
 
+@pytest.mark.parametrize("text", ["hi\n", "ho\n", ""])
+def test_live_output_is_compared_once_the_job_has_ended(connect: Callable[..., Any], text: str) -> None:
+    body = answer.status(receipt=receipt_for(files=[]))
+    wire = answer.output_event(3, text) + answer.finished_event(6, body)
+    client = connect(lambda _: httpx.Response(200, content=wire), verify_with=WORKER)
+    if text == "hi\n":
+        assert len(client.stream_logs("job")) == 1
+        return
+    with pytest.raises(ReceiptError, match="stdout"):
+        client.stream_logs("job")
+
+
 def test_base64_has_one_form() -> None:
     receipt = receipt_for()
     raw = base64.b64decode(receipt["signature"])
