@@ -10,7 +10,7 @@ import pytest
 from sandrun_shared import settings
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted([*(ROOT / "deploy").glob("*.sh"), ROOT / "tests" / "run.sh", ROOT / ".ci" / "run"])
+SCRIPTS = sorted([*(ROOT / "deploy").glob("*.sh"), *(ROOT / "tests").rglob("*.sh"), ROOT / ".ci" / "run"])
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 

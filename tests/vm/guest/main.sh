@@ -1,0 +1,73 @@
+#!/bin/bash
+# Inside the test machine: install Sandrun, then check it as a service.
+#   main.sh short|full|rebooted      /src is the checkout; /given holds wheels/, site/ and perhaps a package
+set -euo pipefail
+umask 022
+mode=${1:?short, full or rebooted}
+say() { printf '== [%d s] %s\n' "$SECONDS" "$*"; }
+
+current=/opt/sandrun/current
+# The tests' libraries, then what is installed: not the checkout's own code.
+export PYTHONPATH=/given/site:/src/tests:$current/api/lib/python3.11/site-packages
+export SANDRUN_SYSTEM_MUST_WORK=1 SANDRUN_TEST_MACHINE=1 PYTHONDONTWRITEBYTECODE=1
+# In a unit of its own, as the executor is: a delegated group, nothing of the services' hardening.
+check() { # FILE...: arguments of pytest
+    systemd-run --quiet --pipe --wait --collect --unit sandrun-checks -p Delegate="cpu memory pids" \
+        -p TasksMax=infinity -p OOMPolicy=continue -p LimitNOFILE=65536 --working-directory /src \
+        -E PYTHONPATH -E SANDRUN_SYSTEM_MUST_WORK -E SANDRUN_TEST_MACHINE -E PYTHONDONTWRITEBYTECODE -E PATH \
+        $current/executor/bin/python -P -m pytest -q -p no:cacheprovider --timeout 600 --durations 8 "$@"
+}
+
+settings() {
+    local name
+    for name in api executor; do
+        mkdir -p "/etc/systemd/system/sandrun-$name.service.d"
+        cat >"/etc/systemd/system/sandrun-$name.service.d/checks.conf" <<'CONF'
+[Service]
+Environment=SANDRUN_QUOTA__CONCURRENT_JOBS=0 SANDRUN_QUOTA__QUEUED_JOBS=0 SANDRUN_QUOTA__JOBS_PER_HOUR=0
+Environment=SANDRUN_QUOTA__CPU_SECONDS_PER_MINUTE=0 SANDRUN_LIMITS__MEMORY_MB=96 SANDRUN_LIMITS__DISK_MB=16
+Environment=SANDRUN_EXECUTOR__SLOTS=4 SANDRUN_EXECUTOR__PARKED=1
+CONF
+    done
+}
+
+install_project() {
+    local package=(/given/*.deb)
+    settings
+    if [[ $mode == short && -f ${package[0]} ]]; then
+        say "installing the package, which holds the environments ready-made"
+        dpkg -i "${package[0]}"
+    else
+        say "installing with deploy/install.sh"
+        /src/deploy/install.sh --wheels /given/wheels
+    fi
+    systemctl is-active sandrun.target sandrun-executor.socket sandrun-executor.service sandrun-api.service
+}
+
+complain() {
+    say "failed; what the machine says"
+    systemctl --no-pager --lines 0 status 'sandrun*' || true
+    journalctl --boot --no-pager -o short-monotonic -u 'sandrun*' | tail -n 60 || true
+}
+trap complain ERR
+
+guest=tests/vm/guest
+case $mode in
+    short)
+        install_project
+        say "the services, a job of each verdict, cgroup v2, crashes and stops"
+        check $guest/test_units.py $guest/test_verdicts.py tests/system/test_cgroups.py $guest/test_life.py
+        ;;
+    full)
+        install_project
+        say "the services, a job of each verdict, crashes and stops, an upgrade while jobs run"
+        check $guest
+        say "the system and security suites"
+        check tests/system tests/security
+        ;;
+    rebooted)
+        say "after a reboot"
+        check $guest/test_units.py $guest/test_verdicts.py
+        ;;
+esac
+say "done"
