@@ -21,7 +21,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -261,10 +261,12 @@ def _wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if left_out & set(member.name.split("/")) else member
 
 
-def end_on_signals(signals: Iterable[int] = (signal.SIGTERM, signal.SIGHUP)) -> None:
+def end_on_signals(signals: Sequence[int] = (signal.SIGTERM, signal.SIGHUP)) -> None:
     """Leave by an exception, so that no qemu stays behind."""
 
     def leave(number: int, _frame: object) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the leaving
         raise SystemExit(128 + number)
 
     for number in signals:
