@@ -24,7 +24,6 @@ class ScriptedConnection(Connection):
     def __init__(self) -> None:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self.cancelled = False
-        self.say(Started(0.001))
 
     def say(self, event: Event) -> None:
         """What the executor tells."""
@@ -44,11 +43,15 @@ class ScriptedConnection(Connection):
 
 
 class ScriptedExecutor(ExecutorClient):
-    """Runs as many jobs as it is asked to; `running` are their connections by id, in order of their start."""
+    """Runs as many jobs as it is asked to; `running` are their connections by id, in order of their start.
+
+    Without starts_jobs it says nothing of a job by itself.
+    """
 
     def __init__(self, slots: int = 8) -> None:
         super().__init__("")
         self.slots = slots
+        self.starts_jobs = True
         self.running: dict[str, ScriptedConnection] = {}
         self.started: list[str] = []
 
@@ -66,6 +69,8 @@ class ScriptedExecutor(ExecutorClient):
         """Start a job."""
         self.started.append(request.job_id)
         connection = self.running[request.job_id] = ScriptedConnection()
+        if self.starts_jobs:
+            connection.say(Started(0.001))
         try:
             yield connection
         except asyncio.CancelledError:

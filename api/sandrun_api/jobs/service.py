@@ -63,7 +63,7 @@ class JobService:
         self._settings = settings
         self._executor = executor
         self._tasks = tasks
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Task[_NotTaken | None]] = {}
         self._worker: Description | None = None
         self.idempotency = IdempotencyKeys()
         self._retry: asyncio.TimerHandle | None = None
@@ -220,14 +220,15 @@ class JobService:
         self._retry = None
         self._dispatch()
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job) -> _NotTaken | None:
+        """Run the job to its end; the refusal if the executor did not take it."""
         try:
             await self._execute(job)
         except asyncio.CancelledError:
             self._charge_unmeasured(job)
             self._fail(job, Verdict.cancelled, "cancelled")
         except _NotTaken as refusal:
-            self._put_back(job, refusal)
+            return refusal
         except ExecutorLost:
             self._worker = None
             self._fail(job, Verdict.executor_lost, "the executor stopped while the job ran")
@@ -236,13 +237,17 @@ class JobService:
         except Exception as error:  # one job's failure is never another's
             report(error)
             self._fail(job, Verdict.internal_error, "Sandrun could not run this job")
+        return None
 
-    def _ended(self, job: Job, task: asyncio.Task[None]) -> None:
+    def _ended(self, job: Job, task: asyncio.Task[_NotTaken | None]) -> None:
         # A callback, because a task that is cancelled before its first step runs none of its own code.
         del self._running[job.job_id]
         self.queue.ended(job.request.client)
         if task.cancelled():
             self._fail(job, Verdict.cancelled, "cancelled")
+        elif (refusal := task.result()) is not None:
+            # Not in the task: the job must not be started again before the task counts as ended.
+            self._put_back(job, refusal)
         if job.is_finished:
             self.store.retain(job)
         self._dispatch()

@@ -13,6 +13,7 @@ from sandrun_api.jobs.service import JobService
 from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
 from sandrun_shared.jobs import Limits, UploadKind
+from sandrun_shared.protocol import Refused
 from sandrun_shared.settings import JobLimits, Quota, Settings
 from support.clocks import FakeClock
 from support.scripted_executor import ScriptedExecutor
@@ -279,3 +280,26 @@ async def test_an_executor_that_falls_silent_is_given_up(monkeypatch: pytest.Mon
         await it.until(lambda: job.is_finished)
         assert job.outcome is not None
         assert job.outcome.verdict.value == "executor_lost"
+
+
+async def test_a_refusal_in_the_moment_of_the_next_attempt_counts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bench(monkeypatch) as it:
+        it.executor.starts_jobs = False
+        first, second = it.submit(), it.submit()
+        await it.runs(first, second)
+        it.executor.starts_jobs = True
+        it.executor.running[first.job_id].say(Refused("full"))
+        await it.until(lambda: first.state is State.queued)
+        # In one turn of the loop the second is refused, and the time has come to try again.
+        it.executor.running[second.job_id].say(Refused("full"))
+        it.clock.advance(1)
+        await it.settle()
+        it.clock.advance(1)
+        await it.runs(first, second)
+        for job in (first, second):
+            await it.finish(job)
+            assert job.expires_at is not None
+        assert it.service.queue.running_total == 0
+        assert it.executor.started == [first.job_id, second.job_id] * 2
