@@ -1,0 +1,26 @@
+"""A load with faults: each job has one end that its client learns, and the machine is as it was before."""
+
+import asyncio
+
+from load import remains
+from load.faults import Faults
+from load.plan import Behaviour, Plan
+from load.storm import check, storm
+from support import machine
+from support.service import Service
+
+PLAN = Plan(jobs=150, clients=10, seed=1)
+
+
+def test_every_job_has_one_end_and_nothing_remains() -> None:
+    assert {PLAN.task(number).behaviour for number in range(PLAN.jobs)} == set(Behaviour)
+    with Service() as service:
+        assert service.run("print(1)")["verdict"] == "ok"
+        before, shared = remains.settled(service), machine.shared_memory()
+        faults = Faults(service)
+        account = asyncio.run(storm(service, PLAN, faults))
+        assert faults.executor_kills == 1
+        assert account.summary()["ok"] > PLAN.jobs / 4
+        # The job of the warm-up is counted too.
+        check(service, PLAN, faults, account, others=1)
+        remains.assert_nothing_more(service, before, shared)
