@@ -53,9 +53,9 @@ class RunRequest(BaseModel):
     files: Annotated[dict[str, str], Field(description="More files, by path.")] = {}
     environment: str = "default"
     outputs: list[str] = []
-    timeout: float | None = None
-    memory_mb: int | None = None
-    cpu_seconds: float | None = None
+    timeout: Annotated[float | None, Field(gt=0, description="Wall time in seconds.")] = None
+    memory_mb: Annotated[int | None, Field(ge=16, description="Memory in MiB.")] = None
+    cpu_seconds: Annotated[float | None, Field(gt=0, description="CPU time of all its processes.")] = None
     warm: bool = True
 
 
@@ -64,7 +64,7 @@ _BODY = {
         "required": True,
         "content": {
             "text/plain": {"schema": {"type": "string"}, "example": "print(1)"},
-            "application/json": {"schema": RunRequest.model_json_schema()},
+            "application/json": {"schema": {"$ref": "#/components/schemas/RunRequest"}},
         },
     },
     "parameters": [

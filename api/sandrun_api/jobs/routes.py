@@ -34,17 +34,17 @@ _UPLOAD = {
                     "properties": {
                         "files": {
                             "type": "array",
+                            "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
                             "description": "One archive, or single files with their path as filename.",
                         },
                         "manifest": {
-                            **manifests.Manifest.model_json_schema(
-                                ref_template="#/components/schemas/{model}"
-                            ),
+                            "$ref": "#/components/schemas/Manifest",
                             "description": "JSON; or send it as job.json at the root of the upload.",
                         },
                     },
                 },
+                "encoding": {"manifest": {"contentType": "application/json"}},
             }
         },
     },

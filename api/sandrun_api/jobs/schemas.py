@@ -3,12 +3,19 @@
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.config import JsonDict
+
+from sandrun_api.jobs import examples
 
 
 class Schema(BaseModel):
     """Base of the answers."""
 
     model_config = ConfigDict(frozen=True)
+
+
+def _shown(example: JsonDict) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
 
 
 class Fault(Schema):
@@ -21,21 +28,7 @@ class Fault(Schema):
 class ErrorBody(Schema):
     """Every error looks like this."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "error": "Invalid request",
-                    "reason": "The manifest is not valid: field 'entrypoint' is required",
-                    "type": "about:blank",
-                    "title": "Bad Request",
-                    "status": 400,
-                    "detail": "The manifest is not valid: field 'entrypoint' is required",
-                    "errors": [{"pointer": "/entrypoint", "detail": "field 'entrypoint' is required"}],
-                }
-            ]
-        }
-    )
+    model_config = _shown(examples.ERROR_BODY)
     error: str
     reason: str
     retry_after: int | None = None
@@ -49,11 +42,7 @@ class ErrorBody(Schema):
 class Submitted(Schema):
     """A job was taken."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"job_id": "Zk3v0gk1QbmQ5rW8xJ2c9w", "status": "queued", "queue_position": 0}]
-        }
-    )
+    model_config = _shown(examples.SUBMITTED)
     job_id: str
     status: str
     queue_position: int
@@ -115,13 +104,7 @@ class Receipt(Schema):
 class JobStatus(Schema):
     """Where a job is and how it ended."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"job_id": "Zk3v0gk1QbmQ5rW8xJ2c9w", "status": "completed", "verdict": "ok", "exit_code": 0}
-            ]
-        }
-    )
+    model_config = _shown(examples.JOB_STATUS)
     job_id: str
     status: str
     queue_position: int | None
@@ -143,21 +126,7 @@ class JobStatus(Schema):
 class Logs(Schema):
     """What a job printed; base64 when either stream is not UTF-8."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "stdout": "hi\n",
-                    "stderr": "",
-                    "encoding": "utf-8",
-                    "stdout_bytes": 3,
-                    "stderr_bytes": 0,
-                    "truncated": False,
-                    "next_offset": 3,
-                }
-            ]
-        }
-    )
+    model_config = _shown(examples.LOGS)
     stdout: str
     stderr: str
     encoding: str
@@ -180,6 +149,7 @@ class OutputDetail(Schema):
 class OutputList(Schema):
     """A job's output files."""
 
+    model_config = _shown(examples.OUTPUT_LIST)
     files: list[str]
     details: list[OutputDetail]
     truncated: bool
@@ -196,13 +166,7 @@ class Image(Schema):
 class RunResult(Schema):
     """How a program ran."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"status": "completed", "verdict": "ok", "exit_code": 0, "output": "1\n", "stdout": "1\n"}
-            ]
-        }
-    )
+    model_config = _shown(examples.RUN_RESULT)
     job_id: str
     status: str
     verdict: str
@@ -212,6 +176,8 @@ class RunResult(Schema):
     output: str
     stdout: str
     stderr: str
+    stdout_base64: str | None = None
+    stderr_base64: str | None = None
     truncated: bool
     metrics: Metrics
     files: list[OutputDetail]
@@ -222,7 +188,7 @@ class RunResult(Schema):
 class Health(Schema):
     """The server and its executor work."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "healthy", "worker_id": ""}]})
+    model_config = _shown(examples.HEALTH)
     status: str
     worker_id: str
     signature: str | None = None
@@ -231,7 +197,7 @@ class Health(Schema):
 class ServerInfo(Schema):
     """What this server is."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"service": "sandrun", "status": "running"}]})
+    model_config = _shown(examples.SERVER_INFO)
     service: str
     status: str
     version: str
@@ -254,7 +220,7 @@ class EnvironmentDetail(Schema):
 class Environments(Schema):
     """The environments a job may name."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"templates": ["default"]}]})
+    model_config = _shown(examples.ENVIRONMENTS)
     templates: list[str]
     stats: dict[str, Any]
     details: list[EnvironmentDetail]
@@ -288,29 +254,7 @@ class SystemLoad(Schema):
 class Stats(Schema):
     """The caller's jobs and the server's."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "your_quota": {
-                        "used": 10.2,
-                        "limit": 10.0,
-                        "available": 0.0,
-                        "active_jobs": 0,
-                        "max_concurrent_jobs": 2,
-                        "queued_jobs": 0,
-                        "max_queued_jobs": 10,
-                        "jobs_this_hour": 4,
-                        "max_jobs_per_hour": 20,
-                        "can_submit": False,
-                        "reason": "CPU quota exhausted (10.2/10.0 seconds used)",
-                        "retry_after": 45,
-                    },
-                    "system": {"queue_length": 0, "active_jobs": 1, "capacity": 8},
-                }
-            ]
-        }
-    )
+    model_config = _shown(examples.STATS)
     your_quota: YourQuota
     system: SystemLoad
 
@@ -322,16 +266,38 @@ _MEANINGS = {
     404: "Unknown job: deleted and never existed look the same",
     409: "Not finished yet, or an Idempotency-Key of another job",
     413: "Too large",
+    414: "The address has more than 8 KiB",
     415: "Not a type this route reads",
     416: "Not a range of this file",
     429: "The address has used its CPU time or its submissions, or has too many jobs waiting",
+    431: "The headers are too long or too many",
     503: "The queue or the memory is full, or the executor is away",
+}
+
+
+_RETRY_AFTER = {"description": "Seconds, as `retry_after`", "schema": {"type": "integer"}}
+_TEXT = {"type": "string"}
+_HEADERS = {
+    416: {"Content-Range": {"description": "The size of the file", "schema": _TEXT}},
+    429: {
+        "Retry-After": {**_RETRY_AFTER, "required": True},
+        "RateLimit-Policy": {"description": "Your quotas (IETF draft 10)", "schema": _TEXT},
+        "RateLimit": {"description": "What is left of them (IETF draft 10)", "schema": _TEXT},
+    },
+    503: {"Retry-After": _RETRY_AFTER},
 }
 
 
 def answers(model: type[Schema] | None, *errors: int, description: str = "Done") -> Answers:
     """The `responses` of a route: its model and its errors."""
-    table: Answers = {status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in errors}
+    table: Answers = {
+        status: {
+            "model": ErrorBody,
+            "description": _MEANINGS[status],
+            **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
+        }
+        for status in errors
+    }
     if model is not None:
         table[200] = {"model": model, "description": description}
     return table

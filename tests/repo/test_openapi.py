@@ -1,0 +1,87 @@
+"""The contract is what the application says, whole, and under the published names."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from sandrun_api.app import create_app
+from sandrun_api.jobs import schemas
+from sandrun_api.manifest import Manifest
+from sandrun_api.run import RunRequest
+from sandrun_shared.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = {
+    ("get", "/"): "getServer",
+    ("post", "/submit"): "submitJob",
+    ("post", "/run"): "runCode",
+    ("get", "/status/{job_id}"): "getJobStatus",
+    ("delete", "/jobs/{job_id}"): "deleteJob",
+    ("get", "/logs/{job_id}"): "getJobLogs",
+    ("get", "/logs/{job_id}/events"): "streamJobLogs",
+    ("get", "/outputs/{job_id}"): "listOutputs",
+    ("get", "/download/{job_id}"): "downloadOutputs",
+    ("get", "/download/{job_id}/{path}"): "downloadFile",
+    ("get", "/outputs/{job_id}/{path}"): "downloadFileAlias",
+    ("get", "/stats"): "getStats",
+    ("get", "/environments"): "listEnvironments",
+    ("get", "/health"): "getHealth",
+}
+MODELS = [Manifest, RunRequest, *schemas.Schema.__subclasses__()]
+WITH_EXAMPLES = [model for model in MODELS if model.model_config.get("json_schema_extra")]
+
+
+@pytest.fixture(scope="module")
+def operations() -> dict[tuple[str, str], dict[str, Any]]:
+    document = create_app(Settings()).openapi()
+    return {
+        (method, path): item
+        for path, methods in document["paths"].items()
+        for method, item in methods.items()
+    }
+
+
+def test_document_is_current() -> None:
+    path = ROOT / "docs" / "generate_openapi.py"
+    spec = importlib.util.spec_from_file_location("generate_openapi", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "openapi.json").read_text() == module.render(), f"run python {path}"
+
+
+def test_operations_have_their_published_names(operations: dict[tuple[str, str], dict[str, Any]]) -> None:
+    assert {key: item["operationId"] for key, item in operations.items()} == PUBLISHED
+
+
+def test_every_error_is_typed_and_has_an_example(operations: dict[tuple[str, str], dict[str, Any]]) -> None:
+    for key, operation in operations.items():
+        errors = {status: item for status, item in operation["responses"].items() if status >= "400"}
+        assert {"414", "431"} <= set(errors), key
+        assert "422" not in errors, key
+        for status, answer in errors.items():
+            content = answer["content"]["application/json"]
+            assert content["schema"] == {"$ref": "#/components/schemas/ErrorBody"}, (key, status)
+            assert schemas.ErrorBody.model_validate(content["example"]).status == int(status)
+
+
+@pytest.mark.parametrize("model", WITH_EXAMPLES)
+def test_examples_are_what_they_are_examples_of(model: type[BaseModel]) -> None:
+    extra = model.model_config["json_schema_extra"]
+    assert isinstance(extra, dict)
+    for example in extra["examples"]:  # type: ignore[union-attr]
+        parsed = model.model_validate_json(json.dumps(example))
+        assert parsed.model_fields_set == set(example)  # type: ignore[arg-type]
+
+
+def test_every_json_answer_has_an_example(operations: dict[tuple[str, str], dict[str, Any]]) -> None:
+    shown = {model.__name__ for model in WITH_EXAMPLES}
+    for operation in operations.values():
+        content = operation["responses"].get("200", {}).get("content", {})
+        if "application/json" in content:
+            assert content["application/json"]["schema"]["$ref"].rpartition("/")[2] in shown
