@@ -59,7 +59,7 @@ def grow(jobs: int, seconds: float) -> None:
     """Many small jobs on a service of its own. Raises AssertionError when its memory grows."""
     first: dict[str, int] = {}
     sizes: dict[str, int] = {}
-    with Service() as service:
+    with Service(slots=growth.CLIENTS, parked=growth.CLIENTS) as service:
         for done, sizes in growth.growth(service, jobs, seconds):
             print(json.dumps({"jobs": done, "api KiB": sizes}), flush=True)
             if done == growth.FIRST:
