@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.executor import ExecutorProcess, Result
 API, EXECUTOR, SOCKET = "sandrun-api.service", "sandrun-executor.service", "sandrun-executor.socket"
 URL = "http://127.0.0.1:8443"
 FIRST_UID = 2_000_000
-BACK_SECONDS = 120.0  # an emulated machine is ten times slower than its host, more when that is busy
+BACK_SECONDS = 300.0  # an emulated machine is ten times slower than its host, more when that is busy
 
 
 class Installed(ExecutorProcess):
@@ -22,6 +23,12 @@ class Installed(ExecutorProcess):
     def __init__(self) -> None:
         self.socket = Path("/run/sandrun/executor.sock")
         self.first_uid = FIRST_UID
+
+    def connect(self) -> socket.socket:
+        """A bare connection with this machine's patience."""
+        sock = super().connect()
+        sock.settimeout(BACK_SECONDS)
+        return sock
 
 
 def run(*command: str) -> str:
@@ -56,7 +63,7 @@ def started_again(unit: str, before: int) -> bool:
     )
 
 
-def post(body: dict[str, object], seconds: float = 120.0) -> dict[str, object]:
+def post(body: dict[str, object], seconds: float = BACK_SECONDS) -> dict[str, object]:
     """POST /run and the answer, which must be 200."""
     answer = httpx.post(f"{URL}/run", json=body, timeout=seconds, trust_env=False)
     assert answer.status_code == 200, answer.text

@@ -246,7 +246,10 @@ class Machine:
             elif kind == b"R":
                 raise self._fail("the machine restarted under the command")
             elif kind == b"X":
-                return struct.unpack(">I", payload)[0]
+                status = struct.unpack(">I", payload)[0]
+                if status == 124:
+                    print(f"machine: ended after {seconds:.0f} s: {' '.join(argv)}", file=sys.stderr)
+                return status
 
     def reboot(self) -> None:
         """Boot again in the usual way: what is on its disk stays. Returns when it answers."""

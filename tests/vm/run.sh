@@ -27,10 +27,10 @@ run() { "$@" & child=$!; wait "$child"; child=''; }
 
 packages=() seconds=900 after=()
 case $1 in
-    short) command=(/bin/bash /src/tests/vm/guest/main.sh short) seconds=600 ;;
+    short) command=(/bin/bash /src/tests/vm/guest/main.sh short) seconds=999 ;;
     full)
         packages=(nodejs python3-numpy)
-        command=(/bin/bash /src/tests/vm/guest/main.sh full) seconds=5400
+        command=(/bin/bash /src/tests/vm/guest/main.sh full) seconds=7200
         after=(--after-reboot "/bin/bash /src/tests/vm/guest/main.sh rebooted")
         ;;
     *) command=("$@") ;;

@@ -5,7 +5,6 @@ import os
 import re
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -91,7 +90,6 @@ def test_roots_environment_holds_four_libraries() -> None:
     names = {path.name.split("-")[0].lower() for path in folder}
     # cffi and what it needs come with pynacl.
     assert names <= {"sandrun_executor", "msgspec", "pyseccomp", "pyroute2", "pynacl", "cffi", "pycparser"}
-    assert sys.prefix.endswith("/executor")  # these tests run in it
 
 
 def test_systemd_finds_nothing_wrong() -> None:
