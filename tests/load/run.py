@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -78,6 +79,8 @@ def main(arguments: list[str]) -> int:
     if os.geteuid() != 0:
         print("run this as root: it starts an executor", file=sys.stderr)
         return 1
+    # A time limit of the caller ends the service too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.jobs:
         load(
             Plan(
