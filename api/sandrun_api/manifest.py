@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sandrun_api.errors import ApiError, FieldError, bad_request
 from sandrun_api.paths import PathError, clean
 from sandrun_shared import canonical, keys, receipts, sealing
-from sandrun_shared.jobs import Limits
+from sandrun_shared.jobs import MAX_CPU_SECONDS, Limits
 from sandrun_shared.protocol import Description
 from sandrun_shared.settings import JobLimits
 
@@ -92,7 +92,9 @@ class Manifest(BaseModel):
     requirements: Annotated[str | None, Field(description="File with packages to install.")] = None
     timeout: Annotated[float | None, Field(gt=0, description="Wall time in seconds.")] = None
     memory_mb: Annotated[int | None, Field(ge=16, description="Memory in MiB.")] = None
-    cpu_seconds: Annotated[float | None, Field(gt=0, description="CPU time of all its processes.")] = None
+    cpu_seconds: Annotated[
+        float | None, Field(gt=0, le=MAX_CPU_SECONDS, description="CPU time of all its processes.")
+    ] = None
     gpu: Gpu | None = None
     warm: Annotated[bool, Field(description="Start Python from a warm interpreter.")] = True
     priority: Annotated[

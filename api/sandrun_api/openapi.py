@@ -71,6 +71,10 @@ def _link(document: dict[str, Any]) -> None:
         == ["job_id"]
     }
     document["paths"]["/submit"]["post"]["responses"]["200"]["links"] = links
+    listed = {"job_id": "$request.path.job_id", "path": "$response.body#/files/0"}
+    document["paths"]["/outputs/{job_id}"]["get"]["responses"]["200"]["links"] = {
+        name: {"operationId": name, "parameters": listed} for name in ("downloadFile", "downloadFileAlias")
+    }
 
 
 def _correct(operation: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds, Table
 from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, unknown_job
-from sandrun_api.jobs.events import DESCRIPTION, EventStream, finished_event, has_ended, output_events
+from sandrun_api.jobs.events import EVENT_SCHEMA, EventStream, finished_event, has_ended, output_events
 from sandrun_api.jobs.following import Follower
 from sandrun_api.jobs.model import Job, JobRequest
 from sandrun_api.jobs.receipts import receipt_header, receipt_of
@@ -25,7 +25,7 @@ from sandrun_api.jobs.schemas import RunResult, answers
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import detail_of, images_of, json_response, metrics_of, service_of
 from sandrun_api.memfds import Memfd
-from sandrun_shared.jobs import UploadKind
+from sandrun_shared.jobs import MAX_CPU_SECONDS, UploadKind
 from sandrun_shared.orders import encode_bundle
 from sandrun_shared.settings import Settings
 
@@ -55,7 +55,9 @@ class RunRequest(BaseModel):
     outputs: list[str] = []
     timeout: Annotated[float | None, Field(gt=0, description="Wall time in seconds.")] = None
     memory_mb: Annotated[int | None, Field(ge=16, description="Memory in MiB.")] = None
-    cpu_seconds: Annotated[float | None, Field(gt=0, description="CPU time of all its processes.")] = None
+    cpu_seconds: Annotated[
+        float | None, Field(gt=0, le=MAX_CPU_SECONDS, description="CPU time of all its processes.")
+    ] = None
     warm: bool = True
 
 
@@ -94,7 +96,7 @@ _BODY = {
             "description": "The program ran, however it ended",
             "content": {
                 "text/plain": {"schema": {"type": "string"}},
-                "text/event-stream": {"schema": {"type": "string", "description": DESCRIPTION}},
+                "text/event-stream": {"schema": EVENT_SCHEMA},
             },
         },
     },

@@ -21,7 +21,21 @@ DESCRIPTION = (
     "without it was cut, or its job was deleted."
 )
 
-EXAMPLE = 'id: 6\ndata: {"type":"output","stream":"stdout","sequence":6,"data":"hello\\n"}\n\n'
+# Of one event, as there is no schema for a stream of them before OpenAPI 3.2.
+EVENT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": DESCRIPTION,
+    "required": ["id", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"enum": ["message", "finished"]},  # the former when the stream names none
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+EXAMPLE = {
+    "id": "6",
+    "data": '{"type":"output","stream":"stdout","sequence":6,"data":"hello\\n"}',
+}
 
 
 class EventStream(StreamingResponse):

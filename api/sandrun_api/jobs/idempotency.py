@@ -1,11 +1,13 @@
 """Retries that must not submit twice: the Idempotency-Key header, remembered as long as its job."""
 
 import hashlib
+import re
 import secrets
 
 from sandrun_api.errors import ApiError
 
-MAX_KEY_LENGTH = 255
+# Visible ASCII, which every proxy passes on as it is; a header's outer spaces are not its own.
+KEY_PATTERN = r"^[!-~]{1,255}$"
 
 
 class IdempotencyKeys:
@@ -23,12 +25,12 @@ class IdempotencyKeys:
     def find(self, client: str, key: str | None, job_hash: str) -> str | None:
         """The id of the job submitted under this key before.
 
-        Raises ApiError: 400 for a key that is too long, 409 when the key stands for another job.
+        Raises ApiError: 400 for a key that is none, 409 when it stands for another job.
         """
         if key is None:
             return None
-        if not key or len(key) > MAX_KEY_LENGTH:
-            raise ApiError(400, f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters.")
+        if not re.fullmatch(KEY_PATTERN, key):
+            raise ApiError(400, "An Idempotency-Key has 1 to 255 visible ASCII characters, and no space.")
         job_id, known_hash = self._jobs.get(self._digest(client, key), (None, job_hash))
         if known_hash != job_hash:
             raise ApiError(409, "This Idempotency-Key was used for another upload or manifest.")

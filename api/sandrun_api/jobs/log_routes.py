@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from sandrun_api.errors import bad_request
 from sandrun_api.jobs.events import (
     DESCRIPTION,
+    EVENT_SCHEMA,
     EXAMPLE,
     EventStream,
     finished_event,
@@ -74,7 +75,7 @@ async def get_job_logs(
             "description": DESCRIPTION,
             "content": {
                 "text/event-stream": {
-                    "schema": {"type": "string"},
+                    "schema": EVENT_SCHEMA,
                     "example": EXAMPLE,
                 }
             },
@@ -86,7 +87,9 @@ async def stream_job_logs(
     request: Request,
     job_id: str,
     offset: Annotated[int, Query(ge=0, description="A sequence to go on after.")] = 0,
-    last_event_id: Annotated[str | None, Header(description="As `offset`; it wins.")] = None,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="As `offset`; it wins.")
+    ] = None,
 ) -> Response:
     """Server-sent events; a reader that comes back with the id of its last event misses nothing."""
     job = job_of(request, job_id)

@@ -12,6 +12,7 @@ from sandrun_api import uploads
 from sandrun_api.clients import client_of
 from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, unknown_job
+from sandrun_api.jobs.idempotency import KEY_PATTERN
 from sandrun_api.jobs.model import Job, JobRequest
 from sandrun_api.jobs.schemas import JobStatus, Submitted, answers
 from sandrun_api.jobs.service import JobService
@@ -54,7 +55,7 @@ _UPLOAD = {
             "in": "header",
             "required": False,
             "description": "Makes a retry safe: the same key and upload give the same job.",
-            "schema": {"type": "string", "maxLength": 255},
+            "schema": {"type": "string", "pattern": KEY_PATTERN},
         }
     ],
 }
