@@ -24,6 +24,7 @@ router = APIRouter(tags=["outputs"])
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FILE = {"application/octet-stream": _BINARY, "*/*": _BINARY}  # the former for clients that need a name
 
 
 class JobResponse(Response):
@@ -140,13 +141,13 @@ async def download_outputs(request: Request, job_id: str) -> Response:
     "/outputs/{job_id}/{path:path}",
     operation_id="downloadFileAlias",
     summary="One file, under its older address",
-    responses={**answers(None, 404, 409, 416), 200: {"description": "The file", "content": {"*/*": _BINARY}}},
+    responses={**answers(None, 404, 409, 416), 200: {"description": "The file", "content": _FILE}},
 )
 @router.get(
     "/download/{job_id}/{path:path}",
     operation_id="downloadFile",
     summary="One file; the job stays",
-    responses={**answers(None, 404, 409, 416), 200: {"description": "The file", "content": {"*/*": _BINARY}}},
+    responses={**answers(None, 404, 409, 416), 200: {"description": "The file", "content": _FILE}},
 )
 async def download_file(request: Request, job_id: str, path: str) -> Response:
     """One file with its type, ETag and digest; ranges are served."""
