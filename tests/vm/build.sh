@@ -6,6 +6,7 @@
 #   base.raw          the root file system, ext4      ready.qcow2, state   what booting wrote; the running machine
 set -euo pipefail
 umask 022
+exec 3>&1 1>&2 # of all that is said here only the folder is the answer
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 say() { printf 'vm: [%d s] %s\n' "$SECONDS" "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -28,7 +29,7 @@ exec {lock}>"$cache/lock"
 flock "$lock"
 if [[ -s $image/state ]]; then
     touch "$image"
-    echo "$image"
+    echo "$image" >&3
     exit 0
 fi
 
@@ -143,4 +144,4 @@ qemu-img create -q -f qcow2 -b base.raw -F raw "$new/ready.qcow2"
 python3 -I "$here/machine.py" --image "$new" save >&2
 mv -T -- "$new" "$image"
 say "made $image: $(du -sh "$image" | cut -f 1)"
-echo "$image"
+echo "$image" >&3
