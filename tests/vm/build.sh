@@ -71,8 +71,9 @@ fi
 fetch_kernel='cd "$1" && export APT_CONFIG=$MMDEBSTRAP_APT_CONFIG &&
     kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/.*Depends: \(linux-image-[0-9][^ ]*\)/\1/p" | head -n 1) &&
     apt-get download -qq "$kernel" && mkdir unpacked && dpkg -x ./linux-image-*.deb unpacked && rm ./linux-image-*.deb'
-# mmdebstrap needs a folder that its download user may reach.
-mmdebstrap --quiet --variant=minbase --mode=root --include="$packages" \
+# mmdebstrap needs a folder that its download user may reach. Its mounts are not the machine's: the tests that
+# run meanwhile compare those.
+unshare --mount --propagation private mmdebstrap --quiet --variant=minbase --mode=root --include="$packages" \
     --aptopt='APT::Install-Recommends "false"' --aptopt='APT::Sandbox::User "root"' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/info/*' \
