@@ -5,6 +5,7 @@ import secrets
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -21,62 +22,75 @@ def restarts(unit: str) -> int:
     return int(installed.show(unit, "NRestarts"))
 
 
-def test_executor_killed_under_load_comes_back() -> None:
-    """What waits in the socket meanwhile is served; nothing of the dead one is left."""
+class Asking:
+    """A request that sleeps, made beside the test; how it ends."""
+
+    def __init__(self) -> None:
+        self.answers: list[httpx.Response] = []
+        self.errors: list[httpx.HTTPError] = []
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        try:
+            self.answers.append(
+                httpx.post(f"{URL}/run", json={"code": SLEEPER}, timeout=BACK_SECONDS, trust_env=False)
+            )
+        except httpx.HTTPError as error:
+            self.errors.append(error)
+
+    def end(self) -> None:
+        self._thread.join(BACK_SECONDS)
+        assert not self._thread.is_alive()
+
+
+def say_how_long(unit: str, began: float, capsys: pytest.CaptureFixture[str]) -> None:
+    """For a person to compare with 3 s on a real machine; an emulated one is not measured."""
+    with capsys.disabled():
+        print(f"\n{unit} served again {time.monotonic() - began:.1f} s after SIGKILL")
+
+
+def test_executor_killed_under_load_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """Clients are told, what waits in the socket meanwhile is served, and nothing of the dead one is left."""
+    asking = Asking()
     jobs = [executor.start_job(SLEEPER).printed(b"up") for _ in range(3)]
+    assert installed.running(4)
     before, pid, count = installed.job_processes(), installed.main_pid(EXECUTOR), restarts(EXECUTOR)
     mounts = machine.mounts()
-    assert len(before) >= 3
+    assert len(before) >= 4
     os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
     for job in jobs:
-        with pytest.raises((ConnectionResetError, OSError)):
+        with pytest.raises(OSError, match=r"hung up|reset"):
             job.wait()
     waiting = executor.start_job("print('served')")  # systemd holds the socket: not refused
     assert waiting.wait().ok() == b"served\n"
+    say_how_long(EXECUTOR, began, capsys)
+    asking.end()
+    assert [answer.status_code for answer in asking.answers] == [503]
+    assert "executor" in asking.answers[0].json()["reason"]
     assert installed.started_again(EXECUTOR, pid)
     assert restarts(EXECUTOR) == count + 1
     assert machine.eventually(lambda: before.isdisjoint(installed.job_processes()), BACK_SECONDS)
     for group in installed.cgroup(EXECUTOR).rglob("cgroup.procs"):
         assert before.isdisjoint(map(int, group.read_text().split()))
     assert machine.mounts() == mounts
-
-
-def test_job_of_a_killed_executor_is_told_so() -> None:
-    answers: list[httpx.Response] = []
-
-    def ask() -> None:
-        answers.append(
-            httpx.post(f"{URL}/run", json={"code": SLEEPER}, timeout=BACK_SECONDS, trust_env=False)
-        )
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    assert installed.running(1)
-    pid = installed.main_pid(EXECUTOR)
-    os.kill(pid, signal.SIGKILL)
-    asking.join(BACK_SECONDS)
-    assert [answer.status_code for answer in answers] == [503]
-    assert "executor" in answers[0].json()["reason"]
-    assert installed.started_again(EXECUTOR, pid)
     assert installed.post({"code": "print(1)"})["verdict"] == "ok"
 
 
-def test_api_killed_under_load_comes_back() -> None:
+def test_api_killed_under_load_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
     """Its jobs end with it."""
-
-    def ask() -> None:
-        with pytest.raises(httpx.HTTPError):
-            installed.post({"code": SLEEPER})
-
-    asking = threading.Thread(target=ask)
-    asking.start()
+    asking = Asking()
     assert installed.running(1)
     pid = installed.main_pid(API)
     os.kill(pid, signal.SIGKILL)
-    asking.join(BACK_SECONDS)
-    assert installed.started_again(API, pid)
+    began = time.monotonic()
+    asking.end()
+    assert (asking.answers, len(asking.errors)) == ([], 1)
     assert installed.running(0)
-    assert installed.post({"code": "print(1)"})["verdict"] == "ok"
+    assert installed.post({"code": "print(1)"})["verdict"] == "ok"  # it waits: systemd holds this socket too
+    say_how_long(API, began, capsys)
+    assert installed.started_again(API, pid)
 
 
 def test_stopped_with_running_jobs_leaves_nothing() -> None:
