@@ -57,6 +57,7 @@ new=$image.new
 rm -rf -- "$new" "$image"
 mkdir -p "$new"
 trap 'rm -rf -- "$new"' EXIT
+trap 'exit 143' TERM HUP
 root=$new/root
 
 say "making the root file system"
