@@ -64,8 +64,9 @@ async def cut_upload(client: Client, task: Task, took: Took) -> str:
 
 async def cut_answer(client: Client, task: Task, took: Took) -> str:
     """Leave without the answer; the same submission again is the same job."""
+    since = client.faults.epoch()
     await _send_part(client, client.upload(task), 1.0)
-    accepted = await client.submit(task)
+    accepted = await client.submit(task, since=since)
     took(accepted)
     return await _to_the_end(client, accepted)
 

@@ -27,7 +27,7 @@ class Lost(Exception):
 
 @dataclass(frozen=True)
 class Accepted:
-    """A job the service has taken; epoch is that of the faults when it was sent."""
+    """A job the service has taken; epoch is that of the faults when it was first sent."""
 
     job_id: str
     task: Task
@@ -56,8 +56,12 @@ class Client:
             headers={"Idempotency-Key": task.key},
         )
 
-    async def submit(self, task: Task, *, padded: bool = False) -> Accepted:
-        """Have the task accepted, however often a fault comes between. Raises AssertionError."""
+    async def submit(self, task: Task, *, padded: bool = False, since: Epoch | None = None) -> Accepted:
+        """Have the task accepted, however often a fault comes between. Raises AssertionError.
+
+        since is the epoch in which it was sent before: what is accepted now may be the job of that time.
+        """
+        since = since or self.faults.epoch()
         for _ in range(ATTEMPTS):
             epoch = self.faults.epoch()
             try:
@@ -66,7 +70,7 @@ class Client:
                 await self.excuse_api(epoch, error)
                 continue
             if answer.status_code == httpx.codes.OK:
-                return Accepted(answer.json()["job_id"], task, epoch, self.faults.life)
+                return Accepted(answer.json()["job_id"], task, since, self.faults.life)
             await self.excuse_refusal(epoch, answer)
         raise AssertionError(f"job {task.number} is never accepted")
 
