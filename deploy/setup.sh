@@ -22,6 +22,7 @@ case "${1-}" in
 esac
 [[ $EUID -eq 0 ]] || die "must run as root: sudo deploy/setup.sh"
 [[ -z $dev ]] || packages+=(openssl systemd)
+[[ -z $dev ]] || command -v npm >/dev/null || packages+=(npm) # node's own packages bring one along
 
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 root=$checkout
@@ -48,6 +49,18 @@ get_tools() { # programs that check the examples; unpacked, because installed th
     (cd "$tools.new" && apt-get update -qq && apt-get download -qq nginx caddy && for file in *.deb; do dpkg -x "$file" .; done) >&2
     rm -f -- "$tools.new"/*.deb
     mv -T -- "$tools.new" "$tools"
+}
+
+get_typescript() { # what makes a TypeScript client of docs/openapi.json, for a test
+    local wanted=$root/tests/typescript/package-lock.json modules=$root/.venv/typescript
+    [[ -n $dev ]] && ! cmp -s -- "$wanted" "$modules/package-lock.json" || return 0
+    say "installing the packages of tests/typescript in $modules"
+    rm -rf -- "$modules" "$modules.new"
+    mkdir -p "$modules.new"
+    cp -- "$root"/tests/typescript/package*.json "$modules.new"
+    (cd "$modules.new" && npm ci --ignore-scripts --no-audit --no-fund --cache "$modules.new/cache") >&2 </dev/null
+    rm -rf -- "$modules.new/cache"
+    mv -T -- "$modules.new" "$modules"
 }
 
 create_user() {
@@ -112,4 +125,5 @@ flock "$folder"
 [[ $root == "$checkout" ]] || copy_checkout
 make_venv
 get_tools
+get_typescript
 printf '%s\n' "$root"
