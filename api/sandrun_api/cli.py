@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sandrun_api import decrypt, doctor, keygen, up, verify
+from sandrun_api import decrypt, doctor, env, keygen, up, verify
 from sandrun_shared import keys, settings
 
 FAILED = 125  # exit status of Sandrun's own errors, apart from those of the programs it runs
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(handler=_doctor)
 
     for name, module, text in (
+        ("env", env, "build the environments that jobs can name, list and remove them"),
         ("keygen", keygen, "make a key that signs receipts, or one to encrypt to"),
         ("verify", verify, "check a receipt and what it speaks of, offline"),
         ("decrypt", decrypt, "open logs and outputs sealed with `encrypt_to`"),

@@ -178,6 +178,28 @@ class Executor(Table, frozen=True):
     user: Annotated[str, Meta(description="User whose processes may connect, besides root.")] = "sandrun"
     slots: Annotated[int, Meta(description="Jobs that run at once.", ge=1, le=1024)] = 8
     parked: Annotated[int, Meta(description="Sandboxes kept ready ahead of demand.", ge=0, le=64)] = 8
+    environments_dir: Annotated[
+        str, Meta(description="Where `sandrun env build` puts environments, one folder each.")
+    ] = "/var/lib/sandrun/environments"
+    environment_definitions: Annotated[
+        str, Meta(description="Folder of your own NAME.toml and NAME.lock, besides those that are shipped.")
+    ] = "/etc/sandrun/environments"
+    warm_environments: Annotated[
+        int,
+        Meta(
+            description="Environments, besides `default`, whose modules stay imported; the one unused for"
+            " longest makes room. One with running jobs always stays.",
+            ge=1,
+            le=64,
+        ),
+    ] = 4
+    preload: Annotated[
+        str,
+        Meta(
+            description="Environments (separated by commas) imported at the start; others are at their first"
+            " job."
+        ),
+    ] = ""
     wipe_memory: Annotated[
         bool, Meta(description="Overwrite every byte of memory when it is freed (needs glibc).")
     ] = True

@@ -13,6 +13,7 @@ GROUP, NAME = "sandrun.commands", "server"
 COMMANDS = {
     "up": "Start both services in the foreground (root).",
     "doctor": "Say what this machine lacks to run jobs safely.",
+    "env": "Build the environments that jobs can name, list and remove them.",
     "keygen": "Make a key that signs receipts, or one to encrypt to.",
     "verify": "Check a receipt and what it speaks of, offline.",
     "decrypt": "Open logs and outputs sealed with --encrypt-to.",

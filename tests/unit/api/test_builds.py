@@ -1,0 +1,179 @@
+"""Building environments, from a wheel made here: complete or not there, never in between."""
+
+import base64
+import fcntl
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sandrun_api import builds, cli
+from sandrun_shared import environments
+
+PYTHON = Path(environments.INTERPRETERS["python3"])
+pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="needs the system's Python")
+
+
+def wheel(folder: Path, version: str = "1.0", code: str = "value = 1") -> str:
+    """Write a wheel of the package `one`; its SHA-256 in hex."""
+    files = {
+        "one/__init__.py": code,
+        "one/rarely.py": "value = 2",
+        f"one-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: one\nVersion: {version}\n",
+        f"one-{version}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    lines = []
+    for name, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        lines.append(f"{name},sha256={digest},{len(text)}\n")
+    files[f"one-{version}.dist-info/RECORD"] = "".join(lines) + f"one-{version}.dist-info/RECORD,,\n"
+    path = folder / f"one-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Place:
+    """A definition of `mine`, the wheel it needs, and where it is built."""
+
+    def __init__(self, folder: Path) -> None:
+        self.wheels, self.own, self.built = folder / "wheels", folder / "own", folder / "built"
+        for path in (self.wheels, self.own):
+            path.mkdir()
+        self.path = self.own / "mine.toml"
+        self.define()
+        self.lock(wheel(self.wheels))
+        self.said: list[str] = []
+
+    def define(self, more: str = "") -> None:
+        text = f'description = "Mine"\npackages = ["one"]\nmodules = ["one"]\n{more}'
+        self.path.write_text(text)
+        self.definition = environments.load(self.path)
+
+    def lock(self, digest: str, version: str = "1.0") -> None:
+        pin = f"one=={version} --hash=sha256:{digest}\n"
+        environments.lock_path(self.path).write_text(environments.lock_header(self.definition) + pin)
+
+    def build(self) -> str:
+        return builds.build("mine", self.definition, self.path, self.built, self.said.append)
+
+    def folders(self) -> list[str]:
+        return sorted(path.name for path in (self.built / "mine").iterdir())
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    made = Place(tmp_path)
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_FIND_LINKS", str(made.wheels))
+    monkeypatch.setenv("SANDRUN_EXECUTOR__ENVIRONMENTS_DIR", str(made.built))
+    monkeypatch.setenv("SANDRUN_EXECUTOR__ENVIRONMENT_DEFINITIONS", str(made.own))
+    return made
+
+
+def test_a_build_is_complete_and_compiled(place: Place) -> None:
+    place.define('prepare = "import os; os.makedirs(os.path.expanduser(\'~/a\')); open(os.environ[\'FILE\'], \'w\')"\n'
+                 'variables = {FILE = "{home}/a/file", DATA = "{environment}/data"}')  # fmt: skip
+    place.lock(wheel(place.wheels))
+    digest = place.build()
+    folder = place.built / "mine" / digest
+    built = environments.read_built(folder)
+    assert environments.current(place.built, "mine") == built.digest == digest
+    assert built.packages == ("one==1.0",)
+    assert built.links == ("a/", "a/file")
+    assert built.variables == {"FILE": "/home/job/a/file", "DATA": "/environment/data"}
+    site = next(folder.glob("lib/python3*/site-packages"))
+    sources = {path.stem for path in (site / "one").glob("*.py")}
+    compiled = {path.name.split(".")[0] for path in (site / "one" / "__pycache__").iterdir()}
+    assert sources == compiled == {"__init__", "rarely"}
+    assert all(path.stat().st_mode & 0o004 for path in folder.rglob("*") if not path.is_symlink())
+
+
+def test_what_is_built_is_not_built_again(place: Place) -> None:
+    digest = place.build()
+    record = place.built / "mine" / digest / environments.RECORD
+    before = record.stat().st_ino
+    assert place.build() == digest
+    assert record.stat().st_ino == before
+
+
+def test_a_new_lock_replaces_the_build_and_a_used_one_stays(place: Place) -> None:
+    old = place.build()
+    with (place.built / "mine" / old / environments.RECORD).open("rb") as record:
+        fcntl.flock(record, fcntl.LOCK_SH)  # as an executor with a running job
+        place.lock(wheel(place.wheels, "2.0"), "2.0")
+        new = place.build()
+        assert environments.current(place.built, "mine") == new != old
+        assert set(place.folders()) == {"current", old, new}
+        with pytest.raises(builds.BuildError, match=f"{old} of mine is in use"):
+            builds.remove("mine", place.built, 0)
+        assert environments.current(place.built, "mine") == ""
+    place.build()
+    assert place.folders() == sorted(["current", new])
+
+
+def test_an_interrupted_build_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builds, "_prepare", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            place.build()
+    partial = next((place.built / "mine").glob("*" + builds.PARTIAL))
+    assert environments.current(place.built, "mine") == ""
+    kept = (partial / "pyvenv.cfg").stat().st_ino
+    digest = place.build()
+    assert (place.built / "mine" / digest / "pyvenv.cfg").stat().st_ino == kept
+    assert place.folders() == sorted(["current", digest])
+
+
+def test_a_wheel_with_another_hash_is_refused(place: Place) -> None:
+    place.lock("0" * 64)
+    with pytest.raises(builds.BuildError, match="uv could not do it"):
+        place.build()
+    assert environments.current(place.built, "mine") == ""
+
+
+def test_a_module_that_cannot_be_imported_fails_the_build(place: Place) -> None:
+    place.lock(wheel(place.wheels, code="raise ValueError('not here')"))
+    with pytest.raises(builds.BuildError, match="not here"):
+        place.build()
+    assert environments.current(place.built, "mine") == ""
+
+
+def test_too_many_files_at_home_fail_the_build(place: Place) -> None:
+    place.define("prepare = \"for n in range(100): open(f'{n}', 'w')\"")
+    place.lock(wheel(place.wheels))
+    with pytest.raises(builds.BuildError, match="100 files"):
+        place.build()
+
+
+def command(*words: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["env", *words])
+    return int(left.value.code or 0)
+
+
+def test_the_command(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("list") == 0
+    assert "mine            not built" in capsys.readouterr().out
+    assert command("build", "mine") == 0
+    digest = environments.current(place.built, "mine")
+    assert f"{digest} is ready" in capsys.readouterr().err
+    assert command("list") == 0
+    assert f"mine            built                   {digest}" in capsys.readouterr().out
+    place.lock(wheel(place.wheels, "2.0"), "2.0")
+    assert command("list") == 0
+    assert "mine            stale" in capsys.readouterr().out
+    assert command("remove", "--all") == 0
+    assert not any(path.is_dir() for path in place.built.iterdir())
+    assert command("remove", "mine") == 1
+    assert "mine is not built" in capsys.readouterr().err
+    assert command("build", "default", "no-such") == 1
+    said = capsys.readouterr().err
+    assert "nothing to build" in said
+    assert "there is no such environment" in said
