@@ -72,7 +72,7 @@ fingerprint() { # of all that a release is made of
 
 add_documents() { # FOLDER: what an operator reads and copies from
     mkdir -p "$1/share/docs"
-    cp -- "$here"/../docs/{operators,configuration,threat-model}.md "$1/share/docs/"
+    cp -- "$here"/../docs/{operators,configuration,environments,threat-model}.md "$1/share/docs/"
     cp -r -- "$here"/{examples,monitoring,sandrun.toml} "$here/../LICENSE" "$1/share/"
 }
 
@@ -163,6 +163,7 @@ start() {
     # A target does not wait for what it wants; each service says itself when it serves.
     systemctl start sandrun-executor.service sandrun-api.service || report_failure
     say "serving on $(address)"
+    say "for jobs with more packages: sudo sandrun env build --all (docs/environments.md)"
 }
 
 report_failure() {
@@ -216,7 +217,7 @@ uninstall_all() {
     if [[ -z $packaged ]] && cmp -s -- "$top/current/share/sandrun.toml" "$config"; then rm -f -- "$config"; fi
     rm -f -- "$subgroup"
     rmdir --ignore-fail-on-non-empty "${subgroup%/*}" 2>/dev/null || true
-    rm -rf -- "$top" /run/sandrun
+    rm -rf -- "$top" /run/sandrun /var/lib/sandrun
     if [[ -z $packaged ]]; then
         remove_files
         [[ ! -d ${config%/*} ]] || rmdir --ignore-fail-on-non-empty "${config%/*}"
