@@ -7,8 +7,9 @@ import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPConnection
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -171,7 +172,7 @@ class HttpClient:
         self._connection.request(method, path, body, {"Content-Type": kind} if kind else {})
         response = self._connection.getresponse()
         answer = response.read()
-        if response.status != 200:
+        if response.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
             raise RuntimeError(f"{method} {path}: {response.status} {answer[:300]!r}")
         return answer
 
@@ -185,6 +186,20 @@ class HttpClient:
         ) + (f"--{BOUNDARY}--\r\n".encode())
         answer = self._ask("POST", "/submit", body, f"multipart/form-data; boundary={BOUNDARY}")
         return str(json.loads(answer)["job_id"])
+
+    def status(self, job_id: str, query: str = "") -> Any:
+        """What GET /status answers."""
+        return json.loads(self._ask("GET", f"/status/{job_id}{query}"))
+
+    def end(self, job_id: str) -> None:
+        """Wait until the job has ended well."""
+        status = self.status(job_id, "?wait=30")
+        if status.get("verdict") != "ok":
+            raise RuntimeError(f"the job ended badly: {status}")
+
+    def delete(self, job_id: str) -> None:
+        """Have the job forgotten."""
+        self._ask("DELETE", f"/jobs/{job_id}")
 
     def close(self) -> None:
         """Close the connection."""
@@ -204,10 +219,7 @@ class SubmitClient(HttpClient):
     """POST /submit, then one GET /status that waits."""
 
     def __call__(self) -> None:
-        job_id = self.submit()
-        status = json.loads(self._ask("GET", f"/status/{job_id}?wait=30"))
-        if status.get("verdict") != "ok":
-            raise RuntimeError(f"the job ended badly: {status}")
+        self.end(self.submit())
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 import multiprocessing
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
+from typing import TypeVar
 
 from clients import Client, Subject, pause
 
@@ -14,6 +15,7 @@ WINDOW_SECONDS = 1.0  # of throughput, in each round
 CLIENTS = (1, 2, 8)
 BARE_AT_ONCE = 2  # what is compared with: two bare processes in parallel
 
+Answer = TypeVar("Answer")
 Samples = dict[str, dict[str, list[float]]]
 Rates = dict[str, dict[int, list[float]]]
 
@@ -49,28 +51,21 @@ def latencies(subjects: Iterable[Subject], rounds: int) -> Samples:
     return samples
 
 
-def _work(subject: Subject, seconds: float, pipe: Connection) -> None:
-    """A client process: connect, say so, wait for the word, work, tell how many jobs in how many seconds."""
-    client = subject.connect()
-    client()
+def _child(prepare: Callable[[], Callable[[], Answer]], pipe: Connection) -> None:
+    """Prepare, say so, wait for the word, work, tell."""
+    work = prepare()
     pipe.send(None)
     pipe.recv()
-    start = time.perf_counter()
-    done = 0
-    while time.perf_counter() - start < seconds:
-        client()
-        done += 1
-    pipe.send((done, time.perf_counter() - start))
-    client.close()
+    pipe.send(work())
 
 
-def jobs_per_second(subject: Subject, clients: int, seconds: float) -> float:
-    """With so many client processes, each as fast as it is answered."""
+def at_once(prepare: Callable[[], Callable[[], Answer]], clients: int) -> list[Answer]:
+    """What so many client processes tell of the work they began together."""
     context = multiprocessing.get_context("fork")
     workers = []
     for _ in range(clients):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(subject, seconds, theirs))
+        process = context.Process(target=_child, args=(prepare, theirs))
         process.start()
         theirs.close()
         workers.append((process, ours))
@@ -79,14 +74,33 @@ def jobs_per_second(subject: Subject, clients: int, seconds: float) -> float:
             pipe.recv()
         for _, pipe in workers:
             pipe.send(None)
-        answers = [pipe.recv() for _, pipe in workers]
-        return sum(done / taken for done, taken in answers)
+        return [pipe.recv() for _, pipe in workers]
     finally:
         for process, pipe in workers:
             pipe.close()
             process.join(1)
             process.kill()
             process.join()
+
+
+def jobs_per_second(subject: Subject, clients: int, seconds: float) -> float:
+    """With so many client processes, each as fast as it is answered."""
+
+    def prepare() -> Callable[[], tuple[int, float]]:
+        client = subject.connect()
+        client()
+
+        def work() -> tuple[int, float]:
+            start = time.perf_counter()
+            done = 0
+            while time.perf_counter() - start < seconds:
+                client()
+                done += 1
+            return done, time.perf_counter() - start
+
+        return work
+
+    return sum(done / taken for done, taken in at_once(prepare, clients))
 
 
 def throughputs(subjects: Iterable[Subject], rounds: int, seconds: float = WINDOW_SECONDS) -> Rates:

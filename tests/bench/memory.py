@@ -1,12 +1,16 @@
-"""Memory of the daemons, of the zygote, and of one more sandbox."""
+"""Memory of the daemons, of the zygote, of one more sandbox, and of the api after many jobs."""
 
 import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
-from clients import ExecutorJob, Program, pause
+from clients import PROGRAMS, ExecutorJob, HttpClient, Program, pause
+from measures import at_once
 
 SLEEPER = Program("sleeper", "python3", "", "import time\nprint(1, flush=True)\ntime.sleep(300)\n", b"")
 SETTLE_SECONDS = 1.5
+CLIENTS = 8
 
 
 def rollup(pid: int) -> dict[str, int]:
@@ -72,3 +76,27 @@ def measure(executor: int, api: int, socket_path: str, count: int) -> dict[str, 
         result["one more sandbox cgroup"] = sum(charged) / len(charged)
     pause(SETTLE_SECONDS)
     return result
+
+
+def growth(api: int, port: int, counts: tuple[int, ...]) -> dict[str, float]:
+    """KiB of the api after so many small jobs, and after so many more, of which it keeps none."""
+    result: dict[str, float] = {}
+    done = 0
+    for count in counts:
+        done += sum(at_once(functools.partial(_jobs, port, count // CLIENTS), CLIENTS))
+        pause(SETTLE_SECONDS)
+        result[f"api rss after {done} jobs"] = rollup(api)["rss"]
+    return result
+
+
+def _jobs(port: int, count: int) -> Callable[[], int]:
+    client = HttpClient(port, PROGRAMS[1])
+
+    def work() -> int:
+        for _ in range(count):
+            job_id = client.submit()
+            client.end(job_id)
+            client.delete(job_id)
+        return count
+
+    return work

@@ -10,13 +10,15 @@ import live
 import measures
 import memory
 import report
+import request_latency
 from clients import subjects
 from stack import Stack, StackError
 
 ROUNDS = 20
-PARTS = ("latency", "throughput", "logs", "memory")
+PARTS = ("latency", "throughput", "logs", "requests", "memory", "growth")
 SUBSCRIBERS = (1, 8)
 SLOTS = 8
+MANY_JOBS = 2000
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -26,6 +28,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few rounds of everything")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--parked", type=int, help="sandboxes kept ready (the setting's default)")
+    parser.add_argument(
+        "--more-jobs",
+        type=int,
+        default=MANY_JOBS,
+        help=f"after the first {MANY_JOBS}, until memory is read again ({MANY_JOBS})",
+    )
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--subject", action="append", help="only these, e.g. run; bare always")
     return parser.parse_args(arguments)
@@ -55,13 +63,20 @@ def main(arguments: list[str]) -> int:
                 name = f"{count} subscriber" + "s" * (count > 1)
                 for _ in range(max(1, rounds // 4)):
                     logs.setdefault(name, []).extend(live.latencies(stack.port, count))
+            asked: dict[str, list[float]] = {}
+            if "requests" in parts:
+                asked = request_latency.latencies(stack.port, 3 if options.quick else 20)
             sizes: dict[str, float] = {}
             if "memory" in parts:
                 sizes = memory.measure(stack.pid("executor"), stack.pid("api"), stack.socket, SLOTS)
+            if "growth" in parts:
+                counts = (200, 200) if options.quick else (MANY_JOBS, options.more_jobs)
+                sizes |= memory.growth(stack.pid("api"), stack.port, counts)
     except StackError as error:
         print(error, file=sys.stderr)
         return 1
-    result = {"machine": report.machine(), "rounds": rounds, **report.summary(samples, rates, sizes, logs)}
+    summary = report.summary(samples, rates, sizes, logs, asked)
+    result = {"machine": report.machine(), "rounds": rounds, **summary}
     print(json.dumps(result["machine"]))
     print(report.table(result))
     if options.json is not None:
