@@ -1,7 +1,6 @@
 """What may be exposed: TLS, or a proxy in front, for any address that is not loopback."""
 
 import contextlib
-import fcntl
 import ipaddress
 import os
 import socket
@@ -55,14 +54,30 @@ def tls_context(api: Api, environ: Mapping[str, str] = os.environ) -> ssl.SSLCon
             raise SettingsError(
                 f"api.{name}: user {os.geteuid()} cannot read {path}: {error.strerror}"
             ) from None
+    _load(context, cert, key, api)
+    return context
+
+
+def renew(context: ssl.SSLContext, api: Api) -> None:
+    """Have new connections use the files as they are now.
+
+    Raises SettingsError for files of no use; the context is then as before.
+    """
+    with contextlib.ExitStack() as undo:
+        # What was checked is what is used, whoever writes the files meanwhile.
+        cert, key = (Path(f"/dev/fd/{number}") for number in hand_over(api, undo).values())
+        _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, key, api)
+        _load(context, cert, key, api)
+
+
+def _load(context: ssl.SSLContext, cert: Path, key: Path, api: Api) -> None:
     try:
         # A key that is encrypted must not make OpenSSL ask at the terminal.
         context.load_cert_chain(cert, key, password=b"")
     except (ssl.SSLError, OSError, ValueError):
         raise SettingsError(
-            f"api.cert and api.key: {cert} and {key} are no certificate and its key"
+            f"api.cert and api.key: {api.cert} and {api.key} are no certificate and its key"
         ) from None
-    return context
 
 
 def locate(name: str, environ: Mapping[str, str] = os.environ) -> Path:
@@ -85,15 +100,28 @@ def hand_over(api: Api, undo: contextlib.ExitStack) -> dict[str, int]:
     """
     descriptors: dict[str, int] = {}
     for name in ("cert", "key") if api.cert else ():
+        descriptors[name] = os.memfd_create(name, os.MFD_CLOEXEC)
+        undo.callback(os.close, descriptors[name])
+    copy(api, descriptors)
+    return descriptors
+
+
+def copy(api: Api, descriptors: Mapping[str, int]) -> None:
+    """Write the files as they are now to what hand_over made. Raises SettingsError."""
+    for name, descriptor in descriptors.items():
         path = locate(getattr(api, name))
-        descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        undo.callback(os.close, descriptor)
         try:
-            os.write(descriptor, path.read_bytes())
+            data = path.read_bytes()
         except OSError as error:
             raise SettingsError(f"api.{name}: cannot read {path}: {error.strerror}") from None
-        fcntl.fcntl(
-            descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
-        )
-        descriptors[name] = descriptor
-    return descriptors
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, data, 0)
+
+
+def stamps(api: Api) -> list[tuple[int, int, int]] | None:
+    """What changes when the files are replaced or written anew; None while one is not there."""
+    try:
+        found = [os.stat(locate(getattr(api, name))) for name in ("cert", "key")]
+    except OSError:
+        return None
+    return [(status.st_ino, status.st_mtime_ns, status.st_size) for status in found]

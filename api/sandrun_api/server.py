@@ -104,8 +104,17 @@ class Server(uvicorn.Server):
             await loop.create_server(connect, sock=sock, ssl=self.config.ssl, backlog=BACKLOG, **limits)
             for sock in (self.listen() if sockets is None else sockets)
         ]
+        loop.add_signal_handler(signal.SIGHUP, self._renew)
         self.started = True
         notify("READY=1")
+
+    def _renew(self) -> None:
+        if self.config.ssl is None:
+            return
+        try:
+            exposure.renew(self.config.ssl, self._settings.api)
+        except SettingsError as error:
+            print(f"sandrun: the old certificate stays: {error}", file=sys.stderr, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first SIGTERM lets the jobs end; a second one, or SIGINT, stops at once."""
@@ -145,6 +154,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Stop as uvicorn does."""
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
         if self._draining is not None:
             self._draining.cancel()
         for server in self.servers:

@@ -23,11 +23,13 @@ from typing import NoReturn
 from sandrun_api import exposure
 from sandrun_shared import settings
 
+CREDENTIALS = "CREDENTIALS_DIRECTORY"  # systemd.exec(5)
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 HEALTH_INTERVAL_SECONDS = 0.05
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 10.0
+RENEW_SECONDS = 5.0  # between two looks at the files of TLS
 STEADY_SECONDS = 30.0  # having lived so long, a child that dies is started again at once
 
 
@@ -49,6 +51,7 @@ def run(config: Path | None, overrides: Mapping[str, str], ready_fd: int | None 
     chosen = settings.load(config, environ)
     exposure.check(chosen.api)
     exposure.tls_context(chosen.api)
+    _check_key(chosen.executor.worker_key, environ)
     if os.geteuid() != 0:
         raise StartError("`up` must run as root: the executor makes namespaces and cgroups")
     try:
@@ -66,6 +69,14 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What the services see of the caller's environment: Sandrun's settings and nothing else."""
     kept = {key: value for key, value in environ.items() if key.startswith(settings.PREFIX) and "__" in key}
     return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", **kept}
+
+
+def _check_key(name: str, environ: Mapping[str, str]) -> None:
+    if name and not name.startswith("/") and ("/" in name or CREDENTIALS not in environ):
+        raise StartError(
+            f"[executor] worker_key = {name!r}: give the whole path of the file, from / on; "
+            "a name without / is a credential, which only systemd hands over"
+        )
 
 
 def url(host: str, port: int, scheme: str = "http") -> str:
@@ -145,6 +156,8 @@ class Supervisor:
         self._notify_path = folder / "notify.sock"
         self._notify = self._bind_notify()
         self._is_ready = False
+        self._tls: dict[str, int] = {}
+        self._stamps: list[tuple[int, int, int]] | None = None
         self._executor: Child | None = None
         self._api: Child | None = None
 
@@ -174,9 +187,10 @@ class Supervisor:
         """Start the executor again whenever it dies; StartError when the api does."""
         delay = 0.0
         while True:
-            self._sleep(None)
+            self._sleep(RENEW_SECONDS if self._tls else None)
             if self._ended(self._api):
                 raise StartError("the api ended by itself")
+            self._renew()
             executor = self._executor
             while executor is not None and self._ended(executor):
                 delay = restart_delay(time.monotonic() - executor.started, delay)
@@ -193,6 +207,8 @@ class Supervisor:
         # SIGTERM when `up` is killed: the executor then removes its cgroups and mounts in order.
         command = ["setpriv", "--pdeathsig", "TERM", "--", *self._python("sandrun_executor")]
         environ = {**self._environ, "NOTIFY_SOCKET": str(self._notify_path)}
+        if folder := os.environ.get(CREDENTIALS):  # when systemd started `up`
+            environ[CREDENTIALS] = folder
         self._is_ready = False
         self._executor = self._watch(Child("executor", command, environ))
         deadline = time.monotonic() + START_SECONDS
@@ -209,11 +225,12 @@ class Supervisor:
         nothing = ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
         command = ["setpriv", *identity, *nothing, "--pdeathsig", "KILL", "--", *self._python("sandrun_api")]
         # Only root may be able to read the files of TLS; the api gets copies that it can.
-        tls = exposure.hand_over(self._settings.api, self._undo)
-        paths = {f"SANDRUN_API__{key.upper()}": f"/dev/fd/{number}" for key, number in tls.items()}
+        self._stamps = exposure.stamps(self._settings.api)
+        self._tls = exposure.hand_over(self._settings.api, self._undo)
+        paths = {f"SANDRUN_API__{key.upper()}": f"/dev/fd/{number}" for key, number in self._tls.items()}
         environ = self._environ | paths
         # SIGTERM would wait for its jobs.
-        self._api = self._watch(Child("api", command, environ, [*tls.values()], signal.SIGINT))
+        self._api = self._watch(Child("api", command, environ, [*self._tls.values()], signal.SIGINT))
         deadline = time.monotonic() + START_SECONDS
         while not _answers(self._settings.api):
             if self._ended(self._api) or self._ended(self._executor):
@@ -221,6 +238,20 @@ class Supervisor:
             if time.monotonic() > deadline:
                 raise StartError(f"the api did not answer after {START_SECONDS:.0f} s")
             self._sleep(HEALTH_INTERVAL_SECONDS)
+
+    def _renew(self) -> None:
+        """Hand over the files of TLS again when they have changed."""
+        api, stamps = self._settings.api, exposure.stamps(self._settings.api)
+        if self._api is None or not self._tls or stamps in (None, self._stamps):
+            return
+        self._stamps = stamps
+        try:
+            exposure.tls_context(api)
+            exposure.copy(api, self._tls)
+        except settings.SettingsError as error:
+            _say(f"the old certificate stays: {error}")
+            return
+        signal.pidfd_send_signal(self._api.pidfd, signal.SIGHUP)
 
     def _python(self, module: str) -> list[str]:
         # -P: nothing is imported from the working directory.

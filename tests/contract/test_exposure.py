@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import json
+import signal
 import socket
 import ssl
 import sys
 import warnings
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -203,6 +205,37 @@ async def test_tls_serves_everything(secure: Live, certified: Api) -> None:
     url = f"wss://127.0.0.1:{secure.port}/stream/{submitted.json()['job_id']}"
     async with websockets.connect(url, ssl=tls.trusting(certified)) as reader:
         assert "".join([str(message) async for message in reader]) == "né€😀"
+
+
+def text_of(path: str) -> str:
+    """What the file says."""
+    return Path(path).read_text()
+
+
+def spoil(path: str) -> None:
+    """Have the file say something else."""
+    Path(path).write_text("no certificate")
+
+
+async def test_a_renewed_certificate_is_for_new_connections(
+    fake: FakeExecutor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    api = tls.make(tmp_path)
+    first = text_of(api.cert)
+    async with serving(settings_of(fake, api), tls.trusting(api)) as live:
+
+        async def shown_after_a_signal() -> str:
+            signal.raise_signal(signal.SIGHUP)
+            # The connection of before goes on; its answer comes after the signal was seen to.
+            assert (await live.client.get("/health")).status_code == 200
+            return await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", live.port), timeout=30)
+
+        assert await shown_after_a_signal() == first
+        spoil(api.cert)
+        assert await shown_after_a_signal() == first
+        assert "the old certificate stays" in capfd.readouterr().err
+        tls.make(tmp_path)
+        assert await shown_after_a_signal() == text_of(api.cert) != first
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import subprocess
 from pathlib import Path
 
@@ -43,6 +44,36 @@ def test_the_key_stays_roots(folder: Path) -> None:
             if name.startswith(("/memfd:cert", "/memfd:key"))
         }
     assert machine.eventually(lambda: not machine.of_jobs(service))
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(folder: Path) -> None:
+    api = tls.make(folder)
+    service = Service()
+    service.command = [*COMMAND, "--cert", api.cert, "--key", api.key]
+    service.client.close()
+    with service:
+        pid = service.daemon("sandrun_api")
+        tls.make(folder)
+        renewed = Path(api.cert).read_text()
+        address = ("127.0.0.1", service.port)
+        assert machine.eventually(lambda: ssl.get_server_certificate(address) == renewed)
+        assert service.daemon("sandrun_api") == pid
+
+
+@pytest.mark.parametrize("name", ["worker.key", "./worker.key"])
+def test_a_key_that_is_no_path_is_refused(folder: Path, name: str) -> None:
+    environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SANDRUN_EXECUTOR__SOCKET": str(folder / "run" / "s")}
+    done = subprocess.run(
+        COMMAND,
+        env={**environ, "SANDRUN_EXECUTOR__WORKER_KEY": name},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 125
+    assert "the whole path of the file" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,26 @@ def test_copies_for_a_child(secure: Api) -> None:
         descriptors = exposure.hand_over(secure, undo)
         paths = {name: f"/dev/fd/{number}" for name, number in descriptors.items()}
         assert exposure.tls_context(Api(**paths)) is not None
-        with pytest.raises(PermissionError):
-            os.pwrite(descriptors["key"], b"x", 0)
+        for name, path in paths.items():
+            assert Path(path).read_bytes() == Path(getattr(secure, name)).read_bytes()
+        shorter = Path(secure.cert).with_name("shorter.pem")
+        shorter.write_bytes(b"short")
+        exposure.copy(Api(cert=str(shorter), key=secure.key), descriptors)
+        assert Path(paths["cert"]).read_bytes() == b"short"
     for number in descriptors.values():
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(number)
     with contextlib.ExitStack() as undo:
         assert exposure.hand_over(Api(), undo) == {}
+
+
+def test_files_that_are_written_anew_are_told_from_the_old(tmp_path: Path) -> None:
+    api = tls.make(tmp_path)
+    before = exposure.stamps(api)
+    assert exposure.stamps(api) == before
+    with Path(api.key).open("ab") as key:
+        key.write(b"\n")
+    after = exposure.stamps(api)
+    assert after not in (None, before)
+    Path(api.key).unlink()
+    assert exposure.stamps(api) is None
