@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from sandrun_api import errors, metrics, openapi, run, system
+from sandrun_api import adapters, errors, metrics, openapi, run, system
 from sandrun_api.clients import Clients, networks_of
 from sandrun_api.executor_client import ExecutorClient
 from sandrun_api.garbage import Collector
@@ -67,6 +67,7 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
     errors.install(app)
     for part in (system, metrics, routes, run, log_routes, output_routes):
         app.include_router(part.router)
+    adapters.install(app, settings)
     openapi.install(app)
     # No cookies and no accounts: any page may ask, there is nothing to ride on.
     app.add_middleware(

@@ -1,6 +1,7 @@
 """An answer given before the request's body was read."""
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,8 +21,10 @@ class EarlyRefusal(Response):
     waits for 100 (Continue) sends nothing.
     """
 
-    def __init__(self, request: Request, error: ApiError) -> None:
-        answer = respond(error)
+    def __init__(
+        self, request: Request, error: ApiError, render: Callable[[ApiError], Response] = respond
+    ) -> None:
+        answer = render(error)
         super().__init__(
             answer.body, error.status, {**error_headers(answer), "Connection": "close"}, "application/json"
         )

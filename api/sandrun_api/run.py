@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter
+from msgspec import structs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -112,16 +113,16 @@ async def run_code(request: Request) -> Response:
         service.admit(client_of(request))
     except ApiError as error:
         return EarlyRefusal(request, error)
-    body = await _body(request)
+    body = await read_body(request)
     as_json = content_type == "application/json"
     manifest, files = _from_json(body) if as_json else _from_text(body, request)
-    job = await _submit(request, service, manifest, files)
+    job = await submit_inline(request, service, manifest, encode_bundle(files))
     if "text/event-stream" in request.headers.get("accept", ""):
         settings: Settings = request.app.state.settings
         events = _events(job, settings.api.heartbeat_seconds)
         return EventStream(events, {"Sandrun-Job-Id": job.job_id}, lambda: _forget(service, job))
     try:
-        await _wait(request, service, job)
+        await wait_for(request, service, job)
         return json_response(_result(job)) if as_json else _text_answer(job)
     finally:
         _forget(service, job)
@@ -142,7 +143,8 @@ async def _events(job: Job, heartbeat_seconds: float) -> AsyncIterator[bytes]:
         yield finished_event(follower.last_sequence, result)
 
 
-async def _body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
+    """A whole body. Raises ApiError (413, 400)."""
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -160,7 +162,7 @@ def _from_text(body: bytes, request: Request) -> tuple[manifests.Manifest, dict[
     )
     name = manifests.file_name_of(interpreter)
     environment = request.query_params.get("environment") or "default"
-    return _manifest(entrypoint=name, interpreter=interpreter, environment=environment), {name: body}
+    return manifest_of(entrypoint=name, interpreter=interpreter, environment=environment), {name: body}
 
 
 def _from_json(body: bytes) -> tuple[manifests.Manifest, dict[str, bytes]]:
@@ -179,47 +181,62 @@ def _from_json(body: bytes) -> tuple[manifests.Manifest, dict[str, bytes]]:
             files[table.add_file(path)] = text.encode()
         except UnicodeEncodeError:
             raise bad_request("A file is not valid text (a lone surrogate).", "/files") from None
-    manifest = _manifest(
+    manifest = manifest_of(
         entrypoint=name, **asked.model_dump(exclude={"code", "files", "interpreter"}), interpreter=interpreter
     )
     return manifest, files
 
 
-def _manifest(**fields: Any) -> manifests.Manifest:
+def manifest_of(**fields: Any) -> manifests.Manifest:
+    """A manifest that was not sent as one. Raises ApiError (400)."""
     try:
         return manifests.Manifest(**fields)
     except ValidationError as error:
         raise manifests.invalid("request", error) from None
 
 
-async def _submit(
-    request: Request, service: JobService, manifest: manifests.Manifest, files: dict[str, bytes]
+async def submit_inline(
+    request: Request,
+    service: JobService,
+    manifest: manifests.Manifest,
+    upload: bytes,
+    *,
+    kind: UploadKind = UploadKind.bundle,
+    most_processes: int | None = None,
 ) -> Job:
+    """Submit what came in one request; fewer processes than the settings allow may be asked for.
+
+    Raises ApiError.
+    """
     settings: Settings = request.app.state.settings
     manifests.check(manifest, settings.limits)
     interpreter = manifest.interpreter or DEFAULT_INTERPRETER
     manifests.check_worker(interpreter, manifest.environment, await service.worker())
-    bundle = encode_bundle(files)
+    limits = manifests.limits_of(manifest, settings.limits)
+    if most_processes is not None:
+        limits = structs.replace(limits, processes=min(most_processes, limits.processes))
     job_request = JobRequest(
         client=client_of(request),
         manifest=manifest,
         interpreter=interpreter,
-        limits=manifests.limits_of(manifest, settings.limits),
-        kind=UploadKind.bundle,
-        job_hash=manifests.job_hash(manifest, hashlib.sha256(bundle).hexdigest()),
+        limits=limits,
+        kind=kind,
+        job_hash=manifests.job_hash(manifest, hashlib.sha256(upload).hexdigest()),
     )
     reservation = Reservation(service.budget)
-    reservation.ask(len(bundle))
-    upload = Memfd.create("upload", bundle)
+    reservation.ask(len(upload))
+    memfd = Memfd.create("upload", upload)
     try:
-        return service.submit(job_request, upload, reservation)
+        return service.submit(job_request, memfd, reservation)
     except BaseException:
-        upload.close()
+        memfd.close()
         reservation.close()
         raise
 
 
-async def _wait(request: Request, service: JobService, job: Job) -> None:
+async def wait_for(request: Request, service: JobService, job: Job) -> None:
+    """Until the job has ended; a client that hangs up cancels it. Raises ApiError (404, 503)."""
+
     async def hang_up() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass

@@ -4,7 +4,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -91,6 +91,13 @@ class Api(Table, frozen=True):
     heartbeat_seconds: Annotated[
         float, Meta(description="Pause between the heartbeats of server-sent events.", gt=0)
     ] = 15.0
+    adapters: Annotated[
+        tuple[Literal["piston", "judge0"], ...],
+        Meta(
+            description="Other services whose clients are answered too: `piston`, `judge0`; in the"
+            " environment separated by commas."
+        ),
+    ] = ()
 
 
 class Quota(Table, frozen=True):
@@ -243,8 +250,18 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     for name, value in environ.items():
         table, separator, key = name.removeprefix(PREFIX).partition("__")
         if name.startswith(PREFIX) and separator:
-            tables.setdefault(table.lower(), {})[key.lower()] = value
+            table, key = table.lower(), key.lower()
+            tables.setdefault(table, {})[key] = _listed(value) if _is_list(table, key) else value
     try:
         return msgspec.convert(tables, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(str(error)) from None
+
+
+def _is_list(table: str, key: str) -> bool:
+    kind = get_type_hints(Settings).get(table)
+    return kind is not None and get_origin(get_type_hints(kind).get(key)) is tuple
+
+
+def _listed(value: str) -> list[str]:
+    return [item.strip() for item in value.split(",") if item.strip()]

@@ -41,6 +41,18 @@ def test_wrong_key_is_named(tmp_path: Path, text: str, key: str) -> None:
         settings.load(write(tmp_path, text), {})
 
 
+def test_lists(tmp_path: Path) -> None:
+    path = write(tmp_path, "[api]\nadapters = ['judge0']\n")
+    assert settings.load(path, {}).api.adapters == ("judge0",)
+    assert settings.load(path, {"SANDRUN_API__ADAPTERS": "piston, judge0"}).api.adapters == (
+        "piston",
+        "judge0",
+    )
+    assert settings.load(path, {"SANDRUN_API__ADAPTERS": ""}).api.adapters == ()
+    with pytest.raises(settings.SettingsError, match="adapters"):
+        settings.load(path, {"SANDRUN_API__ADAPTERS": "jenkins"})
+
+
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(settings.SettingsError, match="absent"):
         settings.load(tmp_path / "absent.toml", {})

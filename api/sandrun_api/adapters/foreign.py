@@ -1,0 +1,93 @@
+"""What all adapters need: a body of JSON, errors in another shape, what the worker offers."""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sandrun_api.errors import ApiError, bad_request, printable, respond
+from sandrun_api.run import read_body
+from sandrun_shared.protocol import Description
+
+MIB = 1 << 20
+_PARTS = 3  # of a semantic version
+
+
+def renderer(shape: Callable[[str], Any]) -> Callable[[ApiError], Response]:
+    """What makes the answer of an error: the headers are ours, the body is shape(reason)."""
+
+    def render(error: ApiError) -> Response:
+        headers = {
+            name: value for name, value in respond(error).headers.items() if not name.startswith("content-")
+        }
+        body = msgspec.json.encode(shape(printable(error.reason)))
+        return Response(body, error.status, headers, "application/json")
+
+    return render
+
+
+def route_class(render: Callable[[ApiError], Response]) -> type[APIRoute]:
+    """The class of routes whose errors render() answers."""
+
+    class Route(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handler = super().get_route_handler()
+
+            async def answered(request: Request) -> Response:
+                try:
+                    return await handler(request)
+                except ApiError as error:
+                    return render(error)
+
+            return answered
+
+    return Route
+
+
+def check_json(request: Request) -> None:
+    """Refuse a body of another type. Raises ApiError (415)."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ApiError(415, "requests must be of type application/json")
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The body, which must be one object. Raises ApiError (400, 413)."""
+    body = await read_body(request)
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        raise bad_request("the body is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise bad_request("the body must be a JSON object")
+    return value
+
+
+def from_base64(text: str) -> bytes | None:
+    """The bytes, None for what is no Base64; white space and missing padding are forgiven."""
+    bare = "".join(text.split()).rstrip("=")
+    try:
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def offered(worker: Description) -> dict[str, str]:
+    """The interpreters of the default environment with their versions, as x.y.z."""
+    default = next((item for item in worker.environments if item.name == "default"), None)
+    allowed = set(default.interpreters) if default is not None else set()
+    return {
+        item.name: _padded(item.version)
+        for item in worker.interpreters
+        if item.version and (not allowed or item.name in allowed)
+    }
+
+
+def _padded(version: str) -> str:
+    numbers = re.findall(r"\d+", version)[:_PARTS]
+    return ".".join([*numbers, "0", "0", "0"][:_PARTS])

@@ -1,0 +1,361 @@
+"""Judge0's routes: submissions one by one and in batches, languages, statuses, about, config_info.
+
+Source: the documentation of Judge0 CE 1.13.1 and the behaviour of its server. Differences: docs/adapters.md.
+"""
+
+import asyncio
+import io
+import uuid
+import weakref
+import zipfile
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from sandrun_api import archives
+from sandrun_api.adapters.foreign import check_json, json_object, offered, renderer, route_class
+from sandrun_api.adapters.judge0.languages import Language, languages
+from sandrun_api.adapters.judge0.limits import MAX_BATCH, bounds, config_info
+from sandrun_api.adapters.judge0.results import (
+    DEFAULT_FIELDS,
+    FIELDS,
+    STATUSES,
+    UNFINISHED,
+    NotText,
+    ending_of,
+    serialize,
+)
+from sandrun_api.adapters.judge0.submission import InvalidSubmission, Submission, parse
+from sandrun_api.clients import client_of
+from sandrun_api.contents import Bounds
+from sandrun_api.early import EarlyRefusal
+from sandrun_api.errors import ApiError, bad_request
+from sandrun_api.jobs.model import Job
+from sandrun_api.jobs.service import JobService
+from sandrun_api.jobs.views import json_response, service_of
+from sandrun_api.memfds import Memfd
+from sandrun_api.run import manifest_of, submit_inline, wait_for
+from sandrun_shared.jobs import UploadKind
+from sandrun_shared.orders import encode_bundle
+from sandrun_shared.settings import Settings
+
+VERSION = "1.13.1"  # of the interface; clients choose their numbers of languages by it
+_BATCH = "there should be at least one submission in a batch"
+_TOO_MANY = f"number of submissions in a batch should be less than or equal to {MAX_BATCH}"
+_NOT_TEXT = "cannot be converted to UTF-8, use base64_encoded=true query parameter"
+# Fields of a manifest under the names that they have in a submission.
+_POINTERS = {
+    "/stdin": "stdin",
+    "/args": "command_line_arguments",
+    "/timeout": "wall_time_limit",
+    "/cpu_seconds": "cpu_time_limit",
+    "/memory_mb": "memory_limit",
+}
+
+render = renderer(lambda reason: {"error": reason})
+router = APIRouter(route_class=route_class(render))
+
+
+class Submissions:
+    """The submissions by their tokens. It keeps no job: what the store forgets is gone here too."""
+
+    def __init__(self) -> None:
+        self._jobs: weakref.WeakValueDictionary[str, Job] = weakref.WeakValueDictionary()
+        self._asked: weakref.WeakKeyDictionary[Job, Submission] = weakref.WeakKeyDictionary()
+
+    def add(self, job: Job, submission: Submission) -> str:
+        """The token of a new submission."""
+        token = str(uuid.uuid4())
+        self._jobs[token] = job
+        self._asked[job] = submission
+        job.reservation.add(submission.size_bytes)
+        return token
+
+    def find(self, token: str, service: JobService) -> tuple[Job, Submission] | None:
+        """The job of a token, unless it was deleted or never existed."""
+        job = self._jobs.get(token)
+        if job is None or service.store.get(job.job_id) is not job:
+            return None
+        return job, self._asked[job]
+
+
+@router.post("/submissions")
+async def create_submission(request: Request) -> Response:
+    """Take one submission; with `wait=true` its result, and then closing the connection cancels it."""
+    service = service_of(request)
+    fields = _fields(request)
+    try:
+        check_json(request)
+        service.admit(client_of(request))
+    except ApiError as error:
+        return EarlyRefusal(request, error, render)
+    try:
+        token, job = await _submit(request, await json_object(request))
+    except InvalidSubmission as invalid:
+        return json_response(invalid.faults, 422)
+    headers = {"Sandrun-Job-Id": job.job_id, **service.rate_limits(client_of(request))}
+    if request.query_params.get("wait") != "true":
+        return json_response({"token": token}, 201, headers)
+    await wait_for(request, service, job)
+    submission = _known(request, token)[1]
+    try:
+        return json_response(_serialized(request, token, job, submission, fields), 201, headers)
+    except NotText:
+        body = {"token": token, "error": f"some attributes for this submission {_NOT_TEXT}"}
+        return json_response(body, 201, headers)
+
+
+@router.post("/submissions/batch")
+async def create_batch(request: Request) -> Response:
+    """Take several submissions; each answer is a token or what is wrong."""
+    service = service_of(request)
+    try:
+        check_json(request)
+        service.admit(client_of(request))
+    except ApiError as error:
+        return EarlyRefusal(request, error, render)
+    asked = (await json_object(request)).get("submissions")
+    if not isinstance(asked, list) or not asked:
+        raise bad_request(_BATCH)
+    if len(asked) > MAX_BATCH:
+        raise bad_request(_TOO_MANY)
+    answers: list[Any] = []
+    taken = False
+    for body in asked:
+        try:
+            if not isinstance(body, dict):
+                raise InvalidSubmission({"error": ["is not a JSON object"]})
+            token, _ = await _submit(request, body)
+        except InvalidSubmission as invalid:
+            answers.append(invalid.faults)
+        except ApiError as error:
+            if not taken:
+                raise
+            answers.append({"error": [error.reason]})  # the quota ended among them: those before it run
+        else:
+            answers.append({"token": token})
+            taken = True
+    return json_response(answers, 201 if taken else 422, service.rate_limits(client_of(request)))
+
+
+@router.get("/submissions/batch")
+async def get_batch(request: Request) -> Response:
+    """Several submissions; null for one that there is not."""
+    tokens = [token for token in request.query_params.get("tokens", "").strip().split(",") if token]
+    if not tokens:
+        raise bad_request(_BATCH)
+    if len(tokens) > MAX_BATCH:
+        raise bad_request(_TOO_MANY)
+    fields = _fields(request)
+    found = [_submissions(request).find(token, service_of(request)) for token in tokens]
+    try:
+        body = [
+            None if known is None else _serialized(request, token, *known, fields)
+            for token, known in zip(tokens, found, strict=True)
+        ]
+    except NotText:
+        raise bad_request(f"some attributes for one or more submissions {_NOT_TEXT}") from None
+    return json_response({"submissions": body})
+
+
+@router.get("/submissions/{token}")
+async def get_submission(request: Request, token: str) -> Response:
+    """One submission, finished or not."""
+    fields = _fields(request)
+    job, submission = _known(request, token)
+    try:
+        return json_response(_serialized(request, token, job, submission, fields))
+    except NotText:
+        raise bad_request(f"some attributes for this submission {_NOT_TEXT}") from None
+
+
+@router.delete("/submissions/{token}")
+async def delete_submission(request: Request, token: str) -> Response:
+    """Forget a finished submission; what it was comes back a last time, in Base64."""
+    fields = _fields(request)
+    job, submission = _known(request, token)
+    status = ending_of(job, submission).status
+    if status in UNFINISHED:
+        shown = f"{status} ({STATUSES[status]})"
+        raise bad_request(f"submission cannot be deleted because its status is {shown}")
+    body = serialize(token, job, submission, fields, encoded=True)
+    service_of(request).delete(job)
+    return json_response(body)
+
+
+@router.get("/languages")
+@router.get("/languages/all")
+async def get_languages(request: Request) -> Response:
+    """Every language."""
+    return json_response([language.brief() for language in (await _languages(request)).values()])
+
+
+@router.get("/languages/{number}")
+async def get_language(request: Request, number: str) -> Response:
+    """One language."""
+    found = await _languages(request)
+    language = found.get(int(number)) if number.isascii() and number.isdigit() and len(number) < 7 else None
+    if language is None:
+        raise ApiError(404, "there is no such language")
+    return json_response(language.full())
+
+
+@router.get("/statuses")
+async def get_statuses() -> Response:
+    """Every status."""
+    return json_response([{"id": number, "description": text} for number, text in STATUSES.items()])
+
+
+@router.get("/about")
+async def get_about() -> Response:
+    """Which version of Judge0's interface this is."""
+    about = {"version": VERSION, "homepage": "", "source_code": "", "maintainer": "Sandrun"}
+    return json_response(about)
+
+
+@router.get("/version")
+async def get_version() -> Response:
+    """The same as text."""
+    return PlainTextResponse(VERSION)
+
+
+@router.get("/config_info")
+async def get_config_info(request: Request) -> Response:
+    """Defaults and limits of submissions."""
+    return json_response(config_info(request.app.state.settings))
+
+
+def _submissions(request: Request) -> Submissions:
+    submissions: Submissions = request.app.state.submissions
+    return submissions
+
+
+async def _languages(request: Request) -> dict[int, Language]:
+    return languages(offered(await service_of(request).worker()))
+
+
+def _known(request: Request, token: str) -> tuple[Job, Submission]:
+    known = _submissions(request).find(token, service_of(request))
+    if known is None:
+        raise ApiError(404, "there is no such submission: it was deleted, it expired, or it never existed")
+    return known
+
+
+def _is_encoded(request: Request) -> bool:
+    return request.query_params.get("base64_encoded") == "true"
+
+
+def _fields(request: Request) -> tuple[str, ...]:
+    asked = [name.strip() for name in request.query_params.get("fields", "").split(",") if name.strip()]
+    if "*" in asked:
+        return tuple(sorted(FIELDS))
+    invalid = [name[:64] for name in asked if name not in FIELDS]
+    if invalid:
+        raise bad_request(f"invalid fields: [{', '.join(invalid[:20])}]")
+    return tuple(asked) or DEFAULT_FIELDS
+
+
+def _serialized(
+    request: Request, token: str, job: Job, submission: Submission, fields: tuple[str, ...]
+) -> dict[str, Any]:
+    return serialize(token, job, submission, fields, encoded=_is_encoded(request))
+
+
+async def _submit(request: Request, body: dict[str, Any]) -> tuple[str, Job]:
+    """The token and the job of a submission. Raises InvalidSubmission, ApiError."""
+    settings: Settings = request.app.state.settings
+    submission = parse(
+        body,
+        encoded=_is_encoded(request),
+        languages=await _languages(request),
+        bounds=bounds(settings.limits),
+    )
+    entrypoint, kind, upload = await _upload(submission, settings)
+    try:
+        stdin = (submission.stdin or b"").decode()
+    except UnicodeDecodeError:
+        raise InvalidSubmission({"stdin": ["is not UTF-8"]}) from None
+    numbers = submission.numbers
+    try:
+        job = await submit_inline(
+            request,
+            service_of(request),
+            manifest_of(
+                entrypoint=entrypoint,
+                interpreter=submission.language.interpreter,
+                args=list(submission.arguments),
+                stdin=stdin,
+                timeout=float(numbers["wall_time_limit"]),
+                cpu_seconds=float(numbers["cpu_time_limit"]),
+                memory_mb=int(numbers["memory_limit"]) >> 10,
+            ),
+            upload,
+            kind=kind,
+            most_processes=int(numbers["max_processes_and_or_threads"]),
+        )
+    except ApiError as error:
+        raise _by_field(error) from None
+    return _submissions(request).add(job, submission), job
+
+
+def _by_field(error: ApiError) -> Exception:
+    """A fault in a manifest as one in the submission that it came from."""
+    faults = {
+        field: [fault.detail]
+        for fault in error.errors
+        for pointer, field in _POINTERS.items()
+        if fault.pointer.startswith(pointer)
+    }
+    return InvalidSubmission(faults) if faults else error
+
+
+async def _upload(submission: Submission, settings: Settings) -> tuple[str, UploadKind, bytes]:
+    """The entrypoint, and the files in a form the sandbox unpacks. Raises InvalidSubmission."""
+    name = submission.language.source_file
+    if submission.additional_files is None and name is not None:
+        return name, UploadKind.bundle, encode_bundle({name: submission.source_code})
+    try:
+        return await asyncio.to_thread(_archive, submission, settings)
+    except ApiError as error:
+        raise InvalidSubmission({"additional_files": [error.reason]}) from None
+
+
+def _archive(submission: Submission, settings: Settings) -> tuple[str, UploadKind, bytes]:
+    archive = submission.additional_files or b""
+    files = _checked(archive, settings)
+    name = submission.language.source_file
+    if name is not None:
+        if name in files:
+            raise bad_request(f"has a file '{name}', which is the name of the source code")
+        archive = _with_source(archive, name, submission.source_code)
+        _checked(archive, settings)
+        return name, UploadKind.zip, archive
+    if files & {"compile", "compile.sh"}:
+        raise bad_request("has a script 'compile': programs that are compiled first do not run here")
+    for script in ("run", "run.sh"):
+        if script in files:
+            return script, UploadKind.zip, archive
+    raise bad_request("has no script 'run' or 'run.sh'")
+
+
+def _with_source(archive: bytes, name: str, source: bytes) -> bytes:
+    buffer = io.BytesIO(archive)
+    try:
+        with zipfile.ZipFile(buffer, "a") as opened:
+            opened.writestr(name, source)
+    except (zipfile.BadZipFile, OSError, ValueError):  # it could be read, but not continued
+        raise bad_request("cannot be read as a zip archive") from None
+    return buffer.getvalue()
+
+
+def _checked(archive: bytes, settings: Settings) -> frozenset[str]:
+    limits = Bounds(
+        settings.limits.disk_mb << 20, settings.api.archive_members, settings.api.archive_check_seconds
+    )
+    memfd = Memfd.create("upload", archive)
+    try:
+        return archives.check(memfd, UploadKind.zip, limits).files
+    finally:
+        memfd.close()

@@ -1,0 +1,287 @@
+"""Piston's HTTP interface, version 2: `POST execute`, `GET runtimes`, `GET packages`.
+
+Source: Piston's docs/api-v2.md and the behaviour of its server. Its WebSocket and the installation of
+packages are not offered.
+"""
+
+import signal
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sandrun_api.adapters.foreign import (
+    MIB,
+    check_json,
+    from_base64,
+    json_object,
+    offered,
+    renderer,
+    route_class,
+)
+from sandrun_api.adapters.ranges import satisfies
+from sandrun_api.clients import client_of
+from sandrun_api.contents import Bounds, Table
+from sandrun_api.early import EarlyRefusal
+from sandrun_api.errors import ApiError, bad_request
+from sandrun_api.jobs.model import Job
+from sandrun_api.jobs.views import json_response, service_of
+from sandrun_api.run import BODY_BYTES, manifest_of, submit_inline, wait_for
+from sandrun_shared.jobs import MAX_CPU_SECONDS, Outcome, Verdict
+from sandrun_shared.orders import encode_bundle
+from sandrun_shared.settings import JobLimits, Settings
+
+PREFIXES = ("/api/v2", "/api/v2/piston")  # of one's own Piston, of the public one
+RUN_SECONDS = 3.0  # what Piston gives a program that names no run_timeout
+_FILES = 1000
+
+render = renderer(lambda reason: {"message": reason})
+router = APIRouter(route_class=route_class(render))
+
+
+class Runtime(NamedTuple):
+    """An interpreter under Piston's names."""
+
+    interpreter: str
+    language: str
+    version: str
+    aliases: tuple[str, ...]
+    runtime: str | None
+
+    def body(self) -> dict[str, Any]:
+        """As `GET runtimes` lists it."""
+        body = {"language": self.language, "version": self.version, "aliases": self.aliases}
+        return body if self.runtime is None else {**body, "runtime": self.runtime}
+
+
+_NAMES: dict[str, tuple[str, tuple[str, ...], str | None]] = {
+    "bash": ("bash", ("sh",), None),
+    "node": ("javascript", ("node-javascript", "node-js", "javascript", "js"), "node"),
+    "perl": ("perl", ("pl",), None),
+    "php": ("php", ("php8",), None),
+    "python3": ("python", ("py", "py3", "python3"), None),
+    "Rscript": ("rscript", ("r",), None),
+    "ruby": ("ruby", ("ruby3", "rb"), None),
+}
+
+
+@router.get("/runtimes")
+async def get_runtimes(request: Request) -> Response:
+    """Every runtime."""
+    return json_response([runtime.body() for runtime in await _runtimes(request)])
+
+
+@router.get("/packages")
+async def get_packages(request: Request) -> Response:
+    """Every runtime again: what there is, is installed."""
+    return json_response(
+        [
+            {
+                "language": runtime.runtime or runtime.language,
+                "language_version": runtime.version,
+                "installed": True,
+            }
+            for runtime in await _runtimes(request)
+        ]
+    )
+
+
+@router.post("/execute")
+async def execute(request: Request) -> Response:
+    """Run the files; closing the connection cancels them. Nothing is kept afterwards."""
+    service = service_of(request)
+    try:
+        check_json(request)
+        service.admit(client_of(request))
+    except ApiError as error:
+        return EarlyRefusal(request, error, render)
+    body = await json_object(request)
+    language, version = (_text(body, name) for name in ("language", "version"))
+    entries = _entries(body)
+    runtime = next(
+        (
+            item
+            for item in await _runtimes(request)
+            if language in (item.language, *item.aliases) and satisfies(item.version, version)
+        ),
+        None,
+    )
+    if runtime is None:
+        raise bad_request(f"{language[:64]}-{version[:64]} runtime is unknown")
+    entrypoint, files = _files(entries)
+    settings: Settings = request.app.state.settings
+    manifest = manifest_of(
+        entrypoint=entrypoint,
+        interpreter=runtime.interpreter,
+        args=_arguments(body),
+        stdin=_stdin(body),
+        **_limits(body, settings.limits),
+    )
+    job = await submit_inline(request, service, manifest, encode_bundle(files))
+    try:
+        await wait_for(request, service, job)
+        answer = {"run": stage_of(job), "language": runtime.language, "version": runtime.version}
+        return json_response(answer, headers={"Sandrun-Job-Id": job.job_id})
+    finally:
+        service.delete(job)
+
+
+async def _runtimes(request: Request) -> list[Runtime]:
+    versions = offered(await service_of(request).worker())
+    return [
+        Runtime(interpreter, language, versions[interpreter], aliases, runtime)
+        for interpreter, (language, aliases, runtime) in _NAMES.items()
+        if interpreter in versions
+    ]
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not value:
+        raise bad_request(f"{name} is required as a string")
+    return value
+
+
+def _entries(body: dict[str, Any]) -> list[dict[str, Any]]:
+    entries = body.get("files")
+    if not isinstance(entries, list):
+        raise bad_request("files is required as an array")
+    if len(entries) > _FILES:
+        raise ApiError(413, f"files may have at most {_FILES} entries")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+            raise bad_request(f"files[{index}].content is required as a string")
+    return entries
+
+
+def _files(entries: list[dict[str, Any]]) -> tuple[str, dict[str, bytes]]:
+    """The path of the first file that is text, which is the program, and the bytes of all."""
+    table = Table(Bounds(BODY_BYTES, _FILES, float("inf")))
+    files: dict[str, bytes] = {}
+    entrypoint = ""
+    for index, entry in enumerate(entries):
+        name = entry.get("name") or f"file{index}.code"
+        if not isinstance(name, str):
+            raise bad_request(f"files[{index}].name must be a string")
+        path = table.add_file(name)
+        decode = _DECODERS.get(str(entry.get("encoding")))
+        data = entry["content"].encode() if decode is None else decode(entry["content"])
+        if data is None:
+            raise bad_request(f"files[{index}].content is not valid {entry['encoding']}")
+        files[path] = data
+        if decode is None and not entrypoint:
+            entrypoint = path
+    if not entrypoint:
+        raise bad_request("files must include at least one utf8 encoded file")
+    return entrypoint, files
+
+
+def _from_hex(text: str) -> bytes | None:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return None
+
+
+# Anything else is UTF-8, as there.
+_DECODERS: dict[str, Callable[[str], bytes | None]] = {"base64": from_base64, "hex": _from_hex}
+
+
+def _arguments(body: dict[str, Any]) -> list[str]:
+    arguments = body.get("args")
+    if arguments is None:
+        return []
+    if not isinstance(arguments, list) or not all(isinstance(item, str) for item in arguments):
+        raise bad_request("args must be an array of strings")
+    return arguments
+
+
+def _stdin(body: dict[str, Any]) -> str:
+    text = body.get("stdin")
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise bad_request("stdin must be a string")
+    return text
+
+
+def _limits(body: dict[str, Any], settings: JobLimits) -> dict[str, Any]:
+    """The limits of the run stage as fields of a manifest; nothing here is compiled."""
+    most_milliseconds = settings.max_timeout_seconds * 1000
+    most_bytes = settings.max_memory_mb * MIB
+    for stage in ("compile", "run"):
+        _number(body, f"{stage}_timeout", most_milliseconds)
+        _number(body, f"{stage}_cpu_time", most_milliseconds)
+    _number(body, "compile_memory_limit", most_bytes, least=None)
+    memory = _number(body, "run_memory_limit", most_bytes, least=None)
+    if memory is not None and 0 < memory < 16 * MIB:
+        raise bad_request(f"run_memory_limit must be at least {16 * MIB}, or -1")
+    timeout = _number(body, "run_timeout", most_milliseconds)
+    cpu_time = _number(body, "run_cpu_time", most_milliseconds)
+    return {
+        "timeout": timeout / 1000 if timeout else min(RUN_SECONDS, settings.max_timeout_seconds),
+        "cpu_seconds": min(cpu_time / 1000, MAX_CPU_SECONDS) if cpu_time else None,
+        # -1 is no limit there; here it is the limit of jobs that ask for none.
+        "memory_mb": int(memory // MIB) if memory is not None and memory > 0 else None,
+    }
+
+
+def _number(body: dict[str, Any], name: str, most: float, *, least: float | None = 0) -> float | None:
+    value = body.get(name)
+    if value is None or value is False or value in (0, ""):
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise bad_request(f"If specified, {name} must be a number")
+    if value > most:
+        raise bad_request(f"{name} cannot exceed the configured limit of {most:.0f}")
+    if least is not None and value < least:
+        raise bad_request(f"{name} must be non-negative")
+    return value
+
+
+_Ending = tuple[str | None, str | None, int | None]  # status, message, signal
+_ENDINGS: dict[Verdict, _Ending] = {
+    Verdict.ok: (None, None, None),
+    Verdict.wall_time_limit: ("TO", "Time limit exceeded", signal.SIGKILL),
+    Verdict.cpu_time_limit: ("TO", "Time limit exceeded", signal.SIGKILL),
+    Verdict.memory_limit: ("SG", "Memory limit exceeded", signal.SIGKILL),
+    Verdict.output_limit: ("OL", "Output limit exceeded", signal.SIGKILL),
+}
+
+
+def stage_of(job: Job) -> dict[str, Any]:
+    """How the program ended, in Piston's words."""
+    outcome = job.outcome or Outcome(Verdict.internal_error)
+    status, message, killed_by = _ending(outcome)
+    stdout, stderr = job.logs.split(0, job.logs.size)
+    return {
+        "signal": None if killed_by is None else _signal_name(killed_by),
+        "stdout": stdout.decode("utf-8", "replace"),
+        "stderr": stderr.decode("utf-8", "replace"),
+        "code": outcome.exit_code if killed_by is None else None,
+        "output": job.logs.combined().decode("utf-8", "replace"),
+        "memory": outcome.memory_peak_bytes,
+        "message": message,
+        "status": status,
+        "cpu_time": round(outcome.cpu_seconds * 1000),
+        "wall_time": round(outcome.wall_seconds * 1000),
+    }
+
+
+def _ending(outcome: Outcome) -> _Ending:
+    if outcome.verdict in _ENDINGS:
+        return _ENDINGS[outcome.verdict]
+    if outcome.exit_code is None:
+        return "XX", outcome.detail or outcome.verdict.value, None
+    if outcome.signal:
+        return "SG", f"Caught fatal signal {outcome.signal}", outcome.signal
+    return "RE", f"Exited with error status {outcome.exit_code}", None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"SIG{number}"

@@ -1,0 +1,243 @@
+"""What the adapters say of a job, and the ranges of versions."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sandrun_api.adapters import foreign, piston
+from sandrun_api.adapters.judge0 import languages, limits, results, submission
+from sandrun_api.adapters.ranges import MAX_LENGTH, satisfies
+from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.jobs.model import Job, JobRequest, State
+from sandrun_api.manifest import Manifest
+from sandrun_api.memfds import Memfd
+from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
+from sandrun_shared.protocol import Description, Environment, Interpreter
+from sandrun_shared.settings import JobLimits, Settings
+
+PYTHON = languages.languages({"python3": "3.11.2"})[71]
+
+
+@pytest.mark.parametrize(
+    ("selector", "holds"),
+    [
+        *((selector, True) for selector in ("*", "x", "", "3", "3.x", "3.11", "3.11.x", "3.11.2", "v3.11.2")),
+        *((selector, True) for selector in ("^3.0.0", "^3.11", "~3.11.0", "~3.11", "~3", "=3.11.2", ">=3.6")),
+        *(
+            (selector, True)
+            for selector in (">3.10", ">= 3.6 <4", "3.1 - 3.11", "2.x || 3.x", "<=3.11", "<3.12")
+        ),
+        *((selector, False) for selector in ("2", "3.10", "3.10.0", "^3.12", "~3.10.0", ">3.11", ">=3.11.3")),
+        *(
+            (selector, False)
+            for selector in ("<3.11", "<=3.10", "3.12 - 4", "^0.3.11", "4.x || 2.x", ">3.11.2")
+        ),
+        *((selector, False) for selector in ("latest", "3..1", "3.11.2.1", "03", "-1", "3 - ", "a || b")),
+        ("3" * 5000, False),
+        ("*" + " " * MAX_LENGTH, False),
+    ],
+)
+def test_ranges(selector: str, holds: bool) -> None:
+    assert satisfies("3.11.2", selector) is holds
+
+
+@pytest.mark.parametrize(
+    ("selector", "version", "holds"),
+    [
+        ("^0.2.3", "0.2.9", True),
+        ("^0.2.3", "0.3.0", False),
+        ("^0.0.3", "0.0.4", False),
+        ("^0", "0.9.0", True),
+    ],
+)
+def test_a_caret_keeps_the_first_number_that_is_not_zero(selector: str, version: str, holds: bool) -> None:
+    assert satisfies(version, selector) is holds
+
+
+def test_only_interpreters_of_the_default_environment_are_offered() -> None:
+    worker = Description(
+        slots=1,
+        running=0,
+        interpreters=(Interpreter("python3", "3.11"), Interpreter("perl", "5.36.0"), Interpreter("sh", "")),
+        environments=(
+            Environment("default", "", (), ("python3", "sh")),
+            Environment("more", "", (), ("perl",)),
+        ),
+    )
+    assert foreign.offered(worker) == {"python3": "3.11.0"}
+
+
+def test_base64_is_read_leniently() -> None:
+    assert foreign.from_base64("aGVs\nbG8\n") == b"hello"
+    assert foreign.from_base64("") == b""
+    assert foreign.from_base64("a") is None
+    assert foreign.from_base64("ä===") is None
+
+
+def job_with(outcome: Outcome | None, *output: tuple[int, bytes]) -> Job:
+    request = JobRequest("c", Manifest(entrypoint="a"), "python3", Limits(), UploadKind.bundle, "")
+    job = Job(request, Memfd.create("test"), Reservation(MemoryBudget(1 << 20)))
+    job.transition(State.running)
+    for stream, data in output:
+        job.logs.append(stream, data)
+    if outcome is not None:
+        job.finish(outcome)
+    return job
+
+
+OK = Outcome(Verdict.ok, 0)
+# The outcome; Piston's status, signal and code; Judge0's status and signal.
+ENDINGS: list[tuple[Outcome, tuple[Any, ...], tuple[Any, ...]]] = [
+    (OK, (None, None, 0), (3, None)),
+    (Outcome(Verdict.nonzero_exit, 3), ("RE", None, 3), (11, None)),
+    (Outcome(Verdict.signaled, 139, 11), ("SG", "SIGSEGV", None), (7, 11)),
+    (Outcome(Verdict.signaled, 134, 6), ("SG", "SIGABRT", None), (10, 6)),
+    (Outcome(Verdict.signaled, 136, 8), ("SG", "SIGFPE", None), (9, 8)),
+    (Outcome(Verdict.signaled, 153, 25), ("SG", "SIGXFSZ", None), (8, 25)),
+    (Outcome(Verdict.signaled, 143, 15), ("SG", "SIGTERM", None), (12, 15)),
+    (Outcome(Verdict.signaled, 128 + 40, 40), ("SG", "SIG40", None), (12, 40)),
+    (Outcome(Verdict.wall_time_limit, 137, 9), ("TO", "SIGKILL", None), (5, None)),
+    (Outcome(Verdict.cpu_time_limit, 137, 9), ("TO", "SIGKILL", None), (5, None)),
+    (Outcome(Verdict.memory_limit, 137, 9), ("SG", "SIGKILL", None), (12, 9)),
+    (Outcome(Verdict.output_limit, 137, 9), ("OL", "SIGKILL", None), (8, 25)),
+    (Outcome(Verdict.disk_limit, 3), ("RE", None, 3), (8, 25)),
+    (Outcome(Verdict.setup_error, detail="no"), ("XX", None, None), (13, None)),
+    (Outcome(Verdict.cancelled), ("XX", None, None), (13, None)),
+    (Outcome(Verdict.executor_lost), ("XX", None, None), (13, None)),
+    (Outcome(Verdict.internal_error), ("XX", None, None), (13, None)),
+]
+
+
+def test_every_verdict_has_an_ending() -> None:
+    assert {outcome.verdict for outcome, _, _ in ENDINGS} == set(Verdict)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "wanted", "_"), ENDINGS, ids=lambda value: getattr(value, "verdict", None)
+)
+def test_piston_says_how_a_job_ended(outcome: Outcome, wanted: tuple[Any, ...], _: object) -> None:
+    stage = piston.stage_of(job_with(outcome, (1, b"a\xff"), (2, b"b"), (1, b"c")))
+    assert (stage["status"], stage["signal"], stage["code"]) == wanted
+    assert (stage["stdout"], stage["stderr"], stage["output"]) == ("a\ufffdc", "b", "a\ufffdbc")
+    assert (stage["message"] is None) == (outcome.verdict is Verdict.ok)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "_", "wanted"), ENDINGS, ids=lambda value: getattr(value, "verdict", None)
+)
+def test_judge0_says_how_a_job_ended(outcome: Outcome, _: object, wanted: tuple[Any, ...]) -> None:
+    job = job_with(outcome, (1, b"a"), (2, b"b"))
+    ending = results.ending_of(job, asked(source_code="1"))
+    assert (ending.status, ending.signal) == wanted
+    body = results.serialize("t", job, asked(source_code="1"), results.FIELDS, encoded=False)
+    json.dumps(body)
+    assert body["exit_code"] == (None if ending.signal else outcome.exit_code)
+    assert body["status"]["description"] == results.STATUSES[ending.status]
+
+
+def asked(encoded: bool = False, **body: object) -> submission.Submission:
+    body = {"language_id": 71, **body}
+    table = languages.languages({"python3": "3.11.2", "bash": "5.2.15"})
+    return submission.parse(body, encoded=encoded, languages=table, bounds=limits.bounds(JobLimits()))
+
+
+@pytest.mark.parametrize(
+    ("expected", "status"),
+    [("x\ny", 3), ("x  \ny\n\n", 3), ("x\r\ny\t\n", 3), (" x\ny", 4), ("x\n\ny", 4), ("", 4), (None, 3)],
+)
+def test_judge0_compares_as_it_does(expected: str | None, status: int) -> None:
+    job = job_with(OK, (1, b"x \ny\n"))
+    assert results.ending_of(job, asked(source_code="1", expected_output=expected)).status == status
+
+
+def test_judge0_before_the_end() -> None:
+    request = JobRequest("c", Manifest(entrypoint="a"), "python3", Limits(), UploadKind.bundle, "")
+    queued = Job(request, Memfd.create("test"), Reservation(MemoryBudget(1 << 20)))
+    assert results.ending_of(queued, asked(source_code="1")).status == 1
+    running = job_with(None, (1, b"so far"))
+    body = results.serialize("t", running, asked(source_code="1"), results.FIELDS, encoded=False)
+    assert body["status"] == {"id": 2, "description": "Processing"}
+    assert (body["stdout"], body["time"], body["memory"], body["finished_at"]) == (None, None, None, None)
+
+
+def test_judge0_redirects_stderr() -> None:
+    job = job_with(OK, (1, b"a"), (2, b"b"), (1, b"c"))
+    both = asked(source_code="1", redirect_stderr_to_stdout=True, expected_output="abc")
+    body = results.serialize("t", job, both, ("stdout", "stderr", "status_id"), encoded=False)
+    assert body == {"stdout": "abc", "stderr": None, "status_id": 3}
+
+
+def test_judge0_texts_are_text_or_base64() -> None:
+    job = job_with(OK, (1, b"\xff"))
+    assert results.serialize("t", job, asked(source_code="é"), ("stdout",), encoded=True) == {
+        "stdout": "/w=="
+    }
+    with pytest.raises(results.NotText):
+        results.serialize("t", job, asked(source_code="1"), ("stdout",), encoded=False)
+    assert results.serialize("t", job, asked(source_code="é"), ("source_code",), encoded=False) == {
+        "source_code": "é"
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "reason"),
+    [
+        ({}, "source_code", "can't be blank"),
+        ({"source_code": ""}, "source_code", "can't be blank"),
+        ({"source_code": 1}, "source_code", "is not a string"),
+        ({"source_code": "1", "language_id": None}, "language_id", "can't be blank"),
+        ({"source_code": "1", "language_id": 150000}, "language_id", "language with id 150000 doesn't exist"),
+        ({"source_code": "1", "language_id": True}, "language_id", "language with id True doesn't exist"),
+        ({"source_code": "1", "language_id": [71]}, "language_id", "language with id so named doesn't exist"),
+        ({"source_code": "1", "wall_time_limit": 3601}, "wall_time_limit", "must be less than or equal to 3600"),
+        ({"source_code": "1", "cpu_time_limit": 0}, "cpu_time_limit", "must be greater than 0"),
+        ({"source_code": "1", "cpu_time_limit": "much"}, "cpu_time_limit", "is not a number"),
+        ({"source_code": "1", "memory_limit": 2048}, "memory_limit", "must be greater than or equal to 16384"),
+        ({"source_code": "1", "memory_limit": 1e300}, "memory_limit", "must be less than or equal to 2097152"),
+        ({"source_code": "1", "number_of_runs": 2}, "number_of_runs", "must be less than or equal to 1"),
+        ({"source_code": "1", "max_processes_and_or_threads": 1.5}, "max_processes_and_or_threads", "must be an integer"),
+        ({"source_code": "1", "callback_url": "http://a/"}, "callback_url", "callbacks are not allowed"),
+        ({"source_code": "1", "enable_network": True}, "enable_network", "this option cannot be enabled"),
+        ({"source_code": "1", "command_line_arguments": "'"}, "command_line_arguments", "has a quote that is never closed"),
+        ({"source_code": "1", "additional_files": "?"}, "additional_files", "is not valid Base64"),
+        ({"source_code": "1", "redirect_stderr_to_stdout": "yes"}, "redirect_stderr_to_stdout", "must be true or false"),
+        ({"language_id": 89}, "additional_files", "can't be blank"),
+        ({"language_id": 89, "source_code": "1"}, "source_code", "should be blank for a multi-file program"),
+    ],
+)  # fmt: skip
+def test_judge0_names_what_is_wrong(body: dict[str, object], field: str, reason: str) -> None:
+    with pytest.raises(submission.InvalidSubmission) as caught:
+        asked(**body)
+    assert caught.value.faults[field] == [reason]
+
+
+def test_judge0_arguments_are_split_as_by_a_shell() -> None:
+    assert asked(source_code="1", command_line_arguments="a 'b c' $(d); e|f").arguments == (
+        "a",
+        "b c",
+        "(d)",
+        "ef",
+    )
+
+
+def test_judge0_numbers_may_be_strings() -> None:
+    found = asked(source_code="1", language_id="71", cpu_time_limit="1.5", enable_network=False)
+    assert (found.language, found.numbers["cpu_time_limit"]) == (PYTHON, 1.5)
+
+
+def test_numbers_of_single_versions_count_only_for_these() -> None:
+    assert set(languages.languages({"python3": "3.12.5"})) == {71, 100}
+    assert set(languages.languages({"node": "20.1.0"})) == {63, 97}
+    assert languages.languages({"python3": "3.11.2"})[92].name == "Python (3.11.2)"
+
+
+def test_config_info_stays_within_the_settings() -> None:
+    settings = Settings(
+        limits=JobLimits(timeout_seconds=2, max_timeout_seconds=3, memory_mb=64, max_memory_mb=32)
+    )
+    info = limits.config_info(settings)
+    assert (info["wall_time_limit"], info["max_wall_time_limit"], info["cpu_time_limit"]) == (3, 3, 3)
+    assert (info["memory_limit"], info["max_memory_limit"]) == (32 << 10, 32 << 10)
+    for name, bound in limits.bounds(settings.limits).items():
+        assert bound.fault(bound.default) is None, name
