@@ -120,6 +120,8 @@ def copy(api: Api, descriptors: Mapping[str, int]) -> None:
 
 def stamps(api: Api) -> list[tuple[int, int, int]] | None:
     """What changes when the files are replaced or written anew; None while one is not there."""
+    if not api.cert:
+        return None
     try:
         found = [os.stat(locate(getattr(api, name))) for name in ("cert", "key")]
     except OSError:
