@@ -49,6 +49,7 @@ def test_the_server_brings_what_its_copy_of_the_client_needs() -> None:
     client = tomllib.loads((ROOT / "api/sandrun_client/pyproject.toml").read_text())["project"]
     assert set(client["dependencies"]) <= set(whole["dependencies"])
     assert client["scripts"]["sandrun"] == whole["scripts"]["sandrun"]
+    assert client["optional-dependencies"]["mcp"] == whole["optional-dependencies"]["mcp"]
 
 
 def test_it_works_alone(wheel: Path, tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_it_works_alone(wheel: Path, tmp_path: Path) -> None:
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {sorted(SERVER | {"nacl", "sandrun_api", "sandrun_executor", "sandrun_shared"})}:
+        if name.partition(".")[0] in {sorted(SERVER | {"mcp", "mcp_types", "nacl", "sandrun_api", "sandrun_executor", "sandrun_shared"})}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, {str(tmp_path)!r})
@@ -72,3 +73,9 @@ main(["--version"])
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("sandrun ")
+    lacking = code.replace('"--version"', '"mcp"')
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", lacking], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "pip install 'sandrun-client[mcp]'" in done.stderr

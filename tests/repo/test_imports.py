@@ -65,7 +65,7 @@ def test_shared_loads_neither() -> None:
 
 def test_client_loads_nothing_of_the_server() -> None:
     loaded = loaded_by("sandrun_client.cli.main")
-    assert not loaded & (OURS - {"sandrun_client"} | WEB - {"httpx", "anyio"} | {"msgspec", "nacl"})
+    assert not loaded & (OURS - {"sandrun_client"} | WEB - {"httpx", "anyio"} | {"mcp", "msgspec", "nacl"})
 
 
 def test_client_names_nothing_of_the_server() -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from sandrun_client import receipts
+from sandrun_client import endings, receipts
 from sandrun_client.aio import AsyncSandrunClient
 from sandrun_client.cli import terminal
 from sandrun_client.cli.programs import Program
@@ -90,7 +90,7 @@ class Run:
             terminal.say(f"{what}sandrun download {status.job_id}")
         if self.json:
             terminal.print_json(_document(status, printed, saved))
-        elif (text := terminal.ending(status.raw)) is not None:
+        elif (text := endings.ending(status.raw)) is not None:
             terminal.complain(f"{self.program.title} {text}")
         return terminal.exit_status(status.verdict, status.exit_code)
 

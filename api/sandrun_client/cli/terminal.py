@@ -4,13 +4,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TextIO
 
 import click
 
+from sandrun_client.endings import FAULTS
 from sandrun_client.exchange import Progress
 from sandrun_client.models import TIMEOUTS, Stream
 
@@ -18,7 +19,6 @@ OWN_FAILURE = 125
 TIMED_OUT = 124
 BROKEN_PIPE = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 141
 BAR_BYTES = 1 << 20  # transfers up to this size are over before a bar would help
-FAULTS = frozenset({"setup_error", "executor_lost", "internal_error"})  # verdicts that blame Sandrun
 CLEAR = "\x1b[H\x1b[2J"  # the screen, not what has scrolled off it
 
 _quiet = False
@@ -146,24 +146,6 @@ def transfer(label: str, *, shown: bool = True) -> Iterator[Progress]:
         yield bar.progress
 
 
-def ending(status: Mapping[str, Any]) -> str | None:
-    """How a job ended in words, for an ending that its exit status alone does not tell."""
-    limits = status.get("limits") or {}
-    verdict = status.get("verdict")
-    words = {
-        "wall_time_limit": f"timed out after {limits.get('timeout', 0):g} s",
-        "cpu_time_limit": "used up its CPU time" + _of(limits.get("cpu_seconds"), "s"),
-        "memory_limit": "ran out of memory" + _of(limits.get("memory_mb"), "MB"),
-        "disk_limit": "ran out of disk space" + _of(limits.get("disk_mb"), "MB"),
-        "output_limit": "printed or left more than allowed",
-        "signaled": f"was killed by {_signal(status.get('signal'))}",
-        "cancelled": "was cancelled",
-    }
-    if verdict in FAULTS:
-        return f"could not be run: {status.get('detail') or verdict}"
-    return words.get(str(verdict))
-
-
 def exit_status(verdict: str | None, exit_code: int | None) -> int:
     """What the command exits with for a job that ended like this."""
     if verdict in TIMEOUTS:
@@ -171,14 +153,3 @@ def exit_status(verdict: str | None, exit_code: int | None) -> int:
     if verdict in FAULTS or verdict == "cancelled" or exit_code is None:
         return OWN_FAILURE
     return exit_code
-
-
-def _of(limit: float | None, unit: str) -> str:
-    return "" if limit is None else f": {limit:g} {unit}"
-
-
-def _signal(number: int | None) -> str:
-    try:
-        return signal.Signals(number or 0).name
-    except ValueError:
-        return f"signal {number}"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 
+from sandrun_client import endings
 from sandrun_client.cli import main, programs, servers, terminal
 
 VERDICTS = {
@@ -44,7 +45,7 @@ def run(*words: str, stdin: str = "", **environment: str) -> subprocess.Complete
 def test_exit_status(verdict: str) -> None:
     code, wanted = VERDICTS[verdict]
     assert terminal.exit_status(verdict, code) == wanted
-    words = terminal.ending({"verdict": verdict, "limits": {"timeout": 2.0, "memory_mb": 64}, "signal": 11})
+    words = endings.ending({"verdict": verdict, "limits": {"timeout": 2.0, "memory_mb": 64}, "signal": 11})
     assert (words is None) == (verdict in ("ok", "nonzero_exit"))
 
 
@@ -56,11 +57,11 @@ def test_every_verdict_of_the_server_has_an_exit_status() -> None:
 
 def test_endings_in_words() -> None:
     assert (
-        terminal.ending({"verdict": "memory_limit", "limits": {"memory_mb": 512}})
+        endings.ending({"verdict": "memory_limit", "limits": {"memory_mb": 512}})
         == "ran out of memory: 512 MB"
     )
-    assert terminal.ending({"verdict": "signaled", "signal": 11}) == "was killed by SIGSEGV"
-    assert terminal.ending({"verdict": "setup_error", "detail": "no slot"}) == "could not be run: no slot"
+    assert endings.ending({"verdict": "signaled", "signal": 11}) == "was killed by SIGSEGV"
+    assert endings.ending({"verdict": "setup_error", "detail": "no slot"}) == "could not be run: no slot"
 
 
 @pytest.mark.parametrize(

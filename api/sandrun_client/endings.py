@@ -1,0 +1,36 @@
+"""How a job ended, in words for people."""
+
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+FAULTS = frozenset({"setup_error", "executor_lost", "internal_error"})  # verdicts that blame Sandrun
+
+
+def ending(status: Mapping[str, Any]) -> str | None:
+    """How a job ended in words, for an ending that its exit status alone does not tell."""
+    limits = status.get("limits") or {}
+    verdict = status.get("verdict")
+    words = {
+        "wall_time_limit": f"timed out after {limits.get('timeout', 0):g} s",
+        "cpu_time_limit": "used up its CPU time" + _of(limits.get("cpu_seconds"), "s"),
+        "memory_limit": "ran out of memory" + _of(limits.get("memory_mb"), "MB"),
+        "disk_limit": "ran out of disk space" + _of(limits.get("disk_mb"), "MB"),
+        "output_limit": "printed or left more than allowed",
+        "signaled": f"was killed by {_signal(status.get('signal'))}",
+        "cancelled": "was cancelled",
+    }
+    if verdict in FAULTS:
+        return f"could not be run: {status.get('detail') or verdict}"
+    return words.get(str(verdict))
+
+
+def _of(limit: float | None, unit: str) -> str:
+    return "" if limit is None else f": {limit:g} {unit}"
+
+
+def _signal(number: int | None) -> str:
+    try:
+        return signal.Signals(number or 0).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,1 @@
+"""An MCP server before a Sandrun server: `sandrun mcp`. Needs `sandrun-client[mcp]`."""
