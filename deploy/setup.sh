@@ -114,6 +114,10 @@ make_venv() {
 }
 
 install_packages
+if [[ -n $dev ]]; then # CPython's own tests, for tests/parity
+    packages=("lib$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-testsuite")
+    install_packages
+fi
 create_user
 if [[ $checkout != "$install_folder" ]] && ! readable_by_user "$checkout"; then
     root=$install_folder

@@ -215,6 +215,25 @@ def loopback_up() -> None:
         os.close(fd)
 
 
+def lend_recursion(frames: int) -> None:
+    """Let this thread, and each fork of it, go so many frames deeper than sys.getrecursionlimit() says.
+
+    The interpreter keeps what is left beside the limit in PyThreadState (Include/cpython/pystate.h): the
+    place is found by a limit that nothing else has. Where it is not found nothing is changed.
+    """
+    _c.pythonapi.PyThreadState_Get.restype = _ptr
+    state = _c.pythonapi.PyThreadState_Get()
+    limit, rare = sys.getrecursionlimit(), 0x5D0BA3
+    sys.setrecursionlimit(rare)
+    fields = (_int * 64).from_address(state)
+    found = [
+        place for place in range(1, 64) if fields[place] == rare and rare - 200 < fields[place - 1] < rare
+    ]
+    sys.setrecursionlimit(limit)
+    if len(found) == 1:
+        fields[found[0] - 1] += frames
+
+
 def command_line_room() -> tuple[int, int]:
     """Where /proc/self/cmdline reads: address and length, the same in every fork. Raises OSError.
 

@@ -8,6 +8,8 @@ from importlib import resources
 
 from sandrun_executor.cgroups import Cgroup
 from sandrun_executor.links import Link, Words
+from sandrun_executor.sandbox.job import ENVIRONMENT
+from sandrun_executor.sandbox.root import PROGRAM
 from sandrun_executor.slots import Slot
 
 PYTHON = "/usr/bin/python3"
@@ -26,10 +28,11 @@ _MODULES = (
     "sandbox.collect",
     "sandbox.job",
     "sandbox.init",
+    "sandbox.frames",
     "sandbox.zygote",
     "sandbox.run_python",
 )
-_IMAGE_MODULES = ("linux_unsafe", "sandbox.root")
+_IMAGE_MODULES = ("linux_unsafe", "sandbox.root", "sandbox.frames")
 # Room for the command line that a job's /proc/self/cmdline is to show.
 _PADDING = " " * 2048
 
@@ -53,8 +56,10 @@ for name, text in {modules!r}:
 """
 _FIRST = """
 import os
-sys.modules["sandrun_executor.sandbox.root"].enter_image()
-os.execve({python!r}, {command!r}, dict(os.environ))
+with open({second}) as file:
+    program = sys.modules["sandrun_executor.sandbox.frames"].compiled(file.read())
+sys.modules["sandrun_executor.sandbox.root"].enter_image(program)
+os.execve({command!r}[0], {command!r}, dict(os.environ))
 """
 _SECOND = """
 config = {config!r}
@@ -69,7 +74,7 @@ class ZygoteError(Exception):
 
 
 def _source(text: str) -> int:
-    """A memfd with a program for `python3 -c`, which is too long for a command line."""
+    """A memfd with a program that is too long for a command line."""
     fd = os.memfd_create("zygote", os.MFD_CLOEXEC)
     with os.fdopen(os.dup(fd), "wb") as file:
         file.write(text.encode())
@@ -120,16 +125,16 @@ class Zygote:
             "without": list(without),
         }
         second = _source(_LOAD.format(modules=_modules(_MODULES)) + _SECOND.format(config=config))
-        command = [PYTHON, "-c", f"import os;exec(os.fdopen({second}).read()){_PADDING}"]
+        command = [PYTHON, PROGRAM, _PADDING]
         first = _source(
-            _LOAD.format(modules=_modules(_IMAGE_MODULES)) + _FIRST.format(python=PYTHON, command=command)
+            _LOAD.format(modules=_modules(_IMAGE_MODULES)) + _FIRST.format(second=second, command=command)
         )
         try:
             process = subprocess.Popen(  # noqa: ASYNC220 (a millisecond, at start)
                 [PYTHON, "-ISc", f"import os;exec(os.fdopen({first}).read())"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+                env=ENVIRONMENT,  # a job's own, so that its interpreter starts no other way
                 cwd="/",
                 pass_fds=(first, second, link.far, *tasks),
                 start_new_session=True,

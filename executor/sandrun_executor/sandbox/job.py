@@ -29,6 +29,7 @@ _READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC_", "TZ")
 class Program(NamedTuple):
     """A Python program to run in this very process."""
 
+    command: str
     entrypoint: str
     args: list[str]
     environment: dict[str, str]  # besides ENVIRONMENT, which the zygote has
@@ -82,9 +83,9 @@ def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], orde
     if warm:
         link.close()
         linux.close_range(3)
-        words = [os.fsencode(word) for word in ("python3", order.entrypoint, *order.args)]
+        words = [os.fsencode(word) for word in (*command, order.entrypoint, *order.args)]
         linux.overwrite_command_line(config["command_line"], words)
-        return Program(order.entrypoint, order.args, order.env, config["baseline"])
+        return Program(command[0], order.entrypoint, order.args, order.env, config["baseline"])
     linux.close_range(3)
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)

@@ -12,7 +12,7 @@ WORK, HOME = "/work", "/home/job"
 WRITABLE = (WORK, HOME, "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the sandbox's own)
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
 
-_USERS = (
+USERS = (
     "root:x:0:0:root:/:/usr/sbin/nologin\n"
     "job:x:1000:1000:job:/home/job:/bin/sh\n"
     "nobody:x:65534:65534::/:/usr/sbin/nologin\n"
@@ -21,10 +21,11 @@ GROUP = "root:x:0:\njob:x:1000:\nnogroup:x:65534:\n"
 HOSTS = "127.0.0.1 localhost sandrun\n::1 localhost\n"
 NSSWITCH = "passwd: files\ngroup: files\nhosts: files\n"
 # Configuration that installed interpreters cannot do without; no host's secrets live in these.
-_ETC = ("alternatives", "R", "php", "perl", "python3", "python3.11", "python3.12", "python3.13", "fonts")
+_ETC = ("alternatives", "R", "php", "perl", "fonts")
 _ETC_FILES = ("ssl/openssl.cnf", "mime.types", "services", "protocols", "debian_version", "os-release")
 _HIDDEN = ("local", "src")  # of /usr
 _MASKS = "/masks"  # in the image's parent, out of every job's sight
+PROGRAM = "/zygote.pyc"  # there too
 _DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 
 # What /proc tells about the host or about other jobs.
@@ -76,7 +77,7 @@ def _build_skeleton(image: str) -> None:
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if os.path.islink("/" + name):
             os.symlink(os.readlink("/" + name), f"{image}/{name}")
-    for name, text in (("passwd", _USERS), ("group", GROUP), ("hosts", HOSTS), ("nsswitch.conf", NSSWITCH)):
+    for name, text in (("passwd", USERS), ("group", GROUP), ("hosts", HOSTS), ("nsswitch.conf", NSSWITCH)):
         _write(f"{image}/etc/{name}", text)
     for name in _ETC:
         if os.path.isdir("/etc/" + name):
@@ -103,8 +104,11 @@ def _list_masks(proc: str) -> str:
     return "".join(lines)
 
 
-def enter_image() -> None:
-    """Move this process into a mount namespace whose root is the read-only image. Raises OSError."""
+def enter_image(program: bytes) -> None:
+    """Move this process into a mount namespace whose root is the read-only image. Raises OSError.
+
+    program: what the zygote's interpreter finds at PROGRAM.
+    """
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     base = "/tmp"  # noqa: S108 (a mount point that every system has, in our own namespace)
@@ -113,6 +117,8 @@ def enter_image() -> None:
         os.mkdir(f"{base}/{folder}")
     _build_skeleton(base + "/image")
     _write(base + _MASKS, _list_masks(base + "/new"))
+    with open(base + PROGRAM, "wb") as file:
+        file.write(program)
     # Character device 0:0 is overlayfs' whiteout: the host's own software is not the job's to see.
     for name in _HIDDEN:
         os.mknod(f"{base}/hide/{name}", stat.S_IFCHR, 0)

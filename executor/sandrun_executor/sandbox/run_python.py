@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from sandrun_executor.sandbox.frames import CAN_HIDE, hide
 from sandrun_executor.sandbox.job import Program
 
 
@@ -82,13 +83,37 @@ def _forget_ourselves(baseline: frozenset[str]) -> list[object]:
     return [sys.modules.pop(name) for name in list(sys.modules) if name not in baseline]
 
 
-def run(program: Program) -> NoReturn:
-    """Run the program as __main__ and leave through SystemExit, so that the interpreter ends as always."""
+def _reads_alike(source: bytes) -> bool:
+    """Whether compile() and the interpreter's own reader of files see the same text, errors included."""
+    lines = source[:2048].split(b"\n", 2)[:2]
+    if b"\0" in source or any(b"coding" in line and b"utf-8" not in line for line in lines):
+        return False
+    try:
+        source.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def run(program: Program) -> None:
+    """Run the program as __main__; what it raises is for the interpreter, which then ends as always.
+
+    In this function's frame, which the program does not see (frames.py).
+    """
     if program.environment:
         os.environ.update(program.environment)
     path = os.path.join(os.getcwd(), program.entrypoint)
-    sys.argv = [program.entrypoint, *program.args]
-    arguments = _Arguments(["python3", program.entrypoint, *program.args])
+    words = [program.command, program.entrypoint, *program.args]
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except OSError:
+        source = b"\0"  # the interpreter has its own words for it
+    if not _reads_alike(source):
+        os.execv(program.command, words)  # noqa: S606
+    sys.path_importer_cache.pop(sys.argv[0], None)
+    sys.argv = words[1:]
+    arguments = _Arguments(words)
     sys.orig_argv = arguments
     atexit.register(_spare_shared_modules, arguments, program.baseline)
     sys.path[0] = os.path.dirname(os.path.realpath(path))
@@ -96,33 +121,35 @@ def run(program: Program) -> NoReturn:
     arguments.kept = [sys.modules["__main__"], program, *_forget_ourselves(program.baseline)]
     main = type(sys)("__main__")
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
-    main.__dict__.update(
-        __file__=path,
-        __cached__=None,
-        __loader__=loader,
-        __builtins__=sys.modules["builtins"],
-        __annotations__={},
-    )
+    main.__dict__.update(__file__=path, __loader__=loader, __builtins__=sys.modules["builtins"])
+    for name, value in (("__cached__", None), ("__annotations__", {})):
+        if name in sys.modules["__main__"].__dict__:  # depends on the version
+            main.__dict__[name] = value
     sys.modules["__main__"] = main
     try:
-        with open(path, "rb") as file:
-            source = file.read()
         exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)  # noqa: S102
     except SystemExit as error:
         arguments.code = _exit_code(error.code)
         del arguments
         raise
     except KeyboardInterrupt as error:
-        _print_exception(error)
-        _end_by_sigint()
+        if not CAN_HIDE:
+            _print_exception(error)
+            _end_by_sigint()
+        raise
     except BaseException as error:
-        _print_exception(error)
-        arguments.code = 1
-        del arguments
-        sys.exit(1)
+        if not CAN_HIDE:
+            _print_exception(error)
+            arguments.code = 1
+            del arguments
+            sys.exit(1)
+        if getattr(sys, "excepthook", None) is sys.__excepthook__:  # else it may choose another
+            arguments.code = 1
+        raise
     arguments.code = 0
-    del arguments
-    sys.exit(0)
+
+
+run.__code__ = hide(run.__code__)
 
 
 def _print_exception(error: BaseException) -> None:
@@ -133,6 +160,8 @@ def _print_exception(error: BaseException) -> None:
         trace = trace.tb_next
     error.__traceback__ = trace
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
     sys.excepthook(type(error), error, trace)
 
 

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import init, root
+from sandrun_executor.sandbox import frames, init, root
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import lower_rlimits
 from sandrun_executor.sandbox.job import ENVIRONMENT, Program
@@ -44,6 +44,7 @@ def main(config: dict[str, Any]) -> Program:
     os.environ.update(ENVIRONMENT)
     if "rlimits" not in config["without"]:
         lower_rlimits(config["core_bytes"])
+    linux.lend_recursion(frames.DEPTH)
     gc.collect()
     gc.freeze()
     # What fails before this line is for the operator to read; what fails after it may quote a client.

@@ -1,5 +1,6 @@
 """A program in an interpreter that already runs behaves as one that `python3 FILE` starts."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,17 @@ from sandrun_executor.sandbox.job import Program
 from sandrun_executor.sandbox.run_python import run
 entrypoint, *args = sys.argv[1:]
 ours = {name for name in sys.modules if name.startswith("sandrun")}
-run(Program(entrypoint, args, {"GIVEN": "value"}, frozenset(sys.modules) - ours))
+run(Program(sys.executable, entrypoint, args, {"GIVEN": "value"}, frozenset(sys.modules) - ours))
 """
+COMPILE = """
+import sys
+from sandrun_executor.sandbox.frames import compiled
+open(sys.argv[1], "wb").write(compiled(sys.argv[2]))
+"""
+# Other CPythons to try, separated by colons.
+PYTHONS = [sys.executable, *filter(None, os.environ.get("SANDRUN_OTHER_PYTHONS", "").split(":"))]
+REPOSITORY = Path(__file__).parents[3]
+LIBRARIES = ":".join(str(REPOSITORY / folder) for folder in ("executor", "shared"))
 PROGRAMS = {
     "output": "print('a', flush=True); import sys; print('b', file=sys.stderr)",
     "unflushed": "import sys; sys.stdout.write('no newline')",
@@ -65,21 +75,29 @@ PROGRAMS = {
 }
 
 
+@pytest.fixture(scope="module", params=PYTHONS)
+def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """An interpreter, and the program that stands in for its zygote."""
+    program = str(tmp_path_factory.mktemp("zygote") / "zygote.pyc")
+    environment = {"PYTHONPATH": LIBRARIES, "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([request.param, "-c", COMPILE, program, WARM], env=environment, check=True, timeout=60)
+    return request.param, program
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_same_as_the_interpreter(name: str, tmp_path: Path) -> None:
+def test_same_as_the_interpreter(name: str, python: tuple[str, str], tmp_path: Path) -> None:
     text = PROGRAMS[name]
     (tmp_path / "program.py").write_bytes(text if isinstance(text, bytes) else text.encode())
     (tmp_path / "neighbour.py").write_text("VALUE = 5\n")
-    repository = Path(__file__).parents[3]
     base = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-    libraries = ":".join(str(repository / folder) for folder in ("executor", "shared"))
+    interpreter, zygote = python
     results = []
     for command, more in (
         (["program.py"], {"GIVEN": "value"}),
-        (["-c", WARM, "program.py"], {"PYTHONPATH": libraries}),
+        ([zygote, "program.py"], {"PYTHONPATH": LIBRARIES}),
     ):
         done = subprocess.run(
-            [sys.executable, *command, "one", "two words"],
+            [interpreter, *command, "one", "two words"],
             input=b"given",
             capture_output=True,
             cwd=tmp_path,
@@ -87,7 +105,6 @@ def test_same_as_the_interpreter(name: str, tmp_path: Path) -> None:
             timeout=60,
             check=False,
         )
-        stdout = done.stdout.replace(sys.executable.encode(), b"python3")
         stderr = done.stderr.replace(b'File "program.py"', f'File "{tmp_path}/program.py"'.encode())
-        results.append((done.returncode, stdout, stderr))
+        results.append((done.returncode, done.stdout, stderr))
     assert results[1] == results[0]
