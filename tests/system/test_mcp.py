@@ -378,6 +378,27 @@ def test_standard_output_is_the_protocol_and_the_end_leaves_nothing(
     assert machine.eventually(lambda: no_job_is_left(service))
 
 
+def test_a_client_that_stops_reading_is_gone(service: Service, url: str) -> None:
+    """Its input is still open, and a job of it runs."""
+    call = message(
+        "tools/call", 2, name="execute_python", arguments={"code": LASTS}, _meta={"progressToken": "p"}
+    )
+    with started(url=url) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(OPENING + call)
+        process.stdin.flush()
+        while b"started" not in process.stdout.readline():
+            pass
+        process.stdout.close()
+        process.stdin.write(message("ping", 3))
+        process.stdin.flush()
+        assert process.wait(SECONDS) == 141
+        assert process.stderr.read() == b""
+    assert machine.eventually(lambda: no_job_is_left(service))
+
+
 def test_ctrl_c_ends_http_and_its_jobs(service: Service, url: str) -> None:
     async def main() -> None:
         with HttpServer(url) as server:

@@ -21,6 +21,7 @@ FIRST_PROGRESS_SECONDS = 0.5  # then twice as long each time, up to the next
 PROGRESS_SECONDS = 4.0
 MIN_WAIT_SECONDS = 0.5  # between two questions, should the server not wait at all
 MESSAGE_CHARACTERS = 200
+MOST_CALLS = 50  # at once; each may hold a large file
 # What models can see; a drawing in SVG is a text to them.
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
@@ -64,9 +65,11 @@ class Calls:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """A call that is being served. Raises SandrunError when it takes too long or is stopped."""
+        """A call that is being served. Raises SandrunError if it may not, or takes too long."""
         if self._idle is not None:
             raise SandrunError("The MCP server is stopping.")
+        if len(self._scopes) >= MOST_CALLS:
+            raise SandrunError(f"{MOST_CALLS} calls are being served already.")
         with anyio.move_on_after(self.seconds) as scope:
             self._scopes.add(scope)
             try:

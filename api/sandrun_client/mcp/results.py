@@ -106,6 +106,11 @@ def _reason(status: models.Status) -> str:
     return f"ended with exit code {status.exit_code}"
 
 
+def _printable(path: str) -> str:
+    """A name that pretends to be no other line of the text."""
+    return path if path.isprintable() else repr(path)
+
+
 def _text(answer: answers.Job) -> str:
     lines = [f"The program {answer.reason}."]
     if not answer.finished:
@@ -123,7 +128,9 @@ def _text(answer: answers.Job) -> str:
     if answer.files:
         until = f" until {answer.expires_at}" if answer.expires_at else ""
         lines.append(f"Files of job {answer.job_id}, kept{until}, for get_job_file:")
-        lines += [f"- {file.path} ({size_text(file.size_bytes)})" for file in answer.files[:SHOWN_FILES]]
+        lines += [
+            f"- {_printable(file.path)} ({size_text(file.size_bytes)})" for file in answer.files[:SHOWN_FILES]
+        ]
         if len(answer.files) > SHOWN_FILES:
             lines.append(f"- and {len(answer.files) - SHOWN_FILES} more")
     return "\n".join(lines)

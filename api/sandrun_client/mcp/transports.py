@@ -22,6 +22,7 @@ PATH = "/mcp"
 LARGEST_MESSAGE = 64 << 20  # bytes of one message on standard input
 LARGEST_BODY = 16 << 20  # bytes of one over HTTP
 MOST_SESSIONS = 100
+MOST_CONNECTIONS = 400
 READ_BYTES = 1 << 16
 GRACE_SECONDS = 1  # for what is still being sent when the server ends
 
@@ -56,12 +57,25 @@ class Lines:
 
 
 async def serve_stdio(server: Server[Any]) -> int:
-    """Serve one client on standard input and output until the input ends. Raises SandrunError."""
+    """Serve one client on standard input and output until the input ends.
+
+    Raises SandrunError for a message that is too large, BrokenPipeError when nobody reads any more.
+    """
     # Where descriptors cannot be waited for, the SDK reads in a thread.
     lines: Any = Lines(sys.stdin.fileno()) if os.name == "posix" else None
-    async with stdio_server(stdin=lines) as (received, sent):
-        await server.run(received, sent, server.create_initialization_options())
+    try:
+        async with stdio_server(stdin=lines) as (received, sent):
+            await server.run(received, sent, server.create_initialization_options())
+    except ExceptionGroup as group:
+        raise _first(group) from group
     return 0
+
+
+def _first(error: Exception) -> Exception:
+    """What went wrong in one of several tasks."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 @dataclass(frozen=True)
@@ -129,6 +143,7 @@ async def serve_http(
             log_level="critical",
             access_log=False,
             server_header=False,
+            limit_concurrency=MOST_CONNECTIONS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         listening = _Listening(config)

@@ -15,6 +15,7 @@ from mcp import Client
 
 from sandrun_client import AsyncSandrunClient, SandrunError
 from sandrun_client.cli import main
+from sandrun_client.mcp import calls as calls_module
 from sandrun_client.mcp import server, transports
 from sandrun_client.mcp.arguments import RunCode
 from sandrun_client.mcp.calls import Calls, Program
@@ -137,6 +138,13 @@ def test_no_addresses(text: str) -> None:
         transports.Address.of(text, ())
 
 
+def test_a_port_that_is_taken() -> None:
+    with transports.Address("127.0.0.1", 0).bound() as taken:
+        taken.listen()
+        with pytest.raises(SandrunError, match="cannot be listened on"):
+            transports.Address("127.0.0.1", taken.getsockname()[1]).bound()
+
+
 @pytest.mark.parametrize("text", ["", "0", "x", "nan", "-1", "inf"])
 def test_seconds_of_a_call(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("SANDRUN_TIMEOUT", text)
@@ -211,6 +219,19 @@ def test_a_call_given_up_while_its_job_is_submitted_leaves_none() -> None:
 
     anyio.run(scene)
     assert deleted == ["/jobs/J"]
+
+
+def test_only_so_many_calls_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls_module, "MOST_CALLS", 1)
+
+    async def scene() -> None:
+        calls = calls_of(lambda _: httpx.Response(404))
+        with calls.entered(), pytest.raises(SandrunError, match="1 calls"), calls.entered():
+            pytest.fail("there is no room")
+        with calls.entered():
+            pass
+
+    anyio.run(scene)
 
 
 @pytest.mark.parametrize("stopped", [True, False])
