@@ -24,3 +24,4 @@ compile deploy/requirements-executor.lock --constraints deploy/requirements.lock
 compile deploy/requirements-api.lock --constraints deploy/requirements.lock \
     --no-emit-package pyroute2 --no-emit-package pyseccomp --no-emit-package win-inet-pton "$@" pyproject.toml
 compile deploy/requirements-build.lock --constraints deploy/requirements.lock --group build "$@"
+compile deploy/requirements-streamlit.lock --no-deps --group streamlit "$@"

@@ -21,7 +21,7 @@ case "${1-}" in
     *) die "unknown argument $1; usage: deploy/setup.sh [--dev]" ;;
 esac
 [[ $EUID -eq 0 ]] || die "must run as root: sudo deploy/setup.sh"
-[[ -z $dev ]] || packages+=(openssl systemd)
+[[ -z $dev ]] || packages+=(curl jq openssl systemd)
 [[ -z $dev ]] || command -v npm >/dev/null || packages+=(npm) # node's own packages bring one along
 
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
