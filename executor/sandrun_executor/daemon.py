@@ -58,6 +58,10 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
 
     `without` is for containment tests, which start the daemon from their own program.
     """
+    # From the first on: a signal while it starts must not leave half of it behind.
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     try:
         worker_key = WorkerKey.load(settings.executor.worker_key)
     except KeyFileError as error:
@@ -81,7 +85,7 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
             await executor.start()
             server.start()
             notify("READY=1")
-            await _until_stopped()
+            await _until(stopped)
             notify("STOPPING=1")
             executor.stop_jobs()
             await server.close()
@@ -94,12 +98,8 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
         os.close(lock_fd)
 
 
-async def _until_stopped() -> None:
-    """Wait for SIGTERM or SIGINT, patting the watchdog if there is one."""
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+async def _until(stopped: asyncio.Event) -> None:
+    """Wait for it, patting the watchdog if there is one."""
     interval = watchdog_seconds()
     while True:
         try:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def main(arguments: list[str]) -> int:
     if os.geteuid() != 0:
         print("run this as root: it starts an executor", file=sys.stderr)
         return 1
+    # A time limit of the caller ends the daemons too, in their order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rounds = 4 if options.quick else options.rounds
     parts = options.only or PARTS
     try:

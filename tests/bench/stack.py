@@ -76,10 +76,11 @@ class Stack:
         """Of "executor" or "api"."""
         return self._processes[name].pid
 
-    def _spawn(self, name: str, command: list[str], **more: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, words: list[str], end: str, **more: str) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [*command, sys.executable, "-P", "-m", f"sandrun_{name}"],
+                # It ends with us, even when we are killed.
+                ["setpriv", *words, "--pdeathsig", end, "--", sys.executable, "-P", "-m", f"sandrun_{name}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -93,7 +94,7 @@ class Stack:
         path = str(self.folder / "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
             told.bind(path)
-            process = self._spawn("executor", [], NOTIFY_SOCKET=path)
+            process = self._spawn("executor", [], "TERM", NOTIFY_SOCKET=path)
             pidfd = os.pidfd_open(process.pid)
             try:
                 ready = select.select([told, pidfd], [], [], START_SECONDS)[0]
@@ -106,7 +107,7 @@ class Stack:
         uid, gid = self.user.pw_uid, self.user.pw_gid
         nothing = ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
         identity = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
-        process = self._spawn("api", ["setpriv", *identity, *nothing, "--"])
+        process = self._spawn("api", [*identity, *nothing], "KILL")
         deadline = time.monotonic() + START_SECONDS
         while not self._healthy():
             if process.poll() is not None or time.monotonic() > deadline:

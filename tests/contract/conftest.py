@@ -11,6 +11,7 @@ import pytest
 
 from sandrun_shared.keys import KeyKind, write_new
 from sandrun_shared.settings import Executor, Quota, Settings
+from support.executor import ENDS_WITH_PARENT, SOCKETS
 from support.fake_executor import FakeExecutor
 from support.live import Live, serving
 
@@ -30,6 +31,7 @@ def real_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip("needs root")
     folder = tmp_path_factory.mktemp("executor")
     path = folder / "executor.sock"
+    SOCKETS.add(path)
     config = folder / "sandrun.toml"
     key = folder / "worker.key"
     write_new(key, KeyKind.worker, os.urandom(32))
@@ -40,7 +42,7 @@ def real_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         notify.bind(str(folder / "notify"))
         notify.settimeout(START_SECONDS)
         process = subprocess.Popen(
-            [sys.executable, "-m", "sandrun_executor", "--config", str(config)],
+            [*ENDS_WITH_PARENT, sys.executable, "-m", "sandrun_executor", "--config", str(config)],
             env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(folder / "notify")},
         )
         try:

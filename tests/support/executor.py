@@ -15,6 +15,8 @@ from pathlib import Path
 
 import msgspec
 
+from sandrun_executor import cgroups
+from sandrun_executor.daemon import instance_name
 from sandrun_shared.framing import close_all, receive, send
 from sandrun_shared.jobs import Limits, Outcome, UploadKind
 from sandrun_shared.orders import Order, decode_index, encode_bundle, encode_order
@@ -36,6 +38,9 @@ USER = "nobody"  # stands in for the api's user
 UIDS = 100  # as many user ids are for one executor alone, so that what it leaves is known by them
 _bases = itertools.count(10_000_000 + os.getpid() * 10_000, UIDS)
 next_uids = _bases.__next__
+# Ends with whoever started it, even when that is killed: setpriv(1), prctl(2) PR_SET_PDEATHSIG.
+ENDS_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM", "--"]
+SOCKETS: set[Path] = set()  # of every executor that was started, to look for what they leave
 START_SECONDS = 30.0
 WAIT_SECONDS = 40.0
 QUICK = Limits(wall_seconds=20.0, memory_bytes=256 << 20)
@@ -192,6 +197,7 @@ class ExecutorProcess:
 
     def start(self) -> "ExecutorProcess":
         """Start and wait for READY=1."""
+        SOCKETS.add(self.socket)
         command = [str(WEAKENED), *self._without] if self._without else ["-m", "sandrun_executor"]
         notify = self.folder / "notify"
         notify.unlink(missing_ok=True)
@@ -201,7 +207,7 @@ class ExecutorProcess:
         ):
             told.bind(str(notify))
             self.process = subprocess.Popen(
-                [*PYTHON, *command],
+                [*ENDS_WITH_PARENT, *PYTHON, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -261,8 +267,16 @@ class ExecutorProcess:
                     self.kill()
                     raise
         finally:
+            if self.process is not None and self.process.returncode == -signal.SIGKILL:
+                self._sweep()
             if self._own_folder:
                 shutil.rmtree(self.folder)
+
+    def _sweep(self) -> None:
+        """Remove what it could not when it was killed, as its next start would."""
+        hierarchy = cgroups.probe(instance_name(self.socket))
+        hierarchy.sweep()
+        hierarchy.close()
 
     def __enter__(self) -> "ExecutorProcess":
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sandrun_executor.daemon import instance_name
-from support.executor import UIDS, ExecutorProcess
+from support.executor import SOCKETS, UIDS, ExecutorProcess
 
 _SHMEM_SLACK = 24 << 20  # bytes of shared memory that other programs of the machine may come to use
 _SETTLE_SECONDS = 15.0
@@ -82,6 +82,14 @@ def cgroups(executor: Instance) -> set[str]:
     """Every cgroup of one executor, in any hierarchy."""
     instance = instance_name(executor.socket)
     return {path for path in _cgroup_folders("/sys/fs/cgroup") if instance in path}
+
+
+def cgroups_of_all() -> set[str]:
+    """Every cgroup of any executor that these tests started."""
+    instances = [instance_name(socket) for socket in SOCKETS]
+    if not instances:
+        return set()
+    return {path for path in _cgroup_folders("/sys/fs/cgroup") if any(name in path for name in instances)}
 
 
 def _cgroup_folders(top: str) -> Iterator[str]:

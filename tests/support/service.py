@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from support import machine
-from support.executor import next_uids
+from support.executor import ENDS_WITH_PARENT, SOCKETS, next_uids
 
 START_SECONDS = 60.0
 USER = "sandrun"
@@ -56,9 +56,10 @@ class Service:
 
     def start(self, ready_word: str = "Sandrun is ready") -> "Service":
         """Start and wait until it says that it serves. Raises AssertionError with what it said instead."""
+        SOCKETS.add(self.socket)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self.command,
+                [*ENDS_WITH_PARENT, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

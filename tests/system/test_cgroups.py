@@ -277,9 +277,9 @@ def test_failed_create_leaves_nothing(hierarchy: Hierarchy, group: Cgroup) -> No
     group.remove()
 
 
-def test_half_made_group_is_undone(hierarchy: Hierarchy, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not isinstance(hierarchy, HierarchyV1):
-        pytest.skip("v2 has one directory")
+@pytest.mark.cgroup("v1")  # v2 has one directory
+def test_half_made_group_is_undone(hierarchy: Hierarchy) -> None:
+    assert isinstance(hierarchy, HierarchyV1)
     hierarchy.create("warm").remove()
     blocking = hierarchy.tops["cpuacct"] / "job"
     blocking.mkdir()
@@ -337,11 +337,11 @@ def test_sweep_leaves_other_instances(hierarchy: Hierarchy) -> None:
 
 @pytest.fixture
 def v2(hierarchy: Hierarchy) -> HierarchyV2:
-    if not isinstance(hierarchy, HierarchyV2):
-        pytest.skip("cgroup v1 here")
+    assert isinstance(hierarchy, HierarchyV2)
     return hierarchy
 
 
+@pytest.mark.cgroup("v2")
 def test_controllers_are_handed_down_from_a_group_of_its_own(v2: HierarchyV2, group: Cgroup) -> None:
     for folder in (v2.own, v2.top):
         assert set((folder / "cgroup.subtree_control").read_text().split()) >= set(CONTROLLERS)
@@ -352,6 +352,7 @@ def test_controllers_are_handed_down_from_a_group_of_its_own(v2: HierarchyV2, gr
     group.remove()
 
 
+@pytest.mark.cgroup("v2")
 def test_a_process_is_born_into_the_group(v2: HierarchyV2, group: Cgroup) -> None:
     told, tell = os.pipe()
     release, hold = os.pipe()
@@ -375,6 +376,7 @@ def test_a_process_is_born_into_the_group(v2: HierarchyV2, group: Cgroup) -> Non
     remove_soon(group)
 
 
+@pytest.mark.cgroup("v2")
 def test_running_out_of_memory_ends_the_whole_group(v2: HierarchyV2, group: Cgroup) -> None:
     assert in_v2(v2, "memory.oom.group") == "1"
     assert in_v2(v2, "memory.swap.max") == "0"
@@ -386,6 +388,7 @@ def test_running_out_of_memory_ends_the_whole_group(v2: HierarchyV2, group: Cgro
     remove_soon(group)
 
 
+@pytest.mark.cgroup("v2")
 def test_one_write_ends_a_group_that_forks(v2: HierarchyV2, group: Cgroup) -> None:
     process = start(
         group, "/bin/sh", "-c", "bomb() { bomb | bomb & }; bomb; echo; exec cat", stdin=subprocess.PIPE
@@ -397,6 +400,7 @@ def test_one_write_ends_a_group_that_forks(v2: HierarchyV2, group: Cgroup) -> No
     remove_soon(group)
 
 
+@pytest.mark.cgroup("v2")
 def test_peak_is_of_this_group_alone(v2: HierarchyV2, group: Cgroup) -> None:
     assert wait(python(group, "x = bytearray(b'1') * (40 << 20)")) == 0
     assert group.memory_peak_bytes() > 40 * MIB
@@ -406,6 +410,7 @@ def test_peak_is_of_this_group_alone(v2: HierarchyV2, group: Cgroup) -> None:
     again.remove()
 
 
+@pytest.mark.cgroup("v2")
 def test_cpu_time_above_the_share_is_throttled_and_counted(v2: HierarchyV2, group: Cgroup) -> None:
     group.limit(memory_bytes=64 * MIB, processes=32, cpu_cores=0.2)
     assert in_v2(v2, "cpu.max") == "20000 100000"

@@ -1,5 +1,6 @@
 """Jobs are cancelled, executors stopped and killed: nothing is left, and every client is told."""
 
+import contextlib
 import os
 import pwd
 import signal
@@ -11,7 +12,7 @@ import pytest
 
 from sandrun_executor.access import Access
 from support import machine
-from support.executor import PYTHON, USER, ExecutorProcess, RefusedError
+from support.executor import ENDS_WITH_PARENT, PYTHON, USER, ExecutorProcess, RefusedError
 
 SLEEPER = (
     "import os\nfor n in range(3): os.fork()\nprint('up', flush=True)\nwhile True: os.read(os.pipe()[0], 1)"
@@ -67,6 +68,18 @@ def test_stopping_tells_every_client_and_leaves_nothing() -> None:
         assert not inside & machine.processes().keys()
         assert machine.cgroups(own) == set()
         assert not own.socket.exists()
+
+
+def test_stopping_while_it_starts_leaves_nothing() -> None:
+    with contextlib.closing(ExecutorProcess()) as own:
+        own.process = subprocess.Popen(
+            [*ENDS_WITH_PARENT, *PYTHON, "-m", "sandrun_executor"],
+            env={**own._environment, "NOTIFY_SOCKET": ""},
+            cwd=own.folder,
+        )
+        assert machine.eventually(lambda: bool(machine.cgroups(own)))
+        assert own.stop() == 0
+        assert machine.cgroups(own) == set()
 
 
 def test_a_killed_executor_leaves_nothing_after_the_next_start() -> None:

@@ -99,3 +99,4 @@ def test_files_that_are_written_anew_are_told_from_the_old(tmp_path: Path) -> No
     assert after not in (None, before)
     Path(api.key).unlink()
     assert exposure.stamps(api) is None
+    assert exposure.stamps(Api()) is None

@@ -1,0 +1,38 @@
+"""What holds for all tests: they leave no cgroup behind, and only those that apply here are collected."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from sandrun_executor import cgroups
+from sandrun_executor.cgroup_types import CgroupError
+from sandrun_executor.cgroups_v1 import HierarchyV1
+from support import machine
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is of the other version of cgroups."""
+    marked = {item: marker.args[0] for item in items if (marker := item.get_closest_marker("cgroup"))}
+    if not marked:
+        return
+    try:
+        version = "v1" if isinstance(cgroups.probe("version"), HierarchyV1) else "v2"
+    except (CgroupError, OSError):
+        return  # the tests say what is missing
+    others = {item for item, wanted in marked.items() if wanted != version}
+    items[:] = [item for item in items if item not in others]
+    config.hook.pytest_deselected(items=[*others])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cgroup_remains() -> Iterator[None]:
+    """Of no executor that a test started, however it ended."""
+    yield
+    left: set[str] = set()
+
+    def none_left() -> bool:
+        left.clear()
+        left.update(machine.cgroups_of_all())
+        return not left
+
+    assert machine.eventually(none_left), f"tests left cgroups behind: {sorted(left)}"
