@@ -26,6 +26,8 @@ esac
 
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 root=$checkout
+mapfile -t languages < <(grep -v '^#' "$checkout/deploy/languages.txt")
+[[ -z $dev ]] || packages+=("${languages[@]}") # every one is tested
 
 install_packages() {
     local package missing=()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from sandrun_api.errors import ApiError
 from sandrun_api.paths import PathError, clean, link_stays_inside, shown
 
-HEAD_BYTES = 256  # what is kept of a script's first line
+HEAD_BYTES = 256  # what is kept of a script's first line, or of an ELF header
 MANIFEST_NAME = "job.json"
 MANIFEST_BYTES = 256 << 10
 
@@ -22,7 +22,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Contents:
-    """An upload's files, the first line of those that start with '#!', and its job.json."""
+    """An upload's files, the first bytes of those that start with '#!' or are ELF files, and its job.json."""
 
     files: frozenset[str]
     heads: dict[str, bytes] = field(default_factory=dict)
@@ -98,8 +98,8 @@ class Table:
             raise ApiError(400, f"Member '{shown(name)}' appears both as a file and as something else.")
 
     def keep_head(self, path: str, head: bytes) -> None:
-        """Keep the first line of a script."""
-        if head.startswith(b"#!"):
+        """Keep the first bytes that tell what runs the file."""
+        if head.startswith((b"#!", b"\x7fELF")):
             self._heads[path] = head[:HEAD_BYTES]
 
     def keep_manifest(self, data: bytes) -> None:

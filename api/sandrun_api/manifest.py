@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sandrun_api.errors import ApiError, FieldError, bad_request
 from sandrun_api.paths import PathError, clean
-from sandrun_shared import canonical, keys, receipts, sealing
+from sandrun_shared import canonical, keys, languages, receipts, sealing
 from sandrun_shared.jobs import MAX_CPU_SECONDS, Limits
 from sandrun_shared.protocol import Description
 from sandrun_shared.settings import JobLimits
@@ -19,29 +19,6 @@ STDIN_BYTES = 10 << 20
 ARGUMENT_BYTES = 128 << 10  # of args and env together; one string may have that much (MAX_ARG_STRLEN)
 MAX_PATTERNS = 256
 
-_ALIASES = {
-    "python": "python3",
-    "javascript": "node",
-    "js": "node",
-    "shell": "sh",
-    "r": "Rscript",
-    "R": "Rscript",
-}
-_EXTENSIONS = {
-    ".py": "python3",
-    ".js": "node",
-    ".mjs": "node",
-    ".cjs": "node",
-    ".sh": "sh",
-    ".bash": "bash",
-    ".rb": "ruby",
-    ".r": "Rscript",
-    ".R": "Rscript",
-    ".pl": "perl",
-    ".php": "php",
-}
-_FILE_NAMES = {"python3": "main.py", "node": "main.js", "bash": "main.sh", "sh": "main.sh", "ruby": "main.rb"}
-_FILE_NAMES |= {"Rscript": "main.R", "perl": "main.pl", "php": "main.php"}
 # The loader reads these before any of the program runs, and the sandbox sets the others itself.
 _REFUSED_ENV = frozenset({"PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "PWD", "GCONV_PATH", "GLIBC_TUNABLES"})
 _REFUSED_ENV |= {"PYTHONHOME", "LOCPATH", "NLSPATH", "RES_OPTIONS", "HOSTALIASES", "MALLOC_TRACE"}
@@ -74,7 +51,8 @@ class Manifest(BaseModel):
     )
     entrypoint: Annotated[str, Field(min_length=1, description="File to run, relative to the upload.")]
     interpreter: Annotated[
-        str | None, Field(description="Else from the extension or the #! line of the entrypoint.")
+        str | None,
+        Field(description="Else from the extension or the first bytes (#!, ELF) of the entrypoint."),
     ] = None
     environment: Annotated[
         str, Field(pattern="^[A-Za-z0-9_.+-]{1,64}$", description="Name of an environment.")
@@ -214,12 +192,12 @@ def limits_of(manifest: Manifest, settings: JobLimits) -> Limits:
 
 
 def interpreter_of(manifest: Manifest, head: bytes) -> str:
-    """The interpreter's name: as asked, or from the extension, or from the #! line in head."""
+    """The interpreter's name: as asked, or from the extension, or from the file's first bytes."""
     if manifest.interpreter is not None:
         return canonical_interpreter(manifest.interpreter)
-    by_extension = _EXTENSIONS.get(PurePosixPath(manifest.entrypoint).suffix)
-    named = _from_shebang(head)
-    if by_extension == "sh" and named == "bash":
+    by_extension = languages.of_extension(PurePosixPath(manifest.entrypoint).suffix)
+    named = languages.of_head(head)
+    if named == languages.EXECUTABLE or (by_extension, named) == ("sh", "bash"):
         return named  # .sh says only that it is a shell
     if by_extension or named:
         return by_extension or named
@@ -233,27 +211,14 @@ def canonical_interpreter(name: str) -> str:
     """The one name of an interpreter that has several. Raises ApiError (400) for what is no name."""
     if not re.fullmatch(r"[A-Za-z0-9_.+-]{1,64}", name):
         raise bad_request("'interpreter' is not the name of an interpreter.", "/interpreter")
-    return _ALIASES.get(name, name)
+    return languages.canonical(name)
 
 
-def file_name_of(interpreter: str) -> str:
-    """The name under which a single piece of code is saved."""
-    return _FILE_NAMES.get(interpreter, "main")
+def check_worker(interpreter: str, environment: str, worker: Description, head: bytes) -> None:
+    """Refuse an interpreter, environment or executable file that the worker cannot run: ApiError (400).
 
-
-def _from_shebang(head: bytes) -> str:
-    if not head.startswith(b"#!"):
-        return ""
-    words = head[2:].split(b"\n")[0].decode("utf-8", "replace").split()
-    if words and PurePosixPath(words[0]).name == "env":
-        words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
-    name = PurePosixPath(words[0]).name if words else ""
-    name = "python3" if re.fullmatch(r"python3?(\.\d+)?", name) else name
-    return name if name in _FILE_NAMES else ""
-
-
-def check_worker(interpreter: str, environment: str, worker: Description) -> None:
-    """Refuse an interpreter or environment that the worker does not have. Raises ApiError (400)."""
+    head is the start of the entrypoint.
+    """
     chosen = next((item for item in worker.environments if item.name == environment), None)
     if chosen is None and (worker.environments or environment != "default"):
         names = ", ".join(item.name for item in worker.environments) or "default"
@@ -262,9 +227,22 @@ def check_worker(interpreter: str, environment: str, worker: Description) -> Non
     if chosen is not None and chosen.interpreters:
         installed = [name for name in installed if name in chosen.interpreters] or list(chosen.interpreters)
     if interpreter not in installed:
+        language = languages.BY_NAME.get(interpreter)
+        compiled = language is not None and language.compiler
+        what = f"A compiler for '{interpreter}'" if compiled else f"The interpreter '{interpreter}'"
+        raise bad_request(f"{what} is not installed here; installed: {', '.join(installed)}.", "/interpreter")
+    if interpreter == languages.EXECUTABLE:
+        _check_executable(
+            head, next(item.version for item in worker.interpreters if item.name == interpreter)
+        )
+
+
+def _check_executable(head: bytes, machine: str) -> None:
+    if languages.of_head(head) != languages.EXECUTABLE:
+        raise bad_request("The entrypoint is not an executable file (ELF).", "/entrypoint")
+    if languages.machine_of(head) != machine:
         raise bad_request(
-            f"The interpreter '{interpreter}' is not installed here; installed: {', '.join(installed)}.",
-            "/interpreter",
+            f"The entrypoint is not an executable file for this server: {machine}.", "/entrypoint"
         )
 
 

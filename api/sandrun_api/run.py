@@ -26,6 +26,7 @@ from sandrun_api.jobs.schemas import RunResult, answers
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import detail_of, images_of, json_response, metrics_of, service_of
 from sandrun_api.memfds import Memfd
+from sandrun_shared import languages
 from sandrun_shared.jobs import MAX_CPU_SECONDS, UploadKind
 from sandrun_shared.orders import encode_bundle
 from sandrun_shared.settings import Settings
@@ -160,7 +161,7 @@ def _from_text(body: bytes, request: Request) -> tuple[manifests.Manifest, dict[
     interpreter = manifests.canonical_interpreter(
         request.query_params.get("interpreter") or DEFAULT_INTERPRETER
     )
-    name = manifests.file_name_of(interpreter)
+    name = languages.file_name_of(interpreter)
     environment = request.query_params.get("environment") or "default"
     return manifest_of(entrypoint=name, interpreter=interpreter, environment=environment), {name: body}
 
@@ -171,7 +172,7 @@ def _from_json(body: bytes) -> tuple[manifests.Manifest, dict[str, bytes]]:
     except ValidationError as error:
         raise manifests.invalid("request", error) from None
     interpreter = manifests.canonical_interpreter(asked.interpreter)
-    name = manifests.file_name_of(interpreter)
+    name = languages.file_name_of(interpreter)
     table = Table(Bounds(BODY_BYTES, 1000, float("inf")))
     table.add_file(name)
     files: dict[str, bytes] = {}
@@ -211,7 +212,8 @@ async def submit_inline(
     settings: Settings = request.app.state.settings
     manifests.check(manifest, settings.limits)
     interpreter = manifest.interpreter or DEFAULT_INTERPRETER
-    manifests.check_worker(interpreter, manifest.environment, await service.worker())
+    head = b""  # no code is an executable file
+    manifests.check_worker(interpreter, manifest.environment, await service.worker(), head)
     limits = manifests.limits_of(manifest, settings.limits)
     if most_processes is not None:
         limits = structs.replace(limits, processes=min(most_processes, limits.processes))

@@ -12,6 +12,7 @@ from sandrun_api.errors import ApiError
 from sandrun_api.jobs.schemas import Environments, Health, ServerInfo, Stats, answers
 from sandrun_api.jobs.views import json_response, service_of
 from sandrun_shared import keys, receipts
+from sandrun_shared.protocol import Description
 from sandrun_shared.settings import Settings
 
 router = APIRouter(tags=["server"])
@@ -34,6 +35,11 @@ def version() -> str:
         return "unknown"
 
 
+def _versions(worker: Description) -> dict[str, str]:
+    """The version of each interpreter and compiler, by name; "" where one tells none."""
+    return {item.name: item.version for item in worker.interpreters}
+
+
 @router.get(
     "/", operation_id="getServer", summary="What this server is and allows", responses=answers(ServerInfo)
 )
@@ -42,9 +48,9 @@ async def get_server(request: Request) -> Response:
     settings: Settings = request.app.state.settings
     limits, quota = settings.limits, settings.quota
     try:
-        interpreters = [item.name for item in (await service_of(request).worker()).interpreters]
+        versions = _versions(await service_of(request).worker())
     except ApiError:
-        interpreters = []
+        versions = {}
     body = {
         "service": "sandrun",
         "status": "running",
@@ -66,7 +72,8 @@ async def get_server(request: Request) -> Response:
             "concurrent_jobs": quota.concurrent_jobs,
             "queued_jobs": quota.queued_jobs,
         },
-        "interpreters": interpreters,
+        "interpreters": list(versions),
+        "interpreter_versions": versions,
     }
     return json_response(body)
 
@@ -110,6 +117,7 @@ async def list_environments(request: Request) -> Response:
     """Every environment with its packages and interpreters."""
     service = service_of(request)
     worker = await service.worker()
+    versions = _versions(worker)
     body: dict[str, Any] = {
         "templates": [item.name for item in worker.environments],
         "stats": {
@@ -124,6 +132,7 @@ async def list_environments(request: Request) -> Response:
                 "description": item.description,
                 "packages": list(item.packages),
                 "interpreters": list(item.interpreters),
+                "interpreter_versions": {name: versions.get(name, "") for name in item.interpreters},
                 "warm": item.warm,
             }
             for item in worker.environments

@@ -19,6 +19,7 @@ def ending(status: Mapping[str, Any]) -> str | None:
         "output_limit": "printed or left more than allowed",
         "signaled": f"was killed by {_signal(status.get('signal'))}",
         "cancelled": "was cancelled",
+        "compile_error": "was not compiled",
     }
     if verdict in FAULTS:
         return f"could not be run: {status.get('detail') or verdict}"

@@ -1,12 +1,18 @@
 """What the server calls an interpreter, and a file of it."""
 
+# As in sandrun_shared.languages, which is the server's; a test compares.
 _ALIASES = {
     "python": "python3",
     "javascript": "node",
     "js": "node",
+    "nodejs": "node",
     "shell": "sh",
+    "dash": "sh",
     "r": "Rscript",
     "R": "Rscript",
+    "c++": "cpp",
+    "golang": "go",
+    "rs": "rust",
 }
 _FILE_NAMES = {
     "python3": "main.py",
@@ -17,6 +23,10 @@ _FILE_NAMES = {
     "Rscript": "main.R",
     "perl": "main.pl",
     "php": "main.php",
+    "c": "main.c",
+    "cpp": "main.cpp",
+    "go": "main.go",
+    "rust": "main.rs",
 }
 DEFAULT = "python3"
 MAINS = tuple(dict.fromkeys(_FILE_NAMES.values()))

@@ -57,6 +57,7 @@ class Metrics:
     runtime: float = 0.0
     queued_seconds: float = 0.0
     setup_seconds: float = 0.0
+    compile_seconds: float = 0.0
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:

@@ -134,8 +134,8 @@ class Executor:
             if peer.gone or self._stopping:
                 sandbox.stop(Stop.cancelled)
             try:
-                command = interpreters.TABLE[request.interpreter].command
-                await sandbox.execute(request, command, fds, peer, requested_at, record=record)
+                program = interpreters.program_of(request.interpreter)
+                await sandbox.execute(request, program, fds, peer, requested_at, record=record)
             finally:
                 record.close()
                 self._running.discard(sandbox)

@@ -1,51 +1,49 @@
-"""The interpreters a job may name: one table, and which of them this machine has."""
+"""Which of the languages this machine has, in which version, and how the sandbox runs them."""
 
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
+from sandrun_shared.languages import BY_NAME, LANGUAGES, Language
 from sandrun_shared.protocol import Interpreter
 
-
-@dataclass(frozen=True)
-class Entry:
-    """How to run and how to ask for the version."""
-
-    command: tuple[str, ...]
-    version: tuple[str, ...] = ("--version",)
-
-
-TABLE: dict[str, Entry] = {
-    "python3": Entry(("/usr/bin/python3",)),
-    "node": Entry(("/usr/bin/node",)),
-    "bash": Entry(("/usr/bin/bash",)),
-    "sh": Entry(("/usr/bin/sh",), ()),
-    "ruby": Entry(("/usr/bin/ruby",)),
-    "Rscript": Entry(("/usr/bin/Rscript",)),
-    "perl": Entry(("/usr/bin/perl",), ("-e", "print substr($^V, 1)")),
-    "php": Entry(("/usr/bin/php",)),
-}
+_SECONDS = 20.0
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
+_WORD = re.compile(r"[\w.+-]{1,40}")
 
 
-def installed() -> dict[str, Interpreter]:
-    """The interpreters found here with their versions; "" where one does not tell."""
-    found = {}
-    for name, entry in TABLE.items():
-        if not os.access(entry.command[0], os.X_OK):
-            continue
-        version = ""
-        if entry.version:
-            answer = subprocess.run(
-                [*entry.command, *entry.version],
-                capture_output=True,
-                text=True,
-                timeout=20,
-                check=False,
-                env={},
-            )
-            match = _VERSION.search(answer.stdout + answer.stderr)
-            version = match[0] if match else ""
-        found[name] = Interpreter(name, version)
-    return found
+def installed(table: Iterable[Language] = LANGUAGES) -> dict[str, Interpreter]:
+    """The languages found here with their versions; "" where one does not tell."""
+    found = [language for language in table if not language.needs or os.access(language.needs, os.X_OK)]
+    with ThreadPoolExecutor(8) as pool:
+        versions = pool.map(_version, found)
+        return {
+            language.name: Interpreter(language.name, version)
+            for language, version in zip(found, versions, strict=True)
+        }
+
+
+def _version(language: Language) -> str:
+    try:
+        answer = subprocess.run(
+            language.version,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+            env={},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    said = answer.stdout + answer.stderr
+    match = _VERSION.search(said) or (_WORD.match(said) if answer.returncode == 0 else None)
+    return match[0] if match else ""
+
+
+def program_of(name: str) -> dict[str, object]:
+    """What the sandbox needs of a language of the table, for the channel to it."""
+    language = BY_NAME[name]
+    return {"command": language.command, "compiler": language.compiler, "env": language.env}

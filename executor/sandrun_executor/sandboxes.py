@@ -29,6 +29,9 @@ COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
 _SEALS = FROZEN | F_SEAL_SEAL
 
 
+Program = dict[str, object]  # what a language's table entry says, for the channel
+
+
 class SandboxError(Exception):
     """A sandbox could not be prepared: the text names the step and errno."""
 
@@ -77,7 +80,7 @@ class Sandbox:
         self._dead: asyncio.Future[None] = self._loop.create_future()
         self._stop: Stop | None = None
         self._failure = ""
-        self._started_at = 0.0
+        self._started_at = self._compiling_at = 0.0
         self._timers: list[asyncio.TimerHandle] = []
         self._zygote = zygote
 
@@ -140,6 +143,8 @@ class Sandbox:
             case ["ready"]:
                 if not self._ready.done():
                     self._ready.set_result(None)
+            case ["compiling"]:
+                self._compiling_at = time.monotonic()
             case ["started"]:
                 self._started_at = time.monotonic()
                 self._on_started()
@@ -147,6 +152,9 @@ class Sandbox:
                 self._fail(f"step {step} failed with errno {code}")
             case _:
                 pass  # the end of file is the job's exec, or its end: PID 1 tells which
+
+    def _compile_seconds(self, until: float) -> float:
+        return until - self._compiling_at if self._compiling_at else 0.0
 
     def _fail(self, text: str) -> None:
         self._failure = self._failure or text
@@ -194,7 +202,7 @@ class Sandbox:
     async def execute(
         self,
         request: Execute,
-        command: tuple[str, ...],
+        program: Program,
         fds: list[int],
         sink: Sink,
         requested_at: float,
@@ -203,6 +211,7 @@ class Sandbox:
     ) -> None:
         """Run one job and send its events to the sink; Finished comes last.
 
+        program says how entrypoints of its language run (`interpreters.program_of`).
         fds: order, upload, and stdin if the request has one; they stay the caller's, as the record does.
         """
         limits = request.limits
@@ -213,7 +222,7 @@ class Sandbox:
             return sink.send(output)
 
         def tell_started() -> None:
-            sink.send(Started(self._started_at - requested_at))
+            sink.send(Started(self._started_at - requested_at - self._compile_seconds(self._started_at)))
 
         self._on_started = tell_started
         pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver, sealer=record.log_sealer)
@@ -226,7 +235,7 @@ class Sandbox:
             try:
                 self._limit(limits, limits.memory_bytes)
                 await self._resize(Folders.of(limits))
-                self._hand_over(request, command, [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd])
+                self._hand_over(request, program, [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd])
             except (CgroupError, OSError) as error:
                 self._fail(f"the limits could not be set: {error}")
                 self.kill()  # or dead already: the verdict will say of what
@@ -243,6 +252,7 @@ class Sandbox:
             # Everything but PID 1 is reaped, and PID 1 never held the pipes: they are at their end.
             logs = pump.drain()
             code = exited.code if exited is not None else None
+            compile_seconds = self._compile_seconds(self._started_at or ended_at)
             outcome = Outcome(
                 verdict=judge(self._stop, exited, oom_kills, bool(self._started_at), self._failure),
                 exit_code=code if self._started_at else None,
@@ -250,7 +260,8 @@ class Sandbox:
                 detail="" if self._started_at else self._failure,
                 cpu_seconds=cpu_seconds,
                 wall_seconds=ended_at - (self._started_at or ended_at),
-                setup_seconds=(self._started_at or ended_at) - requested_at,
+                setup_seconds=(self._started_at or ended_at) - requested_at - compile_seconds,
+                compile_seconds=compile_seconds,
                 memory_peak_bytes=memory_peak,
                 stdout_bytes=pump.counts[STDOUT],
                 stderr_bytes=pump.counts[STDERR],
@@ -289,12 +300,12 @@ class Sandbox:
         async with asyncio.timeout(PREPARE_SECONDS):
             await self._resized
 
-    def _hand_over(self, request: Execute, command: tuple[str, ...], fds: list[int]) -> None:
+    def _hand_over(self, request: Execute, program: Program, fds: list[int]) -> None:
         limits = request.limits
         self._job.send(
             {
+                **program,
                 "upload": request.upload.value,
-                "command": command,
                 "warm": request.warm and request.interpreter == "python3",
                 "disk_bytes": limits.disk_bytes,
                 "open_files": limits.open_files,

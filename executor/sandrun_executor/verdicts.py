@@ -48,10 +48,18 @@ def judge(stop: Stop | None, exited: Exit | None, oom_kills: int, started: bool,
     if stop is not None:
         return Verdict(stop.value)
     if not started:
-        return Verdict.disk_limit if failure.startswith("step disk ") else Verdict.setup_error
+        return _of_failure(exited, failure)
     if exited is None:
         return Verdict.internal_error
     return _of_exit(exited)
+
+
+def _of_failure(exited: Exit | None, failure: str) -> Verdict:
+    if failure.startswith("step disk "):
+        return Verdict.disk_limit
+    if failure.startswith("step compile "):
+        return Verdict.disk_limit if exited is not None and exited.disk_full else Verdict.compile_error
+    return Verdict.setup_error
 
 
 def _of_exit(exited: Exit) -> Verdict:

@@ -25,6 +25,7 @@ class Verdict(enum.StrEnum):
     output_limit = "output_limit"
     disk_limit = "disk_limit"
     setup_error = "setup_error"
+    compile_error = "compile_error"
     cancelled = "cancelled"
     executor_lost = "executor_lost"
     internal_error = "internal_error"
@@ -63,7 +64,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one execution ended and what it used; a failing program is an outcome, not an error.
 
     exit_code is 128+n for signal n and None when the program never ran; times are seconds,
-    measured by the cgroup (cpu) and the monotonic clock (wall, setup).
+    measured by the cgroup (cpu) and the monotonic clock (wall, setup, compile; none within another).
     """
 
     verdict: Verdict
@@ -73,6 +74,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
     setup_seconds: float = 0.0
+    compile_seconds: float = 0.0
     memory_peak_bytes: int = 0
     stdout_bytes: int = 0
     stderr_bytes: int = 0

@@ -1,66 +1,82 @@
-"""Programs in every language run, and see what they were given."""
+"""Programs in every language run, see what they were given, and run into every limit."""
 
+import msgspec
 import pytest
 
-from support.executor import ExecutorProcess, RefusedError
+from sandrun_shared.jobs import Limits
+from support.executor import QUICK, ExecutorProcess, RefusedError
+from support.languages import FLOOD_BYTES, HELLO, OPTIONAL, PROGRAMS
 
-HELLO = {
-    "python3": "print('hello')",
-    "bash": "echo hello",
-    "sh": "echo hello",
-    "node": "console.log('hello')",
-    "perl": "print qq(hello\\n)",
-}
-REPORT = {
-    "python3": (
-        "import os, sys\n"
-        "print(sys.argv[1:], os.environ['MINE'], sys.stdin.read(), os.getcwd(), __name__)\n"
-        "print('warn', file=sys.stderr)\n"
-        "sys.exit(7)",
-        b"['a b', '*'] v\xc3\xa4lue given /work __main__\n",
-    ),
-    "bash": ('echo "$1|$2 $MINE $(cat) $PWD"; echo warn >&2; exit 7', b"a b|* v\xc3\xa4lue given /work\n"),
-    "sh": ('echo "$1|$2 $MINE $(cat) $PWD"; echo warn >&2; exit 7', b"a b|* v\xc3\xa4lue given /work\n"),
-    "node": (
-        "const given = require('fs').readFileSync(0, 'utf8');"
-        "console.log(process.argv.slice(2).join('|'), process.env.MINE, given, process.cwd());"
-        "console.error('warn'); process.exit(7)",
-        b"a b|* v\xc3\xa4lue given /work\n",
-    ),
-    "perl": (
-        "print qq($ARGV[0]|$ARGV[1] $ENV{MINE} ), <STDIN>, qq( $ENV{PWD}\\n);"
-        "print STDERR qq(warn\\n); exit 7",
-        b"a b|* v\xc3\xa4lue given ",
-    ),
-}
+PATIENT = msgspec.structs.replace(QUICK, wall_seconds=60.0)  # many at once, on two processors
+SMALL = msgspec.structs.replace(PATIENT, memory_bytes=96 << 20, disk_bytes=4 << 20, log_bytes=1 << 20)
 
 
-@pytest.mark.parametrize("interpreter", HELLO)
-def test_hello(executor: ExecutorProcess, interpreter: str) -> None:
-    result = executor.run_job(HELLO[interpreter], "main", interpreter)
+def run_all(executor: ExecutorProcess, what: str, limits: Limits) -> dict[str, object]:
+    """The same kind of program in every language at once; its outcomes by language."""
+    jobs = {
+        name: executor.start_job(getattr(programs, what), programs.main, name, limits=limits)
+        for name, programs in PROGRAMS.items()
+    }
+    return {name: job.wait().outcome for name, job in jobs.items()}
+
+
+@pytest.mark.parametrize("name", HELLO)
+def test_hello(executor: ExecutorProcess, name: str) -> None:
+    versions = {entry.name: entry.version for entry in executor.describe().interpreters}
+    if name in OPTIONAL and name not in versions:
+        pytest.skip(f"no compiler of {name} is installed")
+    program, entrypoint = HELLO[name]
+    result = executor.run_job(program, entrypoint, name, limits=PATIENT)
     assert result.ok() == b"hello\n"
     assert result.stderr == b""
     assert result.outcome.exit_code == 0
+    assert result.outputs == {}
+    assert versions[name][0].isdigit()
+    assert name in executor.describe().environments[0].interpreters
 
 
-@pytest.mark.parametrize("interpreter", REPORT)
-def test_arguments_environment_stdin_and_status(executor: ExecutorProcess, interpreter: str) -> None:
-    program, expected = REPORT[interpreter]
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_arguments_environment_stdin_and_status(executor: ExecutorProcess, name: str) -> None:
+    programs = PROGRAMS[name]
     result = executor.run_job(
-        program, "main", interpreter, args=["a b", "*"], env={"MINE": "välue"}, stdin=b"given"
+        programs.report, programs.main, name, args=["a b*", "--help"], env={"MINE": "välue"}, stdin=b"given"
     )
-    assert result.stdout.startswith(expected)
-    assert result.stderr == b"warn\n"
+    assert (result.stdout.decode(), result.stderr) == ("a b*|välue|given\n", b"warn\n")
     assert (result.outcome.verdict, result.outcome.exit_code) == ("nonzero_exit", 7)
 
 
-@pytest.mark.parametrize("interpreter", HELLO)
-def test_all_interpreters_are_described(executor: ExecutorProcess, interpreter: str) -> None:
-    description = executor.describe()
-    versions = {entry.name: entry.version for entry in description.interpreters}
-    assert interpreter in versions
-    assert versions[interpreter] or interpreter == "sh"
-    assert interpreter in description.environments[0].interpreters
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_files_and_an_error_that_nobody_catches(executor: ExecutorProcess, name: str) -> None:
+    programs = PROGRAMS[name]
+    files = {programs.main: programs.files.encode(), "data.txt": b"given\n"}
+    assert executor.run_job(files, programs.main, name).outputs == {"out.txt": b"GIVEN\n"}
+    result = executor.run_job(programs.error, programs.main, name)
+    assert result.outcome.verdict == ("signaled" if name == "c" else "nonzero_exit")
+    assert result.outcome.exit_code not in (0, None)
+    assert b"zebra" in result.stderr
+
+
+def test_64_mb_of_output(executor: ExecutorProcess) -> None:
+    for name, outcome in run_all(executor, "flood", SMALL).items():
+        assert (outcome.verdict, outcome.stdout_bytes, outcome.logs_truncated) == ("ok", FLOOD_BYTES, True), (
+            name
+        )
+
+
+@pytest.mark.parametrize(
+    ("what", "verdict", "limits"),
+    [
+        ("sleep", "wall_time_limit", msgspec.structs.replace(SMALL, wall_seconds=4.0)),
+        ("spin", "cpu_time_limit", msgspec.structs.replace(SMALL, cpu_seconds=0.2)),
+        ("memory", "memory_limit", SMALL),
+        ("disk", "disk_limit", SMALL),
+    ],
+)
+def test_every_limit_ends_every_language(
+    executor: ExecutorProcess, what: str, verdict: str, limits: Limits
+) -> None:
+    verdicts = {name: outcome.verdict for name, outcome in run_all(executor, what, limits).items()}
+    assert verdicts == dict.fromkeys(PROGRAMS, verdict)
 
 
 def test_an_unknown_interpreter_is_refused(executor: ExecutorProcess) -> None:

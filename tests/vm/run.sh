@@ -29,7 +29,8 @@ packages=() seconds=900 after=()
 case $1 in
     short) command=(/bin/bash /src/tests/vm/guest/main.sh short) seconds=999 ;;
     full)
-        packages=(nodejs python3-numpy)
+        mapfile -t packages < <(grep -v '^#' "$root/deploy/languages.txt")
+        packages+=(python3-numpy)
         command=(/bin/bash /src/tests/vm/guest/main.sh full) seconds=7200
         after=(--after-reboot "/bin/bash /src/tests/vm/guest/main.sh rebooted")
         ;;

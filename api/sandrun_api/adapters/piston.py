@@ -247,6 +247,7 @@ _ENDINGS: dict[Verdict, _Ending] = {
     Verdict.wall_time_limit: ("TO", "Time limit exceeded", signal.SIGKILL),
     Verdict.cpu_time_limit: ("TO", "Time limit exceeded", signal.SIGKILL),
     Verdict.memory_limit: ("SG", "Memory limit exceeded", signal.SIGKILL),
+    Verdict.compile_error: ("RE", "Compilation failed", None),
     Verdict.output_limit: ("OL", "Output limit exceeded", signal.SIGKILL),
 }
 

@@ -9,6 +9,7 @@ _METRICS: JsonDict = {
     "runtime": 0.042,
     "queued_seconds": 0.001,
     "setup_seconds": 0.003,
+    "compile_seconds": 0.0,
 }
 _OUTPUT: JsonDict = {
     "path": "results/data.csv",
@@ -93,6 +94,7 @@ SERVER_INFO: JsonDict = {
     "privacy": {"accounts": False, "stored_on_disk": False},
     "limits": {"upload_bytes": 104857600, "timeout": 300, "max_timeout": 3600},
     "interpreters": ["python3", "bash"],
+    "interpreter_versions": {"python3": "3.11.2", "bash": "5.2.15"},
 }
 ENVIRONMENTS: JsonDict = {
     "templates": ["default"],
@@ -108,6 +110,7 @@ ENVIRONMENTS: JsonDict = {
             "description": "What is installed",
             "packages": ["numpy"],
             "interpreters": ["python3", "bash"],
+            "interpreter_versions": {"python3": "3.11.2", "bash": "5.2.15"},
             "warm": True,
         }
     ],

@@ -56,6 +56,7 @@ class Metrics(Schema):
     runtime: float
     queued_seconds: float
     setup_seconds: float
+    compile_seconds: float
 
 
 class ExecutionMetadata(Schema):
@@ -205,6 +206,7 @@ class ServerInfo(Schema):
     privacy: dict[str, Any]
     limits: dict[str, Any]
     interpreters: list[str]
+    interpreter_versions: dict[str, str]
 
 
 class EnvironmentDetail(Schema):
@@ -214,6 +216,7 @@ class EnvironmentDetail(Schema):
     description: str
     packages: list[str]
     interpreters: list[str]
+    interpreter_versions: dict[str, str]
     warm: bool
 
 

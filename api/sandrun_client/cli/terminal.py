@@ -17,6 +17,7 @@ from sandrun_client.models import TIMEOUTS, Stream
 
 OWN_FAILURE = 125
 TIMED_OUT = 124
+NOT_COMPILED = 1
 BROKEN_PIPE = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 141
 BAR_BYTES = 1 << 20  # transfers up to this size are over before a bar would help
 CLEAR = "\x1b[H\x1b[2J"  # the screen, not what has scrolled off it
@@ -150,6 +151,8 @@ def exit_status(verdict: str | None, exit_code: int | None) -> int:
     """What the command exits with for a job that ended like this."""
     if verdict in TIMEOUTS:
         return TIMED_OUT
+    if verdict == "compile_error":
+        return NOT_COMPILED
     if verdict in FAULTS or verdict == "cancelled" or exit_code is None:
         return OWN_FAILURE
     return exit_code

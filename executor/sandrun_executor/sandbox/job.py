@@ -5,7 +5,8 @@ from __future__ import annotations
 import _signal
 import os
 import resource
-from typing import Any, NamedTuple
+import stat
+from typing import Any, NamedTuple, NoReturn
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import orders, root, unpack
@@ -13,6 +14,7 @@ from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import Confinement, lower
 from sandrun_executor.sandbox.steps import StepError
 
+ENTRYPOINT = "{entrypoint}"  # in a command, as sandrun_shared.languages says it
 _EXEC_FAILED = 126
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -51,6 +53,10 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
             os._exit(0)
         request, fds = message
         order = _take(request, fds)
+        order.env = {**request["env"], **order.env}
+        if request["compiler"]:
+            link.report("compiling")
+            _compile(_filled_in(request["compiler"], order), order)
         link.report("started")
         return _become(config, link, request, order)
     except StepError as error:
@@ -78,22 +84,54 @@ def _take(request: dict[str, Any], fds: list[int]) -> orders.Order:
 
 
 def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], order: orders.Order) -> Program:
-    command = request["command"]
     warm = request["warm"] and not any(name.startswith(_READ_AT_START) for name in order.env)
-    if warm:
-        link.close()
-        linux.close_range(3)
-        words = [os.fsencode(word) for word in (*command, order.entrypoint, *order.args)]
-        linux.overwrite_command_line(config["command_line"], words)
-        return Program(command[0], order.entrypoint, order.args, order.env, config["baseline"])
+    command = _filled_in(request["command"], order)
+    if not warm:
+        _exec(command, order)
+    link.close()
+    linux.close_range(3)
+    words = [os.fsencode(word) for word in (*command, *order.args)]
+    linux.overwrite_command_line(config["command_line"], words)
+    return Program(command[0], order.entrypoint, order.args, order.env, config["baseline"])
+
+
+def _filled_in(words: tuple[str, ...], order: orders.Order) -> list[str]:
+    """A command of the table of languages for this entrypoint, whose name may look like an option."""
+    entrypoint = ("./" if order.entrypoint.startswith("-") else "") + order.entrypoint
+    return [word.replace(ENTRYPOINT, entrypoint) for word in words]
+
+
+def _exec(command: list[str], order: orders.Order) -> NoReturn:
     linux.close_range(3)
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     try:
-        os.execve(command[0], [*command, order.entrypoint, *order.args], {**ENVIRONMENT, **order.env})  # noqa: S606
+        if command[0].startswith("./"):
+            _allow_execution(command[0])
+        os.execve(command[0], command + order.args, {**ENVIRONMENT, **order.env})  # noqa: S606
     except OSError as error:
         os.write(2, f"sandrun: {os.path.basename(command[0])}: {error.strerror}\n".encode())
-        os._exit(_EXEC_FAILED)
+    os._exit(_EXEC_FAILED)
+
+
+def _allow_execution(path: str) -> None:
+    """Mark the upload's own program executable: a plain file of an upload carries no mode."""
+    mode = os.stat(path).st_mode
+    if not mode & stat.S_IXUSR:
+        os.chmod(path, stat.S_IMODE(mode) | stat.S_IRUSR | stat.S_IXUSR)
+
+
+def _compile(command: list[str], order: orders.Order) -> None:
+    """Run the compiler; what it says goes to the job's stderr, its input is empty. Raises StepError."""
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        order.args = []
+        _exec(command, order)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise StepError("compile", 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else status >> 8)
 
 
 def _unpack(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> None:

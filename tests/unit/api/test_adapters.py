@@ -102,6 +102,7 @@ ENDINGS: list[tuple[Outcome, tuple[Any, ...], tuple[Any, ...]]] = [
     (Outcome(Verdict.memory_limit, 137, 9), ("SG", "SIGKILL", None), (12, 9)),
     (Outcome(Verdict.output_limit, 137, 9), ("OL", "SIGKILL", None), (8, 25)),
     (Outcome(Verdict.disk_limit, 3), ("RE", None, 3), (8, 25)),
+    (Outcome(Verdict.compile_error), ("RE", None, None), (6, None)),
     (Outcome(Verdict.setup_error, detail="no"), ("XX", None, None), (13, None)),
     (Outcome(Verdict.cancelled), ("XX", None, None), (13, None)),
     (Outcome(Verdict.executor_lost), ("XX", None, None), (13, None)),

@@ -7,6 +7,8 @@ from sandrun_api.errors import ApiError
 from sandrun_shared.protocol import Description, Environment, Interpreter
 from sandrun_shared.settings import JobLimits
 
+ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\0" + b"\x3e\0" + bytes(44)  # elf(5): x86_64
+
 
 def parse(text: str) -> manifests.Manifest:
     manifest = manifests.parse(text)
@@ -54,15 +56,25 @@ def test_arguments_are_bounded_together() -> None:
         ("a", b"#!/usr/bin/env -S python3.12 -u\n", "python3"),
         ("a", b"#! /usr/bin/perl\n", "perl"),
         ("a.R", b"", "Rscript"),
+        ("a.rb", b"", "ruby"),
+        ("a.cc", b"", "cpp"),
+        ("a.php", b"#!/usr/bin/php\n", "php"),
+        ("a", b"#!/usr/bin/env ruby\n", "ruby"),
+        ("a", b"#!/usr/bin/ruby3.1 -w\n", "ruby"),
+        ("a.py", ELF, "executable"),
+        ("a", ELF, "executable"),
     ],
 )
 def test_interpreter_is_found(entrypoint: str, head: bytes, interpreter: str) -> None:
     assert manifests.interpreter_of(manifests.Manifest(entrypoint=entrypoint), head) == interpreter
 
 
-def test_interpreter_is_not_guessed() -> None:
+@pytest.mark.parametrize(
+    "head", [b"", b"#!\n", b"#!/usr/bin/env\n", b"#!/usr/bin/awk -f\n", b"#!/bin/gcc\n", b"#!/x/c\n"]
+)
+def test_interpreter_is_not_guessed(head: bytes) -> None:
     with pytest.raises(ApiError):
-        manifests.interpreter_of(manifests.Manifest(entrypoint="a"), b"#!\n")
+        manifests.interpreter_of(manifests.Manifest(entrypoint="a"), head)
 
 
 def test_alias() -> None:
@@ -72,14 +84,33 @@ def test_alias() -> None:
 
 def test_worker_without_the_interpreter_or_environment() -> None:
     worker = Description(1, 0, (Interpreter("python3", "3.11"),), (Environment("default", ""),))
-    manifests.check_worker("python3", "default", worker)
-    for interpreter, environment in (("node", "default"), ("python3", "other")):
-        with pytest.raises(ApiError):
-            manifests.check_worker(interpreter, environment, worker)
+    manifests.check_worker("python3", "default", worker, b"")
+    for interpreter, environment, said in (
+        ("node", "default", "interpreter 'node' is not installed"),
+        ("c", "default", "compiler for 'c' is not installed"),
+        ("python3", "other", "no environment 'other'"),
+    ):
+        with pytest.raises(ApiError) as caught:
+            manifests.check_worker(interpreter, environment, worker, b"")
+        assert said in caught.value.reason
 
 
-def test_job_hash_is_canonical() -> None:
-    one = manifests.parse('{"entrypoint": "a", "timeout": 5, "env": {"A": "1", "B": "2"}}')
-    two = manifests.parse('{"env": {"B": "2", "A": "1"}, "timeout": 5.0, "entrypoint": "a"}')
-    assert manifests.job_hash(one, "0") == manifests.job_hash(two, "0")
-    assert manifests.job_hash(one, "0") != manifests.job_hash(one, "1")
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (ELF, ""),
+        (b"#!/bin/sh\n", "not an executable file (ELF)"),
+        (b"", "not an executable file (ELF)"),
+        (ELF[:4], "for this server: x86_64"),
+        (ELF[:4] + b"\x01" + ELF[5:], "for this server: x86_64"),
+        (ELF[:18] + b"\xb7\0" + ELF[20:], "for this server: x86_64"),
+    ],
+)
+def test_executable_files_are_for_the_workers_machine(head: bytes, said: str) -> None:
+    worker = Description(1, 0, (Interpreter("executable", "x86_64"),), (Environment("default", ""),))
+    if not said:
+        manifests.check_worker("executable", "default", worker, head)
+        return
+    with pytest.raises(ApiError) as caught:
+        manifests.check_worker("executable", "default", worker, head)
+    assert said in caught.value.reason

@@ -21,6 +21,7 @@ VERDICTS = {
     "output_limit": (1, 1),
     "wall_time_limit": (137, 124),
     "cpu_time_limit": (137, 124),
+    "compile_error": (None, 1),
     "setup_error": (None, 125),
     "executor_lost": (None, 125),
     "internal_error": (None, 125),

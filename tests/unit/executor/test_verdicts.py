@@ -31,6 +31,11 @@ KILLED = Exit(signal.SIGKILL, False)
         (None, None, 0, False, "step mounts 22", Verdict.setup_error),
         (None, None, 0, False, "step disk 28", Verdict.disk_limit),
         (None, None, 0, False, "step diskette 28", Verdict.setup_error),
+        (None, Exit(1 << 8, False), 0, False, "step compile 1", Verdict.compile_error),
+        (None, Exit(1 << 8, True), 0, False, "step compile 1", Verdict.disk_limit),
+        (None, None, 0, False, "step compile 137", Verdict.compile_error),
+        (None, Exit(1 << 8, False), 1, False, "step compile 1", Verdict.memory_limit),
+        (Stop.wall, None, 0, False, "step compile 137", Verdict.wall_time_limit),
         (Stop.cancelled, OK, 1, True, "", Verdict.cancelled),
         (Stop.cancelled, None, 0, False, "step mounts 22", Verdict.cancelled),
         (Stop.wall, KILLED, 0, True, "", Verdict.wall_time_limit),
@@ -48,7 +53,11 @@ def test_table(
 
 def test_every_combination_has_a_verdict() -> None:
     for stop, exited, oom, started, failure in itertools.product(
-        (None, *Stop), (None, OK, FAILED, KILLED), (0, 3), (False, True), ("", "step disk 28", "step x 1")
+        (None, *Stop),
+        (None, OK, FAILED, KILLED),
+        (0, 3),
+        (False, True),
+        ("", "step disk 28", "step compile 1", "step x 1"),
     ):
         assert isinstance(judge(stop, exited, oom, started, failure), Verdict)
 

@@ -28,12 +28,13 @@ STATUSES = {
     13: "Internal Error",
     14: "Exec Format Error",
 }
-QUEUED, PROCESSING, ACCEPTED, WRONG, TIMEOUT, FILE_SIZE, NONZERO, OTHER, INTERNAL = (
+QUEUED, PROCESSING, ACCEPTED, WRONG, TIMEOUT, NOT_COMPILED, FILE_SIZE, NONZERO, OTHER, INTERNAL = (
     1,
     2,
     3,
     4,
     5,
+    6,
     8,
     11,
     12,
@@ -85,7 +86,8 @@ class Ending:
     signal: int | None = None
 
 
-_LIMITS = {
+_ENDINGS = {
+    Verdict.compile_error: Ending(NOT_COMPILED, "Compilation failed"),
     Verdict.wall_time_limit: Ending(TIMEOUT, "Time limit exceeded (wall clock)"),
     Verdict.cpu_time_limit: Ending(TIMEOUT, "Time limit exceeded"),
     Verdict.memory_limit: Ending(OTHER, "Memory limit exceeded", signal.SIGKILL),
@@ -101,8 +103,8 @@ def ending_of(job: Job, submission: Submission) -> Ending:
         return Ending(QUEUED if job.state is State.queued else PROCESSING)
     if outcome.verdict is Verdict.ok:
         return Ending(ACCEPTED if _is_right(job, submission) else WRONG)
-    if outcome.verdict in _LIMITS:
-        return _LIMITS[outcome.verdict]
+    if outcome.verdict in _ENDINGS:
+        return _ENDINGS[outcome.verdict]
     if outcome.exit_code is None:
         return Ending(INTERNAL, outcome.detail or outcome.verdict.value)
     if outcome.signal:

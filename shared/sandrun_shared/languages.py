@@ -1,0 +1,152 @@
+"""The languages of jobs: one table. docs/languages.md says how to add one."""
+
+import re
+
+import msgspec
+
+ENTRYPOINT = "{entrypoint}"  # in a command: the file to run, relative to the work directory
+PROGRAM = "/tmp/a.out"  # noqa: S108 (the job's own) what a compiler writes: no output unless the job copies it
+EXECUTABLE = "executable"
+
+_ELF = b"\x7fELF"
+_ELF_64_LITTLE = b"\x02\x01"  # EI_CLASS, EI_DATA (elf(5))
+_ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
+
+
+class Language(msgspec.Struct, frozen=True, kw_only=True):
+    """How programs of one language are found, run and, if it has a compiler, compiled before.
+
+    extensions are those of its files, main the name of a piece of code that has none. Commands are
+    absolute; the program's arguments follow. version is a command that prints one. Variables are added to
+    the sandbox's, below the job's own.
+    """
+
+    name: str
+    main: str
+    extensions: tuple[str, ...]
+    command: tuple[str, ...]
+    version: tuple[str, ...]
+    compiler: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> str:
+        """The file that must be there for it, an absolute path, or "" when none must."""
+        needed = (self.compiler or self.command)[0]
+        return needed if needed.startswith("/") else ""
+
+
+def _interpreted(
+    name: str,
+    extensions: str,
+    path: str,
+    *asks: str,
+    main: str = "",
+    aliases: str = "",
+    **env: str,
+) -> Language:
+    """What the program at path reads; asks are its arguments that make it tell its version."""
+    suffixes = tuple(extensions.split())
+    return Language(
+        name=name,
+        main=main or "main" + suffixes[0],
+        extensions=suffixes,
+        command=(path, ENTRYPOINT),
+        version=(path, *(asks or ("--version",))),
+        env=env,
+        aliases=tuple(aliases.split()),
+    )
+
+
+def _compiled(
+    name: str, extensions: str, compiler: str, *asks: str, aliases: str = "", **env: str
+) -> Language:
+    """What becomes a program by the compiler's command line."""
+    words, suffixes = tuple(compiler.split()), tuple(extensions.split())
+    return Language(
+        name=name,
+        main="main" + suffixes[0],
+        extensions=suffixes,
+        command=(PROGRAM,),
+        compiler=words,
+        version=(words[0], *(asks or ("--version",))),
+        env=env,
+        aliases=tuple(aliases.split()),
+    )
+
+
+# dash tells no version of its own.
+_SH_VERSION = """dpkg-query -W -f '${Version}' "$(basename "$(readlink -f /usr/bin/sh)")\""""
+_GO = {"GOPROXY": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
+_GO |= {"GOCACHE": "/tmp/.go"}  # noqa: S108 (the job's own)
+
+LANGUAGES = (
+    _interpreted("python3", ".py", "/usr/bin/python3", aliases="python"),
+    _interpreted("node", ".js .mjs .cjs", "/usr/bin/node", aliases="javascript js nodejs"),
+    _interpreted("sh", ".sh", "/usr/bin/sh", "-c", _SH_VERSION, aliases="shell dash"),
+    _interpreted("bash", ".bash", "/usr/bin/bash", main="main.sh"),
+    _interpreted("ruby", ".rb", "/usr/bin/ruby"),
+    _interpreted("Rscript", ".R .r", "/usr/bin/Rscript", aliases="R r"),
+    _interpreted("perl", ".pl", "/usr/bin/perl", "-e", "print substr($^V, 1)"),
+    _interpreted("php", ".php", "/usr/bin/php"),
+    _compiled("c", ".c", f"/usr/bin/gcc -O2 -o {PROGRAM} {ENTRYPOINT} -lm"),
+    _compiled("cpp", ".cpp .cc .cxx", f"/usr/bin/g++ -O2 -o {PROGRAM} {ENTRYPOINT}", aliases="c++"),
+    _compiled(
+        "go", ".go", f"/usr/bin/go build -o {PROGRAM} {ENTRYPOINT}", "version", aliases="golang", **_GO
+    ),
+    _compiled("rust", ".rs", f"/usr/bin/rustc -O -o {PROGRAM} {ENTRYPOINT}", aliases="rs"),
+    Language(
+        name=EXECUTABLE,
+        main="main",
+        extensions=(),
+        command=(f"./{ENTRYPOINT}",),
+        version=("/usr/bin/uname", "-m"),
+        aliases=("binary", "elf"),
+    ),
+)
+BY_NAME = {language.name: language for language in LANGUAGES}
+_ALIASES = {alias: language.name for language in LANGUAGES for alias in language.aliases}
+_BY_EXTENSION = {suffix: language.name for language in LANGUAGES for suffix in language.extensions}
+
+
+def canonical(name: str) -> str:
+    """The one name of a language that has several; a name that is unknown stays as it is."""
+    return _ALIASES.get(name, name)
+
+
+def file_name_of(name: str) -> str:
+    """The name under which a single piece of code of that language is saved."""
+    return BY_NAME[name].main if name in BY_NAME else "main"
+
+
+def of_extension(suffix: str) -> str:
+    """The language whose files end so, or ""."""
+    return _BY_EXTENSION.get(suffix, "")
+
+
+def of_head(head: bytes) -> str:
+    """The language that a file's first bytes tell, an ELF header or a #! line, or ""."""
+    if head.startswith(_ELF):
+        return EXECUTABLE
+    if not head.startswith(b"#!"):
+        return ""
+    words = head[2:].split(b"\n")[0].decode("utf-8", "replace").split()
+    if words and _base(words[0]) == "env":
+        words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+    name = canonical(_base(words[0])) if words else ""
+    if name not in BY_NAME:  # python3.12, ruby3.1
+        name = canonical(re.sub(r"[\d.]+\Z", "", name))
+    # A #! line names what reads the file; a compiler's language is no such thing.
+    return name if name in BY_NAME and ENTRYPOINT in BY_NAME[name].command else ""
+
+
+def _base(path: str) -> str:
+    return path.rsplit("/", 1)[-1]
+
+
+def machine_of(head: bytes) -> str:
+    """What machine an ELF file is for, as uname(2) names it; "" for others and for what is no ELF file."""
+    if not head.startswith(_ELF + _ELF_64_LITTLE) or len(head) < 20:
+        return ""
+    return _ELF_MACHINES.get(int.from_bytes(head[18:20], "little"), "")

@@ -1,0 +1,57 @@
+"""The table of languages, and that the client's names are the table's."""
+
+import os
+
+import pytest
+
+from sandrun_client import languages as clients
+from sandrun_shared import languages
+from sandrun_shared.languages import BY_NAME, ENTRYPOINT, EXECUTABLE, LANGUAGES, PROGRAM, Language
+
+
+def test_every_name_alias_and_extension_is_one_languages() -> None:
+    names = [name for language in LANGUAGES for name in (language.name, *language.aliases)]
+    extensions = [suffix for language in LANGUAGES for suffix in language.extensions]
+    assert len(names) == len(set(names))
+    assert len(extensions) == len(set(extensions))
+    assert all(suffix.startswith(".") for suffix in extensions)
+
+
+@pytest.mark.parametrize("language", LANGUAGES, ids=lambda language: language.name)
+def test_commands(language: Language) -> None:
+    """Each names the entrypoint once, and by absolute paths what is not the job's own."""
+    steps = [step for step in (language.compiler, language.command) if step]
+    assert sum(ENTRYPOINT in word for step in steps for word in step) == 1
+    assert all(os.path.isabs(step[0]) or step[0] == f"./{ENTRYPOINT}" for step in steps)
+    assert os.path.isabs(language.version[0])
+    if language.compiler:
+        assert language.command == (PROGRAM,)
+        assert language.compiler[language.compiler.index("-o") + 1] == PROGRAM
+    assert language.needs == ("" if language.name == EXECUTABLE else steps[0][0])
+
+
+@pytest.mark.parametrize("language", LANGUAGES, ids=lambda language: language.name)
+def test_a_piece_of_code_has_a_name_that_tells_its_language(language: Language) -> None:
+    told = languages.of_extension(os.path.splitext(language.main)[1])
+    assert told == {"bash": "sh", EXECUTABLE: ""}.get(language.name, language.name)
+
+
+def test_compilers_that_need_more_than_a_name() -> None:
+    """Go and Rust are rarely installed where this runs: their commands as their manuals have them."""
+    go, rust = BY_NAME["go"], BY_NAME["rust"]
+    assert go.compiler == ("/usr/bin/go", "build", "-o", PROGRAM, ENTRYPOINT)
+    assert go.version == ("/usr/bin/go", "version")
+    assert go.env["GOPROXY"] == "off"
+    assert os.path.isabs(go.env["GOCACHE"])
+    assert rust.compiler == ("/usr/bin/rustc", "-O", "-o", PROGRAM, ENTRYPOINT)
+    assert rust.version == ("/usr/bin/rustc", "--version")
+    assert {languages.of_extension(suffix) for suffix in (".go", ".rs")} == {"go", "rust"}
+
+
+def test_the_clients_names_are_the_tables() -> None:
+    aliases = {alias: language.name for language in LANGUAGES for alias in language.aliases}
+    code = [name for name in BY_NAME if name != EXECUTABLE]  # no text is an executable file
+    for name in (*code, *(alias for alias, name in aliases.items() if name in code)):
+        assert clients.canonical(name) == languages.canonical(name)
+        assert clients.file_name_of(name) == languages.file_name_of(languages.canonical(name))
+    assert set(clients.known()) == {*code, *(alias for alias, name in aliases.items() if name in code)}
