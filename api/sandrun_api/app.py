@@ -15,6 +15,8 @@ from sandrun_api.jobs import log_routes, output_routes, routes
 from sandrun_api.jobs.service import JobService
 from sandrun_api.middleware import Guard
 from sandrun_api.quotas import Clock, clock
+from sandrun_api.web import files as web_files
+from sandrun_api.web import routes as web
 from sandrun_shared.settings import Settings
 
 _EXPOSED = (
@@ -64,8 +66,9 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
     app.state.clients = Clients(networks_of(settings.api.trusted_proxies, "api.trusted_proxies"))
     app.state.metrics = metrics.Metrics()
     networks_of(settings.api.metrics_networks, metrics.SETTING)  # wrong ones are told at the start
+    web_files.page(), web_files.assets()  # read now: a request must not wait for a disk
     errors.install(app)
-    for part in (system, metrics, routes, run, log_routes, output_routes):
+    for part in (system, web, metrics, routes, run, log_routes, output_routes):
         app.include_router(part.router)
     adapters.install(app, settings)
     openapi.install(app)

@@ -11,6 +11,7 @@ from sandrun_api.clients import client_of
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.schemas import Environments, Health, ServerInfo, Stats, answers
 from sandrun_api.jobs.views import json_response, service_of
+from sandrun_api.web import routes as web
 from sandrun_shared import keys, receipts
 from sandrun_shared.protocol import Description
 from sandrun_shared.settings import Settings
@@ -41,10 +42,21 @@ def _versions(worker: Description) -> dict[str, str]:
 
 
 @router.get(
-    "/", operation_id="getServer", summary="What this server is and allows", responses=answers(ServerInfo)
+    "/",
+    operation_id="getServer",
+    summary="What this server is and allows",
+    responses={
+        200: {
+            "model": ServerInfo,
+            "description": "Done; the web page for who accepts text/html",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        }
+    },
 )
 async def get_server(request: Request) -> Response:
     """Name, version, limits and interpreters; the latter are empty while the executor is away."""
+    if web.wants_page(request):
+        return web.page(request)
     settings: Settings = request.app.state.settings
     limits, quota = settings.limits, settings.quota
     try:
@@ -75,7 +87,7 @@ async def get_server(request: Request) -> Response:
         "interpreters": list(versions),
         "interpreter_versions": versions,
     }
-    return json_response(body)
+    return json_response(body, headers={"Vary": "Accept"})
 
 
 @router.get(

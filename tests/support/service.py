@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -32,8 +32,10 @@ def free_port() -> int:
 class Service:
     """Both daemons under their supervisor; a context manager that ends them."""
 
-    def __init__(self, port: int | None = None, **settings: object) -> None:
-        """settings are keys of [executor]."""
+    def __init__(
+        self, port: int | None = None, environment: Mapping[str, str] | None = None, **settings: object
+    ) -> None:
+        """settings are keys of [executor]; environment holds variables that name settings of any table."""
         # Short: a socket's path has room for 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="sr-", dir="/tmp"))
         self.folder.chmod(0o755)
@@ -50,6 +52,7 @@ class Service:
             **{f"SANDRUN_QUOTA__{key}": "0" for key in ("CONCURRENT_JOBS", "QUEUED_JOBS", "JOBS_PER_HOUR")},
             "SANDRUN_QUOTA__CPU_SECONDS_PER_MINUTE": "0",
             **{f"SANDRUN_EXECUTOR__{key.upper()}": str(value) for key, value in values.items()},
+            **(environment or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, trust_env=False)

@@ -1,0 +1,94 @@
+// The page put together.
+
+import { byId } from "./dom.js";
+import { Pickers, fillLimits } from "./pickers.js";
+import { Program } from "./program.js";
+import { Quota } from "./quota.js";
+import { Runner } from "./runner.js";
+import { Server } from "./server.js";
+import { applyTheme, installSettings, serverAddress } from "./settings.js";
+import { decodeLink, encodeLink } from "./share.js";
+import { Uploads } from "./uploads.js";
+
+applyTheme();
+installSettings();
+
+const server = new Server(serverAddress());
+const quota = new Quota(server);
+const runner = new Runner({ server, prepare, changed: () => quota.refresh() });
+const program = new Program({ run: () => runner.run(), pick: (interpreter) => { pickers.interpreter = interpreter; } });
+const pickers = new Pickers((interpreter) => program.setLanguage(interpreter));
+const uploads = new Uploads({
+  open: (path, text) => program.open(path, text),
+  say: (text) => runner.mention(text),
+  fault: (text) => runner.fault("Not added", text),
+});
+let wanted = null; // what a link asked for before the server said what it has
+
+function prepare() {
+  const manifest = program.manifest(pickers.interpreter, pickers.environment);
+  const others = [...uploads.files].filter(([path]) => path !== manifest.entrypoint);
+  return { manifest, files: [[manifest.entrypoint, program.blob], ...others] };
+}
+
+function choose({ language, environment }) {
+  if (environment) pickers.environment = environment;
+  if (language) pickers.interpreter = language;
+}
+
+async function openLink() {
+  try {
+    const fields = await decodeLink(location.hash);
+    if (!fields) return;
+    wanted = fields;
+    choose(fields);
+    program.setFields(fields);
+    runner.say("idle", "Opened from a link. Read it before you run it.");
+  } catch {
+    runner.fault("Not opened", "The link is damaged: the program in it cannot be read.");
+  }
+}
+
+async function share() {
+  try {
+    const fields = { ...program.fields(), language: pickers.interpreter, environment: pickers.environment };
+    history.replaceState(null, "", `#${await encodeLink(fields)}`);
+  } catch (error) {
+    runner.fault("No link", error.message);
+    return;
+  }
+  const without = uploads.files.size > 0 ? " The added files are not in it." : "";
+  try {
+    await navigator.clipboard.writeText(location.href);
+    runner.mention(`The link is copied. The program is in the link itself, no server has it.${without}`);
+  } catch {
+    runner.mention(`The link is in the address bar, to be copied from there.${without}`);
+  }
+}
+
+async function askServer() {
+  try {
+    const [info, { details }] = await Promise.all([server.json(""), server.json("environments")]);
+    fillLimits(info.limits);
+    uploads.mostBytes = info.limits.upload_bytes;
+    byId("about").textContent = `Sandrun ${info.version}.`;
+    pickers.fill(info.interpreters, details);
+    if (wanted) choose(wanted);
+  } catch (error) {
+    runner.fault(error.title, error.message);
+  }
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.defaultPrevented || byId("settings").open) return;
+  event.preventDefault();
+  runner.run();
+});
+window.addEventListener("hashchange", openLink);
+byId("share").addEventListener("click", share);
+
+program.setLanguage(pickers.interpreter);
+await openLink();
+await Promise.all([askServer(), quota.refresh()]);
+if (matchMedia("(pointer: fine)").matches) program.focus(); // elsewhere it would bring up a keyboard
+document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,93 @@
+// The program that a person writes: its text, its file, what it gets.
+
+import { splitArguments } from "./arguments.js";
+import { byId } from "./dom.js";
+import { interpreterOf, isSample, language } from "./languages.js";
+import { createEditor } from "./vendor/codemirror.js";
+
+const FIELDS = { file: "file-name", arguments: "arguments", stdin: "stdin", timeout: "timeout", memory: "memory" };
+
+/** The editor and the fields around it; `run` is called for Ctrl-Enter, `pick(interpreter)` chooses a language. */
+export class Program {
+  constructor({ run, pick }) {
+    this._pick = pick;
+    this._fileName = byId("file-name");
+    this._defaultName = this._fileName.value;
+    this._editor = createEditor({
+      host: byId("editor"),
+      // The hint is in the label: ids do not reach into a shadow root.
+      attributes: { "aria-label": "Code. Escape, then Tab, leaves the editor.", tabindex: "0", autocapitalize: "off", autocorrect: "off", spellcheck: "false" },
+      bindings: ["Ctrl-Enter", "Mod-Enter"].map((key) => ({ key, run: () => { run(); return true; } })),
+    });
+    for (const id of ["arguments", "stdin"]) byId(id).addEventListener("input", () => this._summarize());
+    this._fileName.addEventListener("change", () => {
+      const interpreter = interpreterOf(this.path);
+      if (interpreter && language(interpreter).file !== this._defaultName) pick(interpreter);
+    });
+  }
+
+  /** Go over to a language: its colours, its name of the file, its first program where nothing else was written. */
+  setLanguage(interpreter) {
+    const { file, sample } = language(interpreter);
+    this._editor.setLanguage(interpreter);
+    if (["", this._defaultName].includes(this.path)) this._fileName.value = file;
+    this._defaultName = file;
+    if (this._editor.text.trim() === "" || isSample(this._editor.text)) this._editor.text = sample;
+  }
+
+  /** Where the code lies among the uploaded files. */
+  get path() { return this._fileName.value.trim().replace(/^(\.?\/)+/, ""); }
+
+  /** The code as a file. */
+  get blob() { return new Blob([this._editor.text], { type: "text/plain" }); }
+
+  focus() { this._editor.focus(); }
+
+  /** Edit this file. */
+  open(path, text) {
+    this._fileName.value = path;
+    this._editor.text = text;
+    const interpreter = interpreterOf(path);
+    if (interpreter) this._pick(interpreter);
+    this.focus();
+  }
+
+  /** The manifest. Throws SyntaxError with a sentence for the person. */
+  manifest(interpreter, environment) {
+    if (!this.path) throw new SyntaxError("The file needs a name.");
+    const manifest = { entrypoint: this.path, interpreter, environment, args: splitArguments(byId("arguments").value) };
+    if (byId("stdin").value) manifest.stdin = byId("stdin").value;
+    for (const [field, id, what] of [["timeout", "timeout", "time"], ["memory_mb", "memory", "memory"]]) {
+      const input = byId(id);
+      if (!input.checkValidity()) {
+        byId("limit-options").open = true;
+        input.focus();
+        throw new SyntaxError(`The limit of ${what} is not possible: ${input.validationMessage}`);
+      }
+      if (input.value) manifest[field] = Number(input.value);
+    }
+    return manifest;
+  }
+
+  /** Everything a link carries. */
+  fields() {
+    const fields = { code: this._editor.text };
+    for (const [name, id] of Object.entries(FIELDS)) if (byId(id).value) fields[name] = byId(id).value;
+    return fields;
+  }
+
+  /** What a link carried; what it does not name becomes empty. */
+  setFields(fields) {
+    for (const [name, id] of Object.entries(FIELDS)) byId(id).value = fields[name] ?? "";
+    if (!fields.file) this._fileName.value = this._defaultName;
+    this._editor.text = fields.code ?? "";
+    byId("timeout").dispatchEvent(new Event("input"));
+    this._summarize();
+    if (fields.arguments || fields.stdin) byId("input-options").open = true;
+  }
+
+  _summarize() {
+    const stdin = byId("stdin").value;
+    byId("input-summary").textContent = [byId("arguments").value, stdin && "with standard input"].filter(Boolean).join(" · ");
+  }
+}

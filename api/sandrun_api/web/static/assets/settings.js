@@ -1,0 +1,68 @@
+// What a person set for this browser: the colours, the server. Kept here, sent nowhere.
+
+import { byId } from "./dom.js";
+
+const PREFIX = "sandrun.";
+
+function read(name) {
+  try {
+    return localStorage.getItem(PREFIX + name) ?? "";
+  } catch {
+    return ""; // storage is forbidden: every visit is the first
+  }
+}
+
+function write(name, value) {
+  try {
+    if (value) localStorage.setItem(PREFIX + name, value);
+    else localStorage.removeItem(PREFIX + name);
+  } catch { /* lasts as long as the page, then */ }
+}
+
+function isAddress(text) {
+  try {
+    return ["http:", "https:"].includes(new URL(text).protocol);
+  } catch {
+    return false;
+  }
+}
+
+/** The server's address: as set here, else as the page says, else where the page came from. */
+export function serverAddress() {
+  const set = read("server");
+  const made = document.querySelector('meta[name="sandrun-server"]')?.content.trim();
+  return (isAddress(set) && set) || made || ".";
+}
+
+/** Use the colours that were set. */
+export function applyTheme() {
+  const theme = read("theme");
+  if (["light", "dark"].includes(theme)) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+}
+
+/** Make the dialog work; a change of the server loads the page anew. */
+export function installSettings() {
+  const dialog = byId("settings");
+  byId("settings-open").addEventListener("click", () => {
+    byId("theme").value = read("theme");
+    byId("server").value = read("server");
+    byId("server-fault").textContent = "";
+    dialog.showModal();
+  });
+  byId("settings-cancel").addEventListener("click", () => dialog.close());
+  dialog.querySelector("form").addEventListener("submit", (event) => {
+    event.preventDefault(); // the policy of the page forbids forms that are sent
+    const server = byId("server").value.trim();
+    if (server && !isAddress(server)) {
+      byId("server-fault").textContent = "An address begins with https:// or http://.";
+      return;
+    }
+    const changed = server !== read("server");
+    write("theme", byId("theme").value);
+    write("server", server);
+    applyTheme();
+    dialog.close();
+    if (changed) location.reload();
+  });
+}
