@@ -319,3 +319,40 @@ def test_accessible_in_both_schemes_and_on_a_phone(visit: Open, scheme: str) -> 
     page.get_by_role("button", name="Save", exact=True).click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
     assert page.evaluate("document.querySelector('.status').getAnimations({subtree: true}).length") == 0
+
+
+def test_the_page_works_on_another_host(visit: Open, elsewhere: str, service: Service) -> None:
+    opened = visit(elsewhere)
+    page = opened.page
+    page.get_by_role("textbox", name="Code").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(programs.LEAVES_FILES)
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("status")).to_have_text("Finished. 2 lines of output. 2 files left.")
+    expect(page.get_by_role("row")).to_have_count(4)
+    picture = page.get_by_role("img", name="The image results/wave.png")
+    picture.scroll_into_view_if_needed()
+    page.wait_for_function("image => image.naturalWidth === 420", arg=picture.element_handle())
+    asked = {
+        url.split("/")[2]
+        for method, url in opened.requests
+        if "/assets/" not in url and not url.endswith("/run/")
+    }
+    assert asked == {f"127.0.0.1:{service.port}"}
+
+
+def test_a_server_that_the_policy_does_not_name(visit: Open, service: Service) -> None:
+    opened = visit()
+    page = opened.page
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("Server").fill("run.example.org")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.get_by_role("dialog")).to_contain_text("An address begins with https:// or http://.")
+    page.get_by_label("Server").fill("http://127.0.0.1:9")
+    with page.expect_navigation():
+        page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("#notice")).to_contain_text("The server at http://127.0.0.1:9/ cannot be reached.")
+    assert all(service.client.base_url.host in url and ":9/" not in url for _, url in opened.requests)
+    blocked = [text for text in opened.complaints if "Content Security Policy" in text]
+    assert len(blocked) == len(opened.complaints) > 0
+    opened.complaints.clear()
