@@ -58,7 +58,9 @@ class Calls:
     def __init__(self, client: AsyncSandrunClient, seconds: float, verify_with: str | None = None) -> None:
         self.client = client
         self.seconds = seconds
-        self._run_seconds = seconds - min(MARGIN_SECONDS, seconds / 4)
+        margin = min(MARGIN_SECONDS, seconds / 4)
+        self._run_seconds = seconds - margin
+        self._fetch_seconds = seconds - margin / 4
         self._verify_with = verify_with
         self._scopes: set[anyio.CancelScope] = set()
         self._idle: anyio.Event | None = None
@@ -132,18 +134,27 @@ class Calls:
         started = anyio.current_time()
         job = await self.submit(program)
         async with self._cancelled_with_us(job.job_id):
-            if report is not None:
-                await report(anyio.current_time() - started, f"submitted as {job.job_id}")
-            status = await self.wait(job.job_id, started, self._run_seconds, report)
-            if status.finished and self._verify_with is not None:
-                statement = receipts.check_status(status, self._verify_with)
-                receipts.check_job(statement, job.upload_sha256, job.manifest)
-            found = await self.found(status)
-            if found.shown_whole:
-                with contextlib.suppress(SandrunError):  # it expires, then
-                    await self.client.cancel(job.job_id)
-                    return Found(status, found.logs, kept=False)
-            return found
+            # Earlier than the call is cancelled for its time: a server that is slow shall not cost the job.
+            left = started + self._fetch_seconds - anyio.current_time()
+            try:
+                with anyio.fail_after(left):
+                    return await self._executed(job, started, report)
+            except TimeoutError:
+                raise SandrunError("The server takes too long to answer.") from None
+
+    async def _executed(self, job: Submitted, started: float, report: Report | None) -> Found:
+        if report is not None:
+            await report(anyio.current_time() - started, f"submitted as {job.job_id}")
+        status = await self.wait(job.job_id, started, self._run_seconds, report)
+        if status.finished and self._verify_with is not None:
+            statement = receipts.check_status(status, self._verify_with)
+            receipts.check_job(statement, job.upload_sha256, job.manifest)
+        found = await self.found(status)
+        if found.shown_whole:
+            with contextlib.suppress(SandrunError):  # it expires, then
+                await self.client.cancel(job.job_id)
+                return Found(status, found.logs, kept=False)
+        return found
 
     async def wait(self, job_id: str, started: float, seconds: float, report: Report | None) -> Status:
         """The status of the finished job, or of one that still goes on so long after. Raises SandrunError."""
