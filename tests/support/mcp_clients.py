@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import jsonschema
 from mcp import Client, StdioServerParameters, stdio_client
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, TextContent, Tool
 
 from sandrun_client.mcp.calls import Calls
 from sandrun_client.mcp.server import connected, make_server
@@ -104,10 +104,17 @@ class Session:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self._tools: dict[str, Tool] = {}
+
+    async def tools(self) -> dict[str, Tool]:
+        """The tools by name, asked for once."""
+        if not self._tools:
+            self._tools = {tool.name: tool for tool in (await self.client.list_tools()).tools}
+        return self._tools
 
     async def call(self, name: str, **arguments: Any) -> CallToolResult:
         """The result of a call that is no error, after its schema was checked."""
-        tool = next(tool for tool in (await self.client.list_tools()).tools if tool.name == name)
+        tool = (await self.tools())[name]
         jsonschema.validate(arguments, tool.input_schema)
         with anyio.fail_after(SECONDS):
             result = await self.client.call_tool(name, arguments)

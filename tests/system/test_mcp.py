@@ -90,21 +90,22 @@ def test_every_tool(clients: Clients, service: Service) -> None:
             assert client.server_info is not None
             assert client.server_info.name == "sandrun"
             assert "not an error" in (client.instructions or "")
-            await offers(Session(client))
-            await runs_languages(Session(client))
-            job = await leaves_files(Session(client))
-            await reads_files(Session(client), job)
-            await follows_a_job(Session(client))
-            await gives_up(Session(client), service)
+            session = Session(client)
+            await offers(session)
+            await runs_languages(session)
+            job = await leaves_files(session)
+            await reads_files(session, job)
+            await follows_a_job(session)
+            await gives_up(session, service)
 
     assert ERAS["auto"] == LATEST_PROTOCOL_VERSION
     anyio.run(main)
 
 
 async def offers(session: Session) -> None:
-    tools = (await session.client.list_tools()).tools
-    assert {tool.name for tool in tools} == TOOLS
-    for tool in tools:
+    tools = await session.tools()
+    assert set(tools) == TOOLS
+    for tool in tools.values():
         assert tool.title
         assert tool.description
         assert tool.annotations is not None
