@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sandrun_api.adapters.judge0 import routes
 from sandrun_shared.settings import Api, Executor, Quota, Settings
 from support import programs
 from support.fake_executor import CONNECTION_LOST, FakeExecutor
@@ -173,6 +174,16 @@ async def test_batches_are_bounded(live_fake: Live) -> None:
     assert (await client.post("/submissions/batch", json={"submissions": [{}]})).status_code == 422
     assert (await client.get("/submissions/batch?tokens=,")).status_code == 400
     assert (await client.get("/submissions/batch?tokens=" + "a," * 21)).status_code == 400
+
+
+async def test_a_batch_that_is_too_large_for_one_answer(
+    live_fake: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "MAX_ANSWER_BYTES", 100)
+    tokens = [(await submit(live_fake, programs.HELLO.code)).json()["token"] for _ in range(5)]
+    path = f"/submissions/batch?tokens={','.join(tokens)}"
+    assert (await live_fake.client.get(path)).status_code == 413
+    assert (await live_fake.client.get(f"{path}&fields=status_id")).status_code == 200
 
 
 async def test_delete(live_fake: Live, fake: FakeExecutor, deadline: float) -> None:

@@ -99,7 +99,7 @@ async def execute(request: Request) -> Response:
         return EarlyRefusal(request, error, render)
     body = await json_object(request)
     language, version = (_text(body, name) for name in ("language", "version"))
-    entries = _entries(body)
+    settings: Settings = request.app.state.settings
     runtime = next(
         (
             item
@@ -110,22 +110,31 @@ async def execute(request: Request) -> Response:
     )
     if runtime is None:
         raise bad_request(f"{language[:64]}-{version[:64]} runtime is unknown")
-    entrypoint, files = _files(entries)
-    settings: Settings = request.app.state.settings
-    manifest = manifest_of(
-        entrypoint=entrypoint,
-        interpreter=runtime.interpreter,
-        args=_arguments(body),
-        stdin=_stdin(body),
-        **_limits(body, settings.limits),
-    )
-    job = await submit_inline(request, service, manifest, encode_bundle(files))
+    asked = manifest_fields(body, settings.limits)
+    manifest = manifest_of(interpreter=runtime.interpreter, **asked.manifest)
+    job = await submit_inline(request, service, manifest, encode_bundle(asked.files))
     try:
         await wait_for(request, service, job)
         answer = {"run": stage_of(job), "language": runtime.language, "version": runtime.version}
         return json_response(answer, headers={"Sandrun-Job-Id": job.job_id})
     finally:
         service.delete(job)
+
+
+class Asked(NamedTuple):
+    """What a request asks for besides its language: fields of a manifest, and the files."""
+
+    manifest: dict[str, Any]
+    files: dict[str, bytes]
+
+
+def manifest_fields(body: dict[str, Any], limits: JobLimits) -> Asked:
+    """All of a request but its language. Raises ApiError (400, 413)."""
+    entrypoint, files = _files(_entries(body))
+    return Asked(
+        {"entrypoint": entrypoint, "args": _arguments(body), "stdin": _stdin(body), **_limits(body, limits)},
+        files,
+    )
 
 
 async def _runtimes(request: Request) -> list[Runtime]:
@@ -166,10 +175,11 @@ def _files(entries: list[dict[str, Any]]) -> tuple[str, dict[str, bytes]]:
         if not isinstance(name, str):
             raise bad_request(f"files[{index}].name must be a string")
         path = table.add_file(name)
-        decode = _DECODERS.get(str(entry.get("encoding")))
+        encoding = entry.get("encoding")
+        decode = _DECODERS.get(encoding) if isinstance(encoding, str) else None
         data = entry["content"].encode() if decode is None else decode(entry["content"])
         if data is None:
-            raise bad_request(f"files[{index}].content is not valid {entry['encoding']}")
+            raise bad_request(f"files[{index}].content is not valid {encoding}")
         files[path] = data
         if decode is None and not entrypoint:
             entrypoint = path

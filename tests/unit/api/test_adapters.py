@@ -1,17 +1,23 @@
 """What the adapters say of a job, and the ranges of versions."""
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sandrun_api import manifest as manifests
 from sandrun_api.adapters import foreign, piston
 from sandrun_api.adapters.judge0 import languages, limits, results, submission
 from sandrun_api.adapters.ranges import MAX_LENGTH, satisfies
 from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.errors import ApiError
 from sandrun_api.jobs.model import Job, JobRequest, State
 from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
+from sandrun_api.run import manifest_of
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
 from sandrun_shared.protocol import Description, Environment, Interpreter
 from sandrun_shared.settings import JobLimits, Settings
@@ -201,6 +207,7 @@ def test_judge0_texts_are_text_or_base64() -> None:
         ({"source_code": "1", "callback_url": "http://a/"}, "callback_url", "callbacks are not allowed"),
         ({"source_code": "1", "enable_network": True}, "enable_network", "this option cannot be enabled"),
         ({"source_code": "1", "command_line_arguments": "'"}, "command_line_arguments", "has a quote that is never closed"),
+        ({"source_code": "1", "command_line_arguments": "a" * 8193}, "command_line_arguments", "is too long (maximum is 8192 characters)"),
         ({"source_code": "1", "additional_files": "?"}, "additional_files", "is not valid Base64"),
         ({"source_code": "1", "redirect_stderr_to_stdout": "yes"}, "redirect_stderr_to_stdout", "must be true or false"),
         ({"language_id": 89}, "additional_files", "can't be blank"),
@@ -222,6 +229,51 @@ def test_judge0_arguments_are_split_as_by_a_shell() -> None:
     )
 
 
+# What a client may send for any field: JSON of every kind.
+TEXT = st.text("aYQ=7.-/\\'\"$|\0\n é😀")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+SUBMISSION_FIELDS = [
+    *("source_code", "stdin", "expected_output", "additional_files", "command_line_arguments"),
+    *("language_id", "redirect_stderr_to_stdout", "callback_url", "enable_network"),
+    *limits.bounds(JobLimits()),
+]
+EXECUTION_FIELDS = [
+    *("language", "version", "files", "args", "stdin"),
+    *(
+        f"{stage}_{limit}"
+        for stage in ("compile", "run")
+        for limit in ("timeout", "cpu_time", "memory_limit")
+    ),
+]
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(SUBMISSION_FIELDS), JSON), st.booleans())
+def test_judge0_takes_or_refuses_whatever_is_sent(body: dict[str, Any], encoded: bool) -> None:
+    with contextlib.suppress(submission.InvalidSubmission):
+        found = asked(encoded, **{"source_code": "YQ==", **body})
+        results.serialize("t", job_with(OK), found, results.FIELDS, encoded=True)
+
+
+ENTRY = st.fixed_dictionaries({"content": TEXT}, optional={"name": JSON, "encoding": JSON})
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(EXECUTION_FIELDS), JSON),
+    st.lists(ENTRY | JSON, max_size=3),
+)
+def test_piston_takes_or_refuses_whatever_is_sent(body: dict[str, Any], files: list[Any]) -> None:
+    with contextlib.suppress(ApiError):
+        asked = piston.manifest_fields({"files": files, **body}, JobLimits())
+        manifests.check(manifest_of(interpreter="python3", **asked.manifest), JobLimits())
+        assert asked.manifest["entrypoint"] in asked.files
+
+
 def test_judge0_numbers_may_be_strings() -> None:
     found = asked(source_code="1", language_id="71", cpu_time_limit="1.5", enable_network=False)
     assert (found.language, found.numbers["cpu_time_limit"]) == (PYTHON, 1.5)
@@ -234,11 +286,11 @@ def test_numbers_of_single_versions_count_only_for_these() -> None:
 
 
 def test_config_info_stays_within_the_settings() -> None:
-    settings = Settings(
+    tight = Settings(
         limits=JobLimits(timeout_seconds=2, max_timeout_seconds=3, memory_mb=64, max_memory_mb=32)
     )
-    info = limits.config_info(settings)
+    info = limits.config_info(tight)
     assert (info["wall_time_limit"], info["max_wall_time_limit"], info["cpu_time_limit"]) == (3, 3, 3)
     assert (info["memory_limit"], info["max_memory_limit"]) == (32 << 10, 32 << 10)
-    for name, bound in limits.bounds(settings.limits).items():
+    for name, bound in limits.bounds(tight.limits).items():
         assert bound.fault(bound.default) is None, name

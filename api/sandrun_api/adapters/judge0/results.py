@@ -50,7 +50,7 @@ _BY_SIGNAL: dict[int, int] = {
 _BLANKS = b"\0\t\n\v\f\r "
 
 DEFAULT_FIELDS = ("stdout", "time", "memory", "stderr", "token", "compile_output", "message", "status")
-_TEXTS = frozenset(
+TEXTS = frozenset(
     {"source_code", "stdin", "expected_output", "stdout", "stderr", "compile_output", "message"}
 )
 _NUMBERS = {
@@ -170,7 +170,7 @@ FIELDS = frozenset(
         *("token", "status", "status_id", "language", "language_id", "additional_files", "time", "wall_time"),
         *("memory", "exit_code", "exit_signal", "created_at", "finished_at", "redirect_stderr_to_stdout"),
         *("command_line_arguments",),
-        *_TEXTS,
+        *TEXTS,
         *_NUMBERS,
         *_NEVER,
     }
@@ -190,7 +190,7 @@ def serialize(
             value = _NUMBERS[name](submission.numbers[name])
         else:
             value = submission.plain.get(name, _NEVER.get(name))
-        if name in _TEXTS and value is not None:
+        if name in TEXTS and value is not None:
             value = _base64(value) if encoded else _utf8(value)
         body[name] = value
     return body

@@ -22,6 +22,7 @@ from sandrun_api.adapters.judge0.results import (
     DEFAULT_FIELDS,
     FIELDS,
     STATUSES,
+    TEXTS,
     UNFINISHED,
     NotText,
     ending_of,
@@ -42,6 +43,7 @@ from sandrun_shared.orders import encode_bundle
 from sandrun_shared.settings import Settings
 
 VERSION = "1.13.1"  # of the interface; clients choose their numbers of languages by it
+MAX_ANSWER_BYTES = 32 << 20  # of the texts of a batch
 _BATCH = "there should be at least one submission in a batch"
 _TOO_MANY = f"number of submissions in a batch should be less than or equal to {MAX_BATCH}"
 _NOT_TEXT = "cannot be converted to UTF-8, use base64_encoded=true query parameter"
@@ -150,6 +152,9 @@ async def get_batch(request: Request) -> Response:
         raise bad_request(_TOO_MANY)
     fields = _fields(request)
     found = [_submissions(request).find(token, service_of(request)) for token in tokens]
+    held = sum(job.logs.size + asked.size_bytes for job, asked in filter(None, found))
+    if held > MAX_ANSWER_BYTES and TEXTS.intersection(fields):
+        raise ApiError(413, "these submissions are too large for one answer: ask for them one by one")
     try:
         body = [
             None if known is None else _serialized(request, token, *known, fields)

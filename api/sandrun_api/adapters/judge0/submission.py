@@ -9,6 +9,7 @@ from sandrun_api.adapters.foreign import from_base64
 from sandrun_api.adapters.judge0.languages import Language
 from sandrun_api.adapters.judge0.limits import Bound
 
+MAX_ARGUMENTS = 8192  # characters: splitting them takes time
 Faults = dict[str, list[str]]
 
 
@@ -143,6 +144,9 @@ def _arguments(value: Any, faults: Faults) -> tuple[str, ...]:
         return ()
     if not isinstance(value, str):
         faults["command_line_arguments"] = ["is not a string"]
+        return ()
+    if len(value) > MAX_ARGUMENTS:
+        faults["command_line_arguments"] = [f"is too long (maximum is {MAX_ARGUMENTS} characters)"]
         return ()
     try:
         return tuple(shlex.split(_SHELL.sub("", value)))
