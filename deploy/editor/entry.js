@@ -6,10 +6,12 @@ import { python } from "@codemirror/lang-python";
 import {
   HighlightStyle, StreamLanguage, bracketMatching, indentOnInput, indentUnit, syntaxHighlighting,
 } from "@codemirror/language";
-import { clike } from "@codemirror/legacy-modes/mode/clike";
+import { c, clike, cpp } from "@codemirror/legacy-modes/mode/clike";
+import { go } from "@codemirror/legacy-modes/mode/go";
 import { perl } from "@codemirror/legacy-modes/mode/perl";
 import { r } from "@codemirror/legacy-modes/mode/r";
 import { ruby } from "@codemirror/legacy-modes/mode/ruby";
+import { rust } from "@codemirror/legacy-modes/mode/rust";
 import { shell } from "@codemirror/legacy-modes/mode/shell";
 import { Compartment, EditorState, Prec } from "@codemirror/state";
 import {
@@ -47,6 +49,10 @@ const languages = {
   Rscript: () => [StreamLanguage.define(r)],
   perl: () => [StreamLanguage.define(perl)],
   php: () => [StreamLanguage.define(php)],
+  c: () => [StreamLanguage.define(c), indentUnit.of("    ")],
+  cpp: () => [StreamLanguage.define(cpp), indentUnit.of("    ")],
+  go: () => [StreamLanguage.define(go), indentUnit.of("\t")],
+  rust: () => [StreamLanguage.define(rust), indentUnit.of("    ")],
 };
 
 // Colours are the page's custom properties, which a shadow root inherits; so light and dark are its matter.

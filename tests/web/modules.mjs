@@ -99,9 +99,16 @@ test("numbers and verdicts in words", async () => {
   assert.equal(verdict({ verdict: "ok" }).good, true);
 });
 
-test("files tell their language", async () => {
-  const { interpreterOf, language } = await load("languages.js");
-  for (const name of ["python3", "node", "bash", "ruby", "Rscript", "perl", "php"]) assert.equal(interpreterOf(`x/${language(name).file}`), name);
+test("files tell their language, and every language of the server is known", async () => {
+  const { interpreterOf, isWritten, isSample, language } = await load("languages.js");
+  const source = await readFile(new URL("../../shared/sandrun_shared/languages.py", import.meta.url), "utf8");
+  const names = [...source.matchAll(/^ {4}_(?:interpreted|compiled)\(\s*"(\w+)"/gm)].map(([, name]) => name);
+  assert.ok(names.length > 10);
+  for (const name of names) {
+    assert.ok(isWritten(name) && isSample(language(name).sample), name);
+    if (name !== "sh") assert.equal(interpreterOf(`x/${language(name).file}`), name);
+  }
+  assert.equal(isWritten("executable"), false);
   assert.equal(interpreterOf("Makefile"), null);
   assert.equal(language("cobol").title, "cobol");
 });

@@ -43,7 +43,36 @@ const KNOWN = {
       '<?php\necho "Hello from PHP ", PHP_VERSION, "\\n";\n\n' +
       'foreach (array_slice($argv, 1) as $name) {\n    echo "Hello, $name\\n";\n}\n',
   },
+  c: {
+    title: "C", file: "main.c", extensions: ["c", "h"],
+    sample:
+      '#include <stdio.h>\n\nint main(int argc, char **argv)\n{\n    printf("Hello from C, standard %ld\\n", __STDC_VERSION__);\n' +
+      '    for (int i = 1; i < argc; i++)\n        printf("Hello, %s\\n", argv[i]);\n}\n',
+  },
+  cpp: {
+    title: "C++", file: "main.cpp", extensions: ["cpp", "cc", "cxx", "hpp"],
+    sample:
+      '#include <iostream>\n\nint main(int argc, char **argv)\n{\n    std::cout << "Hello from C++, standard " << __cplusplus << "\\n";\n' +
+      '    for (int i = 1; i < argc; i++)\n        std::cout << "Hello, " << argv[i] << "\\n";\n}\n',
+  },
+  go: {
+    title: "Go", file: "main.go", extensions: ["go"],
+    sample:
+      'package main\n\nimport (\n\t"fmt"\n\t"os"\n\t"runtime"\n)\n\nfunc main() {\n\tfmt.Println("Hello from", runtime.Version())\n' +
+      '\tfor _, name := range os.Args[1:] {\n\t\tfmt.Println("Hello,", name)\n\t}\n}\n',
+  },
+  rust: {
+    title: "Rust", file: "main.rs", extensions: ["rs"],
+    sample:
+      'fn main() {\n    println!("Hello from Rust");\n' +
+      '    for name in std::env::args().skip(1) {\n        println!("Hello, {name}");\n    }\n}\n',
+  },
 };
+
+/** Whether programs of it are written: an uploaded machine program is not. */
+export function isWritten(interpreter) {
+  return interpreter !== "executable";
+}
 
 /** What is known of an interpreter; one that is not known has its own name and no first program. */
 export function language(interpreter) {

@@ -1,7 +1,7 @@
 // Language, environment and limits: filled from what the server has.
 
 import { byId, make } from "./dom.js";
-import { language } from "./languages.js";
+import { isWritten, language } from "./languages.js";
 import { duration } from "./words.js";
 
 /** The two pickers; `chosen(interpreter)` is called when another language is chosen, by a person or for lack of it. */
@@ -38,7 +38,7 @@ export class Pickers {
     const both = this._interpreters.filter((name) => own.includes(name));
     const names = own.length === 0 ? this._interpreters : both.length > 0 ? both : own;
     const before = this.interpreter;
-    if (names.length > 0) this._replace(this._language, names.map((name) => make("option", { value: name }, language(name).title)));
+    if (names.length > 0) this._replace(this._language, names.filter(isWritten).map((name) => make("option", { value: name }, language(name).title)));
     if (this.interpreter !== before) this._changed();
   }
 

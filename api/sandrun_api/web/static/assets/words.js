@@ -44,6 +44,7 @@ export function verdict(status) {
     memory_limit: `Ran out of memory: ${limits.memory_mb} MB.`,
     output_limit: `Printed too much: more than ${limits.log_mb} MB.`,
     disk_limit: `Ran out of disk space: ${limits.disk_mb} MB.`,
+    compile_error: "Did not compile; the output says why.",
     setup_error: `Could not be started${because}.`,
     cancelled: "Cancelled.",
     executor_lost: "The server lost this job while it ran. Please run it again.",
