@@ -312,3 +312,37 @@ def test_configurations_of_the_page(language: str, text: str) -> None:
 def test_the_page_knows_every_tool() -> None:
     assert len(SNIPPETS) == 3
     assert [tool.name for tool in TOOLS if f"`{tool.name}`" not in PAGE] == []
+
+
+def test_progress_tells_the_place_in_the_queue_then_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls_module, "MIN_WAIT_SECONDS", 0)
+    states = [
+        {"status": "queued", "verdict": None, "exit_code": None, "queue_position": 3},
+        {"status": "running", "verdict": None, "exit_code": None},
+        {"status": "running", "verdict": None, "exit_code": None},
+        {},
+    ]
+    printed = iter(["", "one\ntw\x1b[1mo\n", "all"])
+    said: list[tuple[float, str | None]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/status/J":
+            return httpx.Response(200, json={**STATUS, **states.pop(0)})
+        if request.url.path == "/logs/J":
+            return httpx.Response(200, json={**LOGS, "stdout": next(printed)})
+        return httpx.Response(200 if request.method == "POST" else 204, json=JOB)
+
+    async def progress(value: float, _: float | None, message: str | None) -> None:
+        said.append((value, message))
+
+    async def scene() -> None:
+        async with Client(server.make_server(calls_of(handler), "1"), mode="legacy") as client:
+            result = await client.call_tool("execute_bash", {"code": ""}, progress_callback=progress)
+        assert result.structured_content["stdout"] == "all"
+
+    anyio.run(scene)
+    messages = [message for _, message in said]
+    assert messages[:2] == ["submitted as J", "waiting, at position 3 in the queue"]
+    assert re.fullmatch(r"running for \d+ s", messages[2] or "")
+    assert messages[3:] == ["tw[1mo"]  # no word of a job steers a terminal
+    assert [value for value, _ in said] == sorted({value for value, _ in said})
