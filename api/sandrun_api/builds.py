@@ -14,6 +14,7 @@ from uv import find_uv_bin
 
 from sandrun_shared.environments import (
     CURRENT,
+    DEFAULT,
     HOME,
     INTERPRETERS,
     MAX_LINKS,
@@ -50,7 +51,7 @@ def build(
     compile_all only the modules that `definition` names are compiled. Raises BuildError, DefinitionError,
     OSError.
     """
-    if not definition.packages:
+    if name == DEFAULT or not definition.packages:
         raise BuildError(f"{name} has no packages of its own: there is nothing to build")
     lock = read_lock(definition, path)
     python = INTERPRETERS[definition.interpreter]

@@ -220,8 +220,14 @@ def check_worker(interpreter: str, environment: str, worker: Description, head: 
     head is the start of the entrypoint.
     """
     chosen = next((item for item in worker.environments if item.name == environment), None)
+    if chosen is not None and not chosen.built:
+        raise bad_request(
+            f"The environment '{environment}' is not built on this worker: its operator can do so with "
+            f"`sandrun env build {environment}`.",
+            "/environment",
+        )
     if chosen is None and (worker.environments or environment != "default"):
-        names = ", ".join(item.name for item in worker.environments) or "default"
+        names = ", ".join(item.name for item in worker.environments if item.built) or "default"
         raise bad_request(f"There is no environment '{environment}'; there is: {names}.", "/environment")
     installed = [item.name for item in worker.interpreters]
     if chosen is not None and chosen.interpreters:

@@ -212,8 +212,8 @@ async def submit_inline(
     settings: Settings = request.app.state.settings
     manifests.check(manifest, settings.limits)
     interpreter = manifest.interpreter or DEFAULT_INTERPRETER
-    head = b""  # no code is an executable file
-    manifests.check_worker(interpreter, manifest.environment, await service.worker(), head)
+    worker = await service.worker(environment=manifest.environment)
+    manifests.check_worker(interpreter, manifest.environment, worker, b"")  # no code is an executable file
     limits = manifests.limits_of(manifest, settings.limits)
     if most_processes is not None:
         limits = structs.replace(limits, processes=min(most_processes, limits.processes))

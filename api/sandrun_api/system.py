@@ -128,15 +128,16 @@ async def get_health(
 async def list_environments(request: Request) -> Response:
     """Every environment with its packages and interpreters."""
     service = service_of(request)
-    worker = await service.worker()
+    worker = await service.worker(fresh=True)  # an environment may have been built since
+    environments = [item for item in worker.environments if item.built]
     versions = _versions(worker)
     body: dict[str, Any] = {
-        "templates": [item.name for item in worker.environments],
+        "templates": [item.name for item in environments],
         "stats": {
-            "total_templates": len(worker.environments),
-            "cached_environments": sum(item.warm for item in worker.environments),
+            "total_templates": len(environments),
+            "cached_environments": sum(item.warm for item in environments),
             "total_uses": service.uses.total(),
-            "disk_usage_mb": None,  # the executor's folders are not this process's to measure
+            "disk_usage_mb": round(sum(item.disk_bytes for item in environments) / 2**20, 1),
         },
         "details": [
             {
@@ -147,7 +148,7 @@ async def list_environments(request: Request) -> Response:
                 "interpreter_versions": {name: versions.get(name, "") for name in item.interpreters},
                 "warm": item.warm,
             }
-            for item in worker.environments
+            for item in environments
         ],
     }
     return json_response(body)

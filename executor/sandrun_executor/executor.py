@@ -1,6 +1,5 @@
-"""The executor: a zygote, parked sandboxes, and the jobs that run in them."""
+"""The executor: environments, their parked sandboxes, and the jobs that run in them."""
 
-import asyncio
 import logging
 import os
 from collections.abc import Iterable
@@ -8,16 +7,18 @@ from pathlib import Path
 
 from sandrun_executor import interpreters
 from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
-from sandrun_executor.park import Park
+from sandrun_executor.environments import Shelf
+from sandrun_executor.pools import Pools
 from sandrun_executor.records import Record, RecordError
 from sandrun_executor.sandboxes import Sandbox, SandboxError
 from sandrun_executor.server import Peer, nothing
 from sandrun_executor.slots import SlotPool
 from sandrun_executor.verdicts import Stop
 from sandrun_executor.worker_key import WorkerKey
-from sandrun_executor.zygotes import Zygote, ZygoteError
+from sandrun_executor.zygotes import Image, Zygote, ZygoteError
+from sandrun_shared.environments import DefinitionError
 from sandrun_shared.jobs import Limits
-from sandrun_shared.protocol import VERSION, Description, Environment, Execute, Identified, Identify, Refused
+from sandrun_shared.protocol import VERSION, Description, Execute, Identified, Identify, Refused
 from sandrun_shared.settings import Settings
 
 _log = logging.getLogger("sandrun.executor")
@@ -70,40 +71,41 @@ class Executor:
             2 * self._settings.slots + self._settings.parked,
         )
         self._interpreters = interpreters.installed()
-        self._zygote: Zygote | None = None
-        self._starting = asyncio.Lock()  # two that find the zygote dead start one
         self._zygote_cgroup: Cgroup | None = None
-        self._park = Park(self._settings.parked, self._prepare, self._end)
+        python = self._interpreters.get("python3")
+        self._shelf = Shelf(
+            self._settings.environments_dir,
+            self._settings.environment_definitions,
+            python.version if python is not None else "",
+        )
+        self._pools = Pools(
+            self._shelf,
+            self._settings.parked,
+            self._settings.warm_environments,
+            self._start_zygote,
+            self._prepare,
+        )
         self._running: set[Sandbox] = set()
         self._admitted = 0
-        self._endings: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def start(self) -> None:
         """Start the zygote and fill the park. Raises ZygoteError, SandboxError, CgroupError, OSError."""
-        await self._start_zygote()
         # One sandbox must work before anybody is told that we are ready.
-        await self._park.start()
+        await self._pools.start([name.strip() for name in self._settings.preload.split(",") if name.strip()])
 
-    async def _start_zygote(self) -> None:
+    async def _start_zygote(self, image: Image | None) -> Zygote:
         self._zygote_cgroup = self._zygote_cgroup or self._hierarchy.create("zygote")
-        self._zygote = await Zygote.start(
+        return await Zygote.start(
             self._zygote_cgroup,
             self._seccomp,
             core_bytes=core_bytes(),
             noswap=noswap_option(),
             without=self._without,
+            image=image,
         )
 
-    async def _prepare(self) -> Sandbox:
-        async with self._starting:
-            if self._zygote is None or not self._zygote.alive:
-                if self._zygote is not None:
-                    self._zygote.stop()
-                await self._start_zygote()
-            zygote = self._zygote
-        if zygote is None:
-            raise ZygoteError("there is no zygote")
+    async def _prepare(self, zygote: Zygote) -> Sandbox:
         return await Sandbox.prepare(zygote, self._pool, self._limits)
 
     async def execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
@@ -120,9 +122,12 @@ class Executor:
         self._admitted += 1
         try:
             try:
-                sandbox = await self._park.take()
+                pool, sandbox = await self._pools.take(request.environment)
             except TimeoutError:
                 peer.send(Refused("full", "no slot became free in time"))
+                return
+            except DefinitionError as error:
+                peer.send(Refused("unsupported", str(error)))
                 return
             except (SandboxError, ZygoteError, CgroupError, OSError) as error:
                 _log.error("cannot prepare a sandbox: %s", error)
@@ -135,12 +140,14 @@ class Executor:
                 sandbox.stop(Stop.cancelled)
             try:
                 program = interpreters.program_of(request.interpreter)
+                if pool.build is not None:
+                    program = pool.build.program(program)
                 await sandbox.execute(request, program, fds, peer, requested_at, record=record)
             finally:
                 record.close()
                 self._running.discard(sandbox)
                 peer.on_gone = nothing
-                self._end(sandbox)
+                pool.end(sandbox)
         finally:
             self._admitted -= 1
 
@@ -151,37 +158,21 @@ class Executor:
             return Refused("invalid", f"protocol version {request.version}, this is {VERSION}")
         if request.interpreter not in self._interpreters:
             return Refused("unknown_interpreter", f"{request.interpreter} is not installed on this worker")
-        if request.environment != "default":
-            return Refused("unsupported", f"there is no environment {request.environment}")
+        missing = self._pools.refusal(request.environment)
+        if missing:
+            return Refused("unsupported", missing)
         if self._admitted >= self._settings.slots:
             return Refused("full", "every slot is in use")
         return None
 
-    def _end(self, sandbox: Sandbox) -> None:
-        """Destroy a sandbox beside the answer, not before it."""
-        task = asyncio.get_running_loop().create_task(sandbox.destroy())
-        self._endings.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._endings.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("a sandbox did not end as it should: %s", type(task.exception()).__name__)
-        if self._pool.lost:
-            _log.error("%d slots are retired: something in them does not die", self._pool.lost)
-        self._park.slot_freed()
-
     async def describe(self, peer: Peer) -> None:
         """Answer a Describe."""
-        names = tuple(self._interpreters)
         peer.send(
             Description(
                 slots=self._settings.slots,
                 running=self._admitted,
                 interpreters=tuple(self._interpreters.values()),
-                environments=(
-                    Environment("default", "The interpreters as the system has them", (), names, warm=True),
-                ),
+                environments=self._shelf.described(self._interpreters, self._pools.warm_names()),
                 worker_id=self._worker_key.worker_id if self._worker_key is not None else "",
             )
         )
@@ -198,13 +189,9 @@ class Executor:
             sandbox.stop(Stop.cancelled)
 
     async def close(self) -> None:
-        """Leave nothing: parked sandboxes, the zygote, cgroups."""
+        """Leave nothing: parked sandboxes, zygotes, cgroups."""
         self._stopping = True
-        await self._park.close()
-        while self._endings:
-            await asyncio.wait(self._endings)
-        if self._zygote is not None:
-            self._zygote.stop()
+        await self._pools.close()
         if self._zygote_cgroup is not None:
             self._zygote_cgroup.remove()
         self._hierarchy.close()

@@ -9,8 +9,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import struct
 import sys
+from collections.abc import Callable
+from typing import Any
 
 _c = ctypes
 _libc = _c.CDLL(None, use_errno=True)
@@ -178,6 +181,61 @@ def clone3(flags: int, cgroup_fd: int | None) -> tuple[int, int]:
         return 0, -1
     _c.pythonapi.PyOS_AfterFork_Parent()
     return _check(pid, "clone3"), pidfd.value
+
+
+_PHDR_CALLBACK = _c.CFUNCTYPE(_int, _c.POINTER(_ptr), _c.c_size_t, _ptr)
+_THREAD_SETTERS = {
+    "openblas": (
+        "scipy_openblas_set_num_threads64_",
+        "scipy_openblas_set_num_threads",
+        "openblas_set_num_threads64_",
+        "openblas_set_num_threads",
+    ),
+    "gomp": ("omp_set_num_threads",),
+    "omp": ("omp_set_num_threads",),
+    "mkl_rt": ("MKL_Set_Num_Threads",),
+    "blis": ("bli_thread_set_num_threads",),
+}
+
+
+def _loaded_libraries() -> list[bytes]:
+    """What the dynamic loader calls the libraries of this process (dl_iterate_phdr(3))."""
+    names: list[bytes] = []
+
+    def visit(info: Any, _size: int, _data: object) -> int:
+        names.append(_c.cast(info[1], _str).value or b"")  # struct dl_phdr_info: an address, then the name
+        return 0
+
+    _libc.dl_iterate_phdr(_PHDR_CALLBACK(visit), None)
+    return names
+
+
+def thread_setters() -> list[Callable[[int], object]]:
+    """For each numerical library that is loaded, what sets its number of threads in this process.
+
+    From then on the loader knows every library by its real path too: in another mount of the same files, as
+    a job has it, it would take the file at that path for another one and load it again (dlopen(3)).
+    """
+    rtld_noload = 4
+    found: list[Callable[[int], object]] = []
+    for path in map(os.fsdecode, _loaded_libraries()):
+        if not path.startswith("/"):
+            continue  # the program itself, and what the kernel provides
+        try:
+            library = _c.CDLL(os.path.realpath(path), mode=os.RTLD_LAZY | rtld_noload)
+        except OSError:
+            continue  # the loader itself, which it knows by one name only
+        kind = re.match(r"lib(?:scipy_)?(openblas|gomp|i?omp|mkl_rt|blis)", os.path.basename(path))
+        if kind is None:
+            continue
+        for name in _THREAD_SETTERS[kind[1].replace("iomp", "omp")]:
+            setter = getattr(library, name, None)
+            if setter is not None:
+                setter.argtypes = (_int,)
+                setter.restype = None
+                found.append(setter)
+                break
+    return found
 
 
 def landlock_abi() -> int:

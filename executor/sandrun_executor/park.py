@@ -11,7 +11,8 @@ from sandrun_executor.sandboxes import Sandbox, SandboxError
 from sandrun_executor.slots import NoSlotError
 from sandrun_executor.zygotes import ZygoteError
 
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 1.0  # and twice as long after each failure more
+LONGEST_RETRY_SECONDS = 60.0
 TAKE_SECONDS = 30.0
 # While a burst of jobs lasts, preparing more would take the processors from those that run. So only what
 # is needed to keep LOW_WATER is prepared until no job came for QUIET_SECONDS.
@@ -21,7 +22,7 @@ _log = logging.getLogger("sandrun.executor")
 
 
 class Park:
-    """Up to `size` sandboxes, filled one at a time."""
+    """Up to `size` sandboxes, filled one at a time; the size may change."""
 
     def __init__(
         self, size: int, prepare: Callable[[], Awaitable[Sandbox]], discard: Callable[[Sandbox], None]
@@ -38,8 +39,30 @@ class Park:
     async def start(self) -> None:
         """Prepare the first sandbox, then the others beside. Raises what prepare raises."""
         self._waiting.append(await self._prepare())
+        self.open()
+
+    def open(self) -> None:
+        """Begin to fill; without, each sandbox is prepared when it is taken."""
         self._filler = asyncio.create_task(self._fill())
         self._changed.set()
+
+    @property
+    def size(self) -> int:
+        """How many are to be kept."""
+        return self._size
+
+    @property
+    def waiting(self) -> int:
+        """How many are there."""
+        return len(self._waiting)
+
+    def resize(self, size: int) -> None:
+        """Keep so many from now on."""
+        if size != self._size:
+            self._size = size
+            while len(self._waiting) > size:
+                self._discard(self._waiting.pop())
+            self._changed.set()
 
     async def take(self) -> Sandbox:
         """A sandbox, waiting or new. Raises TimeoutError when no slot becomes free, else as prepare."""
@@ -64,6 +87,7 @@ class Park:
         self._freed.set()
 
     async def _fill(self) -> None:
+        retry_seconds = RETRY_SECONDS
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -75,11 +99,13 @@ class Park:
                 try:
                     self._waiting.append(await self._prepare())
                     self._freed.set()
+                    retry_seconds = RETRY_SECONDS
                 except NoSlotError:
                     break  # the next slot to become free wakes us
                 except (SandboxError, ZygoteError, CgroupError, OSError) as error:
                     _log.error("cannot prepare a sandbox: %s", error)
-                    await asyncio.sleep(RETRY_SECONDS)
+                    await asyncio.sleep(retry_seconds)
+                    retry_seconds = min(2 * retry_seconds, LONGEST_RETRY_SECONDS)
 
     async def _wait_for_change(self, seconds: float) -> None:
         with suppress(TimeoutError):

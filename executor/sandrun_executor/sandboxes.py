@@ -1,6 +1,7 @@
 """The life of one sandbox: prepared, handed a job, ended, proven empty."""
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -59,6 +60,11 @@ class Folders:
     def as_message(self) -> dict[str, int]:
         """For the channel to PID 1."""
         return {"disk_bytes": self.disk_bytes, "inodes": self.inodes, "shm_bytes": self.shm_bytes}
+
+
+def threads_of(limits: Limits) -> int:
+    """How many threads a library may start for one computation: the job's share of the processors."""
+    return min(math.ceil(limits.cpu_cores), os.cpu_count() or 1)
 
 
 class Sandbox:
@@ -307,6 +313,7 @@ class Sandbox:
                 **program,
                 "upload": request.upload.value,
                 "warm": request.warm and request.interpreter == "python3",
+                "threads": threads_of(limits),
                 "disk_bytes": limits.disk_bytes,
                 "open_files": limits.open_files,
                 "processes": limits.processes,

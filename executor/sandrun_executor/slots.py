@@ -1,5 +1,6 @@
 """What a sandbox holds of the machine: a user id, a network namespace, a cgroup."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
+
+_log = logging.getLogger("sandrun.executor")
 
 
 class NoSlotError(Exception):
@@ -63,6 +66,7 @@ class SlotPool:
 
     def retire(self, slot: Slot) -> None:
         """Never use this slot again."""
+        _log.error("slot %d is retired: something in it does not die", slot.number)
         slot.cgroup.close()
         os.close(slot.network_fd)
         self.lost += 1

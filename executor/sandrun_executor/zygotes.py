@@ -4,21 +4,25 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import resources
 
 from sandrun_executor.cgroups import Cgroup
 from sandrun_executor.links import Link, Words
-from sandrun_executor.sandbox.job import ENVIRONMENT
+from sandrun_executor.sandbox import preview
+from sandrun_executor.sandbox.job import ENVIRONMENT, THREADS
 from sandrun_executor.sandbox.root import PROGRAM
 from sandrun_executor.slots import Slot
 
 PYTHON = "/usr/bin/python3"
 _START_SECONDS = 20.0
+_PRELOAD_SECONDS = 120.0  # importing from a cold disk
 # What becomes the sandbox, in an order in which each finds what it imports.
 _MODULES = (
     "linux_unsafe",
     "sandbox.steps",
     "sandbox.root",
+    "sandbox.preview",
     "sandbox.landlock",
     "sandbox.confine",
     "sandbox.channel",
@@ -36,6 +40,9 @@ _IMAGE_MODULES = ("linux_unsafe", "sandbox.root", "sandbox.frames")
 # Room for the command line that a job's /proc/self/cmdline is to show.
 _PADDING = " " * 2048
 
+_PREVIEW_MODULES = (*_IMAGE_MODULES, "sandbox.preview")
+_PRELOAD_MODULES = ("sandbox.preload",)
+
 # The first stage builds the image and starts the interpreter anew inside it: what the host's site
 # configuration would load, as root, is not there.
 _LOAD = """\
@@ -50,7 +57,8 @@ def load(name, text):
         module.__path__ = []
     else:
         exec(compile(text, "<" + child + ">", "exec", dont_inherit=True), module.__dict__)
-baseline = frozenset(sys.modules)
+"""
+_LOAD_ALL = """
 for name, text in {modules!r}:
     load(name, text)
 """
@@ -61,16 +69,106 @@ with open({second}) as file:
 sys.modules["sandrun_executor.sandbox.root"].enter_image(program)
 os.execve({command!r}[0], {command!r}, dict(os.environ))
 """
+_FIRST_WITH_ENVIRONMENT = """
+import os
+with open({second}) as file:
+    program = sys.modules["sandrun_executor.sandbox.frames"].compiled(file.read())
+sys.modules["sandrun_executor.sandbox.root"].enter_image(b"", {folder!r})
+os.environ["WAY_BACK"] = str(sys.modules["sandrun_executor.sandbox.preview"].enter({links!r}, program))
+os.environ.update({environment!r})
+os.execve({command!r}[0], {command!r}, dict(os.environ))
+"""
+# The modules of an environment are imported before any of ours, without privileges in effect.
+_PRELOAD = """
+import atexit, os
+way_back = int(os.environ.pop("WAY_BACK"))
+for fd in {tasks!r}:
+    os.write(fd, b"0")
+finish = []
+@atexit.register
+def run_finish():
+    while finish:
+        function, arguments = finish.pop()
+        function(*arguments)
+os.setgroups([])
+os.setresgid({uid}, {uid}, 0)
+os.setresuid({uid}, {uid}, 0)
+for name, text in {modules!r}:
+    load(name, text)
+try:
+    preloaded = sys.modules["sandrun_executor.sandbox.preload"].preload({names!r}, {generators!r})
+except Exception as error:
+    os.write(2, f"sandrun.executor: a module cannot be imported ahead of jobs: {{error!r}}\\n".encode())
+    os._exit(1)
+preloaded["way_back"], preloaded["finish"] = way_back, finish
+for name, _ in {modules!r}:
+    del sys.modules[name]
+"""
 _SECOND = """
 config = {config!r}
 config["baseline"] = baseline
+config["preloaded"] = preloaded
 program = sys.modules["sandrun_executor.sandbox.zygote"].main(config)
 sys.modules["sandrun_executor.sandbox.run_python"].run(program)
+"""
+_NOTHING_PRELOADED = """
+preloaded = None
+"""
+_BASELINE = """
+baseline = frozenset(sys.modules)
 """
 
 
 class ZygoteError(Exception):
     """A zygote did not start; the text says what to look at."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the zygote of an environment has besides: a folder of the host, and what to make of it.
+
+    links: as Built.links; modules are imported, generators seeded anew in each job.
+    """
+
+    folder: str
+    python: str
+    links: list[str]
+    variables: dict[str, str]
+    modules: tuple[str, ...]
+    generators: tuple[str, ...]
+
+
+def _first_stage(second: int, command: list[str], image: Image | None) -> str:
+    if image is None:
+        return _load(_IMAGE_MODULES) + _FIRST.format(second=second, command=command)
+    # As in a job, but one thread: others would not live through a fork.
+    environment = {**ENVIRONMENT, **image.variables, **dict.fromkeys(THREADS, "1")}
+    return _load(_PREVIEW_MODULES) + _FIRST_WITH_ENVIRONMENT.format(
+        second=second, command=command, folder=image.folder, links=image.links, environment=environment
+    )
+
+
+def _second_stage(config: dict[str, object], image: Image | None, tasks: list[int]) -> str:
+    preload = _NOTHING_PRELOADED
+    if image is not None:
+        preload = _PRELOAD.format(
+            tasks=tasks,
+            uid=preview.UID,
+            modules=_modules(_PRELOAD_MODULES),
+            names=image.modules,
+            generators=image.generators,
+        )
+    return (
+        _LOAD
+        + preload
+        + _BASELINE
+        + _LOAD_ALL.format(modules=_modules(_MODULES))
+        + _SECOND.format(config=config)
+    )
+
+
+def _load(names: Iterable[str]) -> str:
+    return _LOAD + _LOAD_ALL.format(modules=_modules(names))
 
 
 def _source(text: str) -> int:
@@ -108,7 +206,14 @@ class Zygote:
 
     @classmethod
     async def start(
-        cls, cgroup: Cgroup, seccomp: bytes, *, core_bytes: int, noswap: str, without: Iterable[str] = ()
+        cls,
+        cgroup: Cgroup,
+        seccomp: bytes,
+        *,
+        core_bytes: int,
+        noswap: str,
+        without: Iterable[str] = (),
+        image: Image | None = None,
     ) -> "Zygote":
         """Start a zygote in the given cgroup and wait until it serves. Raises ZygoteError."""
         link = Link()
@@ -123,12 +228,12 @@ class Zygote:
             "core_bytes": core_bytes,
             "noswap": noswap,
             "without": list(without),
+            "environment": {} if image is None else image.variables,
+            "links": None if image is None else image.links,
         }
-        second = _source(_LOAD.format(modules=_modules(_MODULES)) + _SECOND.format(config=config))
-        command = [PYTHON, PROGRAM, _PADDING]
-        first = _source(
-            _LOAD.format(modules=_modules(_IMAGE_MODULES)) + _FIRST.format(second=second, command=command)
-        )
+        second = _source(_second_stage(config, image, tasks))
+        command = [PYTHON, PROGRAM, _PADDING] if image is None else [image.python, preview.PROGRAM, _PADDING]
+        first = _source(_first_stage(second, command, image))
         try:
             process = subprocess.Popen(  # noqa: ASYNC220 (a millisecond, at start)
                 [PYTHON, "-ISc", f"import os;exec(os.fdopen({first}).read())"],
@@ -157,7 +262,7 @@ class Zygote:
 
         link.listen(heard)
         try:
-            async with asyncio.timeout(_START_SECONDS):
+            async with asyncio.timeout(_START_SECONDS if image is None else _PRELOAD_SECONDS):
                 served = await ready
         except TimeoutError:
             served = False

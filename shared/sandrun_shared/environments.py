@@ -20,7 +20,7 @@ CURRENT = "current"
 RECORD = "environment.json"
 DEFAULT = "default"
 # Where a job finds its environment and its home; variables hold `{environment}` and `{home}` for them.
-PLACE, HOME = "/environment", "/home/job"
+PLACE, HOME = "/usr/environment", "/home/job"
 INTERPRETERS = {"python3": "/usr/bin/python3"}
 MAX_LINKS = 64  # entries that a build may put into a job's home
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"

@@ -107,13 +107,18 @@ class Interpreter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One environment a job may name."""
+    """One environment a job may name; or, if it is not built, one that it might name elsewhere.
+
+    packages as `name==version`; warm: its modules are imported already.
+    """
 
     name: str
     description: str
     packages: tuple[str, ...] = ()
     interpreters: tuple[str, ...] = ()
     warm: bool = False
+    built: bool = True
+    disk_bytes: int = 0
 
 
 class Description(Message, frozen=True):

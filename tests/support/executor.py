@@ -317,6 +317,7 @@ class ExecutorProcess:
         outputs: Iterable[str] = (),
         warm: bool = True,
         archive: tuple[UploadKind, bytes] | None = None,
+        environment: str = "default",
     ) -> JobConnection:
         """Send one job; a program alone (bytes or str) becomes the file `main`."""
         if isinstance(files, str):
@@ -331,7 +332,13 @@ class ExecutorProcess:
         sock = self.connect()
         try:
             request = Execute(
-                "test", interpreter, limits, upload=kind, has_stdin=stdin is not None, warm=warm
+                "test",
+                interpreter,
+                limits,
+                environment=environment,
+                upload=kind,
+                has_stdin=stdin is not None,
+                warm=warm,
             )
             send(sock, request, tuple(fds))
         except BaseException:

@@ -97,22 +97,29 @@ SERVER_INFO: JsonDict = {
     "interpreter_versions": {"python3": "3.11.2", "bash": "5.2.15"},
 }
 ENVIRONMENTS: JsonDict = {
-    "templates": ["default"],
+    "templates": ["default", "ml-basic"],
     "stats": {
-        "total_templates": 1,
+        "total_templates": 2,
         "cached_environments": 1,
         "total_uses": 12,
-        "disk_usage_mb": None,
+        "disk_usage_mb": 340.4,
     },
     "details": [
         {
             "name": "default",
-            "description": "What is installed",
-            "packages": ["numpy"],
+            "description": "The interpreters as the system has them",
+            "packages": [],
             "interpreters": ["python3", "bash"],
             "interpreter_versions": {"python3": "3.11.2", "bash": "5.2.15"},
             "warm": True,
-        }
+        },
+        {
+            "name": "ml-basic",
+            "description": "Machine learning on tables: NumPy, SciPy, pandas, scikit-learn",
+            "packages": ["numpy==2.4.6", "pandas==3.1.1", "scikit-learn==1.9.1", "scipy==1.17.1"],
+            "interpreters": ["python3", "bash"],
+            "warm": False,
+        },
     ],
 }
 STATS: JsonDict = {

@@ -116,7 +116,8 @@ async def _submit(
         raise bad_request(_missing(entrypoint, upload.contents.files), "/entrypoint")
     head = upload.contents.heads.get(entrypoint, b"")
     interpreter = manifests.interpreter_of(manifest, head)
-    manifests.check_worker(interpreter, manifest.environment, await service.worker(), head)
+    worker = await service.worker(environment=manifest.environment)
+    manifests.check_worker(interpreter, manifest.environment, worker, head)
     job_request = JobRequest(
         client=client,
         manifest=manifest,

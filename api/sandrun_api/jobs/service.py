@@ -85,9 +85,14 @@ class JobService:
             now=now,
         )
 
-    async def worker(self, *, fresh: bool = False) -> Description:
-        """What the executor can do, as it last said. Raises ApiError (503) when it is away."""
-        if self._worker is None or fresh:
+    async def worker(self, *, fresh: bool = False, environment: str | None = None) -> Description:
+        """What the executor can do, as it last said. Raises ApiError (503) when it is away.
+
+        It is asked anew about an environment that it did not have then: one may have been built since.
+        """
+        known = self._worker.environments if self._worker is not None else ()
+        new = environment is not None and not any(item.built and item.name == environment for item in known)
+        if self._worker is None or fresh or new:
             try:
                 self._worker = await self._executor.describe()
             except ExecutorLost:

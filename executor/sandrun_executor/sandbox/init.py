@@ -33,7 +33,7 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
                 ("join_cgroup", lambda: [os.write(fd, b"0") for fd in tasks]),
                 ("cgroup", lambda: linux.unshare(linux.CLONE_NEWCGROUP)),
                 ("network", lambda: linux.setns(network, linux.CLONE_NEWNET)),
-                ("files", lambda: root.mount_files(uid, sizes)),
+                ("files", lambda: root.mount_files(uid, sizes, config["links"])),
                 ("devices", lambda: root.mount_devices(sizes)),
                 ("proc", root.mount_proc),
                 ("mask_proc", lambda: root.mask_proc(config["masks"])),

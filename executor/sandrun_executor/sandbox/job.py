@@ -6,6 +6,7 @@ import _signal
 import os
 import resource
 import stat
+from collections.abc import Iterable
 from typing import Any, NamedTuple, NoReturn
 
 from sandrun_executor import linux_unsafe as linux
@@ -24,6 +25,8 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "TMPDIR": "/tmp",  # noqa: S108 (the job's own)
 }
+# How many threads a numerical library starts.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Variables that the interpreter reads at its start: with one of these set it must start anew.
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC_", "TZ")
 
@@ -36,6 +39,8 @@ class Program(NamedTuple):
     args: list[str]
     environment: dict[str, str]  # besides ENVIRONMENT, which the zygote has
     baseline: frozenset[str]
+    # What to call after all that atexit calls: modules that the zygote imported have registered theirs.
+    finish: list[tuple[Any, tuple[Any, ...]]] | None = None
 
 
 def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Program:
@@ -47,6 +52,8 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     try:
         confinement.enter()
+        if config["preloaded"] is not None:
+            config["preloaded"]["renew"]()
         link.report("ready")
         message = link.receive()
         if message is None:
@@ -54,9 +61,11 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
         request, fds = message
         order = _take(request, fds)
         order.env = {**request["env"], **order.env}
+        request["warm"] = request["warm"] and not _were_read(order.env, config["preloaded"])
+        order.env = {**dict.fromkeys(THREADS, str(request["threads"])), **order.env}
         if request["compiler"]:
             link.report("compiling")
-            _compile(_filled_in(request["compiler"], order), order)
+            _compile(config, _filled_in(request["compiler"], order), order)
         link.report("started")
         return _become(config, link, request, order)
     except StepError as error:
@@ -84,15 +93,19 @@ def _take(request: dict[str, Any], fds: list[int]) -> orders.Order:
 
 
 def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], order: orders.Order) -> Program:
-    warm = request["warm"] and not any(name.startswith(_READ_AT_START) for name in order.env)
     command = _filled_in(request["command"], order)
-    if not warm:
-        _exec(command, order)
+    if not request["warm"]:
+        _exec(config, command, order)
     link.close()
     linux.close_range(3)
     words = [os.fsencode(word) for word in (*command, *order.args)]
     linux.overwrite_command_line(config["command_line"], words)
-    return Program(command[0], order.entrypoint, order.args, order.env, config["baseline"])
+    finish = None
+    if config["preloaded"] is not None:
+        finish = config["preloaded"]["finish"]
+        for set_threads in config["thread_setters"] if request["threads"] > 1 else ():
+            set_threads(request["threads"])
+    return Program(command[0], order.entrypoint, order.args, order.env, config["baseline"], finish)
 
 
 def _filled_in(words: tuple[str, ...], order: orders.Order) -> list[str]:
@@ -101,14 +114,15 @@ def _filled_in(words: tuple[str, ...], order: orders.Order) -> list[str]:
     return [word.replace(ENTRYPOINT, entrypoint) for word in words]
 
 
-def _exec(command: list[str], order: orders.Order) -> NoReturn:
+def _exec(config: dict[str, Any], command: list[str], order: orders.Order) -> NoReturn:
     linux.close_range(3)
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     try:
         if command[0].startswith("./"):
             _allow_execution(command[0])
-        os.execve(command[0], command + order.args, {**ENVIRONMENT, **order.env})  # noqa: S606
+        environment = {**config["environment"], **order.env}
+        os.execve(command[0], command + order.args, environment)  # noqa: S606
     except OSError as error:
         os.write(2, f"sandrun: {os.path.basename(command[0])}: {error.strerror}\n".encode())
     os._exit(_EXEC_FAILED)
@@ -121,17 +135,26 @@ def _allow_execution(path: str) -> None:
         os.chmod(path, stat.S_IMODE(mode) | stat.S_IRUSR | stat.S_IXUSR)
 
 
-def _compile(command: list[str], order: orders.Order) -> None:
+def _compile(config: dict[str, Any], command: list[str], order: orders.Order) -> None:
     """Run the compiler; what it says goes to the job's stderr, its input is empty. Raises StepError."""
     pid = os.fork()
     if pid == 0:
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(2, 1)
         order.args = []
-        _exec(command, order)
+        _exec(config, command, order)
     _, status = os.waitpid(pid, 0)
     if status:
         raise StepError("compile", 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else status >> 8)
+
+
+def _were_read(names: Iterable[str], preloaded: dict[str, Any] | None) -> bool:
+    """Whether the interpreter, or a module that it imported, has already looked at one of these variables."""
+    if any(name.startswith(_READ_AT_START) for name in names):
+        return True
+    return preloaded is not None and any(
+        name in preloaded["read"] or name.startswith(preloaded["read_by_libraries"]) for name in names
+    )
 
 
 def _unpack(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> None:

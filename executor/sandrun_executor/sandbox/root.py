@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sandrun_executor import linux_unsafe as linux
 
 WORK, HOME = "/work", "/home/job"
+ENVIRONMENT = "/usr/environment"  # where a job finds its packages, if its environment has any
 WRITABLE = (WORK, HOME, "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the sandbox's own)
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
 
@@ -104,13 +105,15 @@ def _list_masks(proc: str) -> str:
     return "".join(lines)
 
 
-def enter_image(program: bytes) -> None:
+def enter_image(program: bytes, environment: str = "") -> None:
     """Move this process into a mount namespace whose root is the read-only image. Raises OSError.
 
-    program: what the zygote's interpreter finds at PROGRAM.
+    program: what the zygote's interpreter finds at PROGRAM; environment: the host's folder of packages, if
+    there are any.
     """
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    packages = os.open(environment or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # before base hides it
     base = "/tmp"  # noqa: S108 (a mount point that every system has, in our own namespace)
     linux.mount("tmpfs", base, "tmpfs", _SAFE, "mode=755,size=16m")
     for folder in ("image", "hide", "empty", "new", "stage", "usr", "old"):
@@ -122,6 +125,16 @@ def enter_image(program: bytes) -> None:
     # Character device 0:0 is overlayfs' whiteout: the host's own software is not the job's to see.
     for name in _HIDDEN:
         os.mknod(f"{base}/hide/{name}", stat.S_IFCHR, 0)
+    if environment:
+        os.mkdir(base + "/hide/environment")
+        os.mkdir(base + "/environment")
+        linux.mount(f"/proc/self/fd/{packages}", base + "/environment", "", linux.MS_BIND)
+        flags = linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | _SAFE
+        linux.mount("", base + "/environment", "", flags)
+        # /proc/self/maps names what the zygote mapped by its path in a mount that is gone: let it lead there.
+        for name in os.listdir(base + "/environment/lib"):
+            os.makedirs(f"{base}/hide/lib/{name}")
+            os.symlink(f"{ENVIRONMENT}/lib/{name}/site-packages", f"{base}/hide/lib/{name}/site-packages")
     linux.mount("/usr", base + "/usr", "", linux.MS_BIND)
     linux.mount("", base + "/usr", "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | _SAFE)
     for name in _HIDDEN:
@@ -154,11 +167,17 @@ class Sizes(NamedTuple):
         return f"size={self.shm_bytes},nr_inodes={self.inodes}{self.noswap}"
 
 
-def mount_files(uid: int, sizes: Sizes) -> None:
-    """Mount one job's root at /new: overlays with inodes of their own, and its tmpfs folders."""
+def mount_files(uid: int, sizes: Sizes, links: list[str] | None = None) -> None:
+    """Mount one job's root at /new: overlays with inodes of their own, and its tmpfs folders.
+
+    links: what the environment puts into HOME; without, the zygote has no environment.
+    """
     read_only = _SAFE | linux.MS_RDONLY
     linux.mount("overlay", "/new", "overlay", read_only, "lowerdir=/image:/empty")
     linux.mount("overlay", "/new/usr", "overlay", read_only, "lowerdir=/hide:/usr")
+    if links is not None:
+        options = "lowerdir=/environment:/empty"
+        linux.mount("overlay", "/new" + ENVIRONMENT, "overlay", read_only, options)
     linux.mount("tmpfs", "/stage", "tmpfs", _SAFE, "mode=755," + sizes.disk())
     umask = os.umask(0)
     for name, target, mode in (
@@ -171,6 +190,13 @@ def mount_files(uid: int, sizes: Sizes) -> None:
         os.chown("/stage/" + name, uid, uid)
         linux.mount("/stage/" + name, "/new" + target, "", linux.MS_BIND)
     os.umask(umask)
+    for link in links or ():
+        path = "/stage/home/" + link
+        if link.endswith("/"):
+            os.mkdir(path, 0o755)
+            os.chown(path, uid, uid)
+        else:
+            os.symlink(f"{ENVIRONMENT}/home/{link}", path)
 
 
 def mount_devices(sizes: Sizes) -> None:

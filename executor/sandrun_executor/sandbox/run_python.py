@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sandrun_executor.sandbox.frames import CAN_HIDE, hide
 from sandrun_executor.sandbox.job import Program
@@ -72,6 +72,16 @@ def _spare_shared_modules(arguments: _Arguments, baseline: frozenset[str]) -> No
     arguments.kept += [sys.modules.pop(name) for name in keep if name in sys.modules]
 
 
+def _at_the_end(
+    finish: list[tuple[Any, tuple[Any, ...]]] | None, function: Any, arguments: tuple[Any, ...]
+) -> None:
+    """Have it called after all else that atexit calls, modules' that the zygote imported included."""
+    if finish is None:
+        atexit.register(function, *arguments)
+    else:
+        finish.append((function, arguments))
+
+
 def _exit_code(code: object) -> int:
     if code is None:
         return 0
@@ -115,7 +125,7 @@ def run(program: Program) -> None:
     sys.argv = words[1:]
     arguments = _Arguments(words)
     sys.orig_argv = arguments
-    atexit.register(_spare_shared_modules, arguments, program.baseline)
+    _at_the_end(program.finish, _spare_shared_modules, (arguments, program.baseline))
     sys.path[0] = os.path.dirname(os.path.realpath(path))
     _renew_stdio()
     arguments.kept = [sys.modules["__main__"], program, *_forget_ourselves(program.baseline)]

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import frames, init, root
+from sandrun_executor.sandbox import frames, init, preview, root
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import lower_rlimits
 from sandrun_executor.sandbox.job import ENVIRONMENT, Program
@@ -25,9 +25,14 @@ def main(config: dict[str, Any]) -> Program:
     """Serve the executor until it hangs up; returns only in a process that is a job.
 
     config: control (descriptor), tasks (descriptors of the cgroup to join), seccomp (BPF bytes), core_bytes,
-    noswap (mount option or ""),
-    without (layers switched off, for containment tests).
+    noswap (mount option or ""), without (layers switched off, for containment tests), environment (variables
+    of jobs besides ENVIRONMENT), links (what HOME holds, None without an environment), preloaded (what
+    sandbox.preload found and how to leave its root, None without).
     """
+    preloaded = config["preloaded"]
+    if preloaded is not None:
+        config["thread_setters"] = linux.thread_setters()
+        preview.leave(preloaded["way_back"])
     linux.prctl(linux.PR_SET_PDEATHSIG, _signal.SIGKILL)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     for fd in config["tasks"]:
@@ -40,8 +45,9 @@ def main(config: dict[str, Any]) -> Program:
     config["masks"] = root.read_masks()
     config["seccomp"] = linux.SeccompProgram(config["seccomp"])
     config["command_line"] = linux.command_line_room()
+    config["environment"] = {**ENVIRONMENT, **config["environment"]}
     os.environ.clear()
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(config["environment"])
     if "rlimits" not in config["without"]:
         lower_rlimits(config["core_bytes"])
     linux.lend_recursion(frames.DEPTH)

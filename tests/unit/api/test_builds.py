@@ -1,74 +1,23 @@
 """Building environments, from a wheel made here: complete or not there, never in between."""
 
-import base64
 import fcntl
-import hashlib
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from sandrun_api import builds, cli
 from sandrun_shared import environments
+from support.environments import Place, wheel
 
 PYTHON = Path(environments.INTERPRETERS["python3"])
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="needs the system's Python")
 
 
-def wheel(folder: Path, version: str = "1.0", code: str = "value = 1") -> str:
-    """Write a wheel of the package `one`; its SHA-256 in hex."""
-    files = {
-        "one/__init__.py": code,
-        "one/rarely.py": "value = 2",
-        f"one-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: one\nVersion: {version}\n",
-        f"one-{version}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    lines = []
-    for name, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        lines.append(f"{name},sha256={digest},{len(text)}\n")
-    files[f"one-{version}.dist-info/RECORD"] = "".join(lines) + f"one-{version}.dist-info/RECORD,,\n"
-    path = folder / f"one-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-class Place:
-    """A definition of `mine`, the wheel it needs, and where it is built."""
-
-    def __init__(self, folder: Path) -> None:
-        self.wheels, self.own, self.built = folder / "wheels", folder / "own", folder / "built"
-        for path in (self.wheels, self.own):
-            path.mkdir()
-        self.path = self.own / "mine.toml"
-        self.define()
-        self.lock(wheel(self.wheels))
-        self.said: list[str] = []
-
-    def define(self, more: str = "") -> None:
-        text = f'description = "Mine"\npackages = ["one"]\nmodules = ["one"]\n{more}'
-        self.path.write_text(text)
-        self.definition = environments.load(self.path)
-
-    def lock(self, digest: str, version: str = "1.0") -> None:
-        pin = f"one=={version} --hash=sha256:{digest}\n"
-        environments.lock_path(self.path).write_text(environments.lock_header(self.definition) + pin)
-
-    def build(self) -> str:
-        return builds.build("mine", self.definition, self.path, self.built, self.said.append)
-
-    def folders(self) -> list[str]:
-        return sorted(path.name for path in (self.built / "mine").iterdir())
-
-
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     made = Place(tmp_path)
-    monkeypatch.setenv("UV_OFFLINE", "1")
-    monkeypatch.setenv("UV_NO_INDEX", "1")
-    monkeypatch.setenv("UV_FIND_LINKS", str(made.wheels))
+    for name, value in made.variables.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("SANDRUN_EXECUTOR__ENVIRONMENTS_DIR", str(made.built))
     monkeypatch.setenv("SANDRUN_EXECUTOR__ENVIRONMENT_DEFINITIONS", str(made.own))
     return made
@@ -84,7 +33,7 @@ def test_a_build_is_complete_and_compiled(place: Place) -> None:
     assert environments.current(place.built, "mine") == built.digest == digest
     assert built.packages == ("one==1.0",)
     assert built.links == ("a/", "a/file")
-    assert built.variables == {"FILE": "/home/job/a/file", "DATA": "/environment/data"}
+    assert built.variables == {"FILE": "/home/job/a/file", "DATA": "/usr/environment/data"}
     site = next(folder.glob("lib/python3*/site-packages"))
     sources = {path.stem for path in (site / "one").glob("*.py")}
     compiled = {path.name.split(".")[0] for path in (site / "one" / "__pycache__").iterdir()}

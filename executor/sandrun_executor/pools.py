@@ -1,0 +1,249 @@
+"""One zygote and one park for each environment in use, and what moves places between them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from sandrun_executor.environments import Build, Shelf
+from sandrun_executor.park import Park
+from sandrun_executor.sandboxes import Sandbox
+from sandrun_executor.shares import Demand, Memory, shared_out
+from sandrun_executor.zygotes import Image, Zygote, ZygoteError
+from sandrun_shared.environments import DEFAULT, DefinitionError
+
+TICK_SECONDS = 2.0
+_log = logging.getLogger("sandrun.executor")
+
+StartZygote = Callable[[Image | None], Awaitable[Zygote]]
+Prepare = Callable[[Zygote], Awaitable[Sandbox]]
+
+
+class Pool:
+    """The zygote of one build, or of `default`, with its parked sandboxes; ends when its last one has."""
+
+    def __init__(
+        self, build: Build | None, start_zygote: StartZygote, prepare: Prepare, freed: Callable[[], None]
+    ) -> None:
+        self.build = build
+        self._start_zygote = start_zygote
+        self._make = prepare
+        self._freed = freed
+        self._zygote: Zygote | None = None
+        self._starting = asyncio.Lock()  # two that find the zygote dead start one
+        self._endings: set[asyncio.Task[None]] = set()
+        self._sandboxes = 0
+        self._takers = 0
+        self._retired = False
+        self.closed = False
+        self.park = Park(0, self._prepare, self.end)
+
+    @property
+    def warm(self) -> bool:
+        """Whether its zygote is there."""
+        return self._zygote is not None and self._zygote.alive
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs in it, or one is being prepared."""
+        return self._takers > 0 or self._sandboxes > self.park.waiting
+
+    async def take(self) -> Sandbox:
+        """A sandbox, as Park.take."""
+        self._takers += 1
+        try:
+            return await self.park.take()
+        finally:
+            self._takers -= 1
+            self._close_if_empty()
+
+    async def _prepare(self) -> Sandbox:
+        self._sandboxes += 1
+        try:
+            return await self._make(await self._ready_zygote())
+        except BaseException:
+            self._sandboxes -= 1
+            self._close_if_empty()
+            raise
+
+    async def _ready_zygote(self) -> Zygote:
+        async with self._starting:
+            if self._zygote is not None and self._zygote.alive:
+                return self._zygote
+            if self._zygote is not None:
+                self._zygote.stop()
+                self._zygote = None
+            self._zygote = await self._new_zygote()
+            return self._zygote
+
+    async def _new_zygote(self) -> Zygote:
+        if self.build is None:
+            return await self._start_zygote(None)
+        try:
+            return await self._start_zygote(self.build.image(preload=True))
+        except ZygoteError as error:
+            _log.error(
+                "cannot import ahead what %s names, its jobs start without: %s", self.build.name, error
+            )
+            return await self._start_zygote(self.build.image(preload=False))
+
+    def end(self, sandbox: Sandbox) -> None:
+        """Destroy a sandbox beside the answer, not before it."""
+        task = asyncio.get_running_loop().create_task(sandbox.destroy())
+        self._endings.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._endings.discard(task)
+        self._sandboxes -= 1
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a sandbox did not end as it should: %s", type(task.exception()).__name__)
+        self._freed()
+        self._close_if_empty()
+
+    async def retire(self) -> None:
+        """Park nothing more, and end once the last job has."""
+        self._retired = True
+        await self.park.close()
+        self._close_if_empty()
+
+    def _close_if_empty(self) -> None:
+        if not self._retired or self._sandboxes or self._takers or self.closed:
+            return
+        self.closed = True
+        if self._zygote is not None:
+            self._zygote.stop()
+        if self.build is not None:
+            self.build.close()
+
+    async def close(self) -> None:
+        """Leave nothing; every job must have ended."""
+        await self.retire()
+        while self._endings:
+            await asyncio.wait(self._endings)
+            await asyncio.sleep(0)  # what is called when they are done
+
+
+class Pools:
+    """Every pool by the name of its environment; `default` is always there."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        places: int,
+        warm: int,
+        start_zygote: StartZygote,
+        prepare: Prepare,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        memory: Callable[[], Memory] = Memory.read,
+    ) -> None:
+        self._shelf = shelf
+        self._places = places
+        self._warm = warm
+        self._start_zygote = start_zygote
+        self._prepare = prepare
+        self._memory = memory
+        self._demand = Demand(clock)
+        self._pools: dict[str, Pool] = {DEFAULT: self._make(None)}
+        self._retired: set[Pool] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _make(self, build: Build | None) -> Pool:
+        return Pool(build, self._start_zygote, self._prepare, self._slot_freed)
+
+    async def start(self, preload: list[str]) -> None:
+        """Prepare the first sandbox, then more beside, for these environments too. Raises as prepare does."""
+        await self._pools[DEFAULT].park.start()
+        for name in preload:
+            try:
+                self._pool(name)
+            except DefinitionError as error:
+                _log.error("cannot preload: %s", error)
+        self.balance()
+        self._spawn(self._tick())
+
+    def refusal(self, name: str) -> str:
+        """Why no job can run in this environment; "" when one can."""
+        return "" if name == DEFAULT or self._shelf.current(name) else self._shelf.missing(name)
+
+    async def take(self, name: str) -> tuple[Pool, Sandbox]:
+        """A sandbox, and the pool that is to end it. Raises DefinitionError, and what Park.take raises."""
+        pool = self._pool(name)
+        self._demand.note(name)
+        return pool, await pool.take()
+
+    def _pool(self, name: str) -> Pool:
+        pool = self._pools.get(name)
+        if name == DEFAULT and pool is not None:
+            return pool
+        digest = self._shelf.current(name)
+        if pool is not None and pool.build is not None and pool.build.record.digest == digest:
+            return pool
+        build = self._shelf.take(name)
+        if pool is not None:
+            self._retire(name)
+        self._pools[name] = self._make(build)
+        self._pools[name].park.open()
+        return self._pools[name]
+
+    def _retire(self, name: str) -> None:
+        pool = self._pools.pop(name)
+        self._retired.add(pool)
+        self._spawn(pool.retire())
+
+    def warm_names(self) -> list[str]:
+        """The environments whose zygote is there."""
+        return [name for name, pool in self._pools.items() if pool.warm]
+
+    def _slot_freed(self) -> None:
+        for pool in (*self._pools.values(), *self._retired):
+            pool.park.slot_freed()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                self.balance()
+            except OSError as error:
+                _log.error("cannot look after the environments: %s", error.strerror)
+
+    def balance(self) -> None:
+        """Follow what was built or removed, let go what is too much, share out the places."""
+        memory = self._memory()
+        for name in [name for name in self._pools if name != DEFAULT]:
+            if not self._shelf.current(name):
+                self._retire(name)
+                continue
+            try:
+                self._pool(name)
+            except DefinitionError as error:
+                _log.error("%s stays on its old build: %s", name, error)
+        self._retired = {pool for pool in self._retired if not pool.closed}
+        idle = sorted(
+            (name for name, pool in self._pools.items() if not pool.busy), key=self._demand.asked_at
+        )
+        surplus = len(self._pools) - 1 - (self._warm if memory.comfort else 0)
+        for name in [name for name in idle if name != DEFAULT][: max(surplus, 0)]:
+            self._retire(name)
+        self._demand.forget(self._pools)
+        rates = {name: self._demand.rate(name) for name in self._pools}
+        given = shared_out(self._places, rates, memory)
+        # First those that give, so that slots are free for those that get.
+        for name, pool in sorted(self._pools.items(), key=lambda item: given[item[0]] - item[1].park.size):
+            pool.park.resize(given[name])
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Leave nothing; every job must have ended."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for pool in (*self._pools.values(), *self._retired):
+            await pool.close()

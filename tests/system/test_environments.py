@@ -1,0 +1,203 @@
+"""Jobs in environments: imported ahead, followed when they are built anew, and nothing shared between jobs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandrun_api import builds
+from sandrun_shared import environments
+from support.environments import Place, wheel
+from support.executor import ExecutorProcess, RefusedError
+
+CODE = """
+import atexit, multiprocessing, os, random, sys
+generator = random.Random()
+setting = os.environ.get("ONE_SETTING")
+home = os.environ["HOME"]
+was_writable = os.access("/dev/shm", os.W_OK) and os.access(home, os.W_OK)
+uid = os.geteuid()
+atexit.register(lambda: "say" in sys.argv and print("module's end", "json" in sys.modules, __import__("json").dumps(1)))
+"""
+MORE = """
+reseed = ["one.generator"]
+prepare = "import os; os.makedirs(os.path.expanduser('~/.cache/one')); open(os.environ['CACHE'], 'w').write('filled')"
+variables = {CACHE = "{home}/.cache/one/file"}
+"""
+
+
+def made(folder: Path) -> Place:
+    """The environment `mine`, built of CODE."""
+    place = Place(folder)
+    place.define(MORE)
+    place.lock(wheel(place.wheels, code=CODE))
+    place.build()
+    return place
+
+
+def serving(place: Place) -> ExecutorProcess:
+    """An executor for it."""
+    return ExecutorProcess(environments_dir=place.built, environment_definitions=place.own, preload="mine")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, _root: None) -> Iterator[ExecutorProcess]:
+    with serving(made(tmp_path_factory.mktemp("environments"))) as running:
+        yield running
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """For a test that builds it anew."""
+    return made(tmp_path)
+
+
+def run(own: ExecutorProcess, program: str, **options: object) -> str:
+    return own.run_job(program, "main.py", environment="mine", **options).ok().decode()
+
+
+def test_what_is_imported_ahead_costs_no_import(own: ExecutorProcess) -> None:
+    program = """
+import sys
+there, opened = "one" in sys.modules, []
+sys.addaudithook(lambda event, arguments: opened.append((event, arguments)) if event in ("open", "import", "exec") else None)
+import one
+print(there, opened, one.uid != 0, one.was_writable, sys.executable, one.__file__)
+"""
+    site = "/usr/environment/lib/python3"
+    said = run(own, program)
+    assert said.startswith(f"True [] True True /usr/environment/bin/python3 {site}")
+    # Cold, the same program finds the same, only later.
+    cold = run(own, program, warm=False)
+    assert cold.startswith("False [")
+    assert cold.rpartition("] ")[2] == said.rpartition("] ")[2]
+
+
+def test_every_job_has_its_own_randomness(own: ExecutorProcess) -> None:
+    program = """
+import one, random, multiprocessing.process as process, uuid
+print(one.generator.random(), random.random(), process.current_process().authkey.hex(), uuid.uuid4())
+"""
+    jobs = [run(own, program).split() for _ in range(5)]
+    for stream in zip(*jobs, strict=True):
+        assert len(set(stream)) == len(jobs)
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+def test_every_language_finds_it(own: ExecutorProcess, warm: bool) -> None:
+    program = """
+import one, one.rarely, os, subprocess, sys, multiprocessing
+print(os.environ["CACHE"], open(os.environ["CACHE"]).read(), one.home, one.rarely.version)
+open(os.path.expanduser("~/.cache/one/mine"), "w").close()
+print(subprocess.run([sys.executable, "-c", "import one; print(one.home)"], capture_output=True).stdout)
+"""
+    home = "/home/job"
+    expected = f"{home}/.cache/one/file filled {home} 1.0\n"
+    assert run(own, program, warm=warm) == expected + f"b'{home}\\n'\n"
+    shell = own.run_job(
+        "python3 -c 'import one; print(one.home)'", "main.sh", "bash", environment="mine", warm=warm
+    )
+    assert shell.ok().decode() == home + "\n"
+
+
+def test_a_variable_that_a_module_has_read_is_read_anew(own: ExecutorProcess) -> None:
+    program = "import sys\nthere = 'one' in sys.modules\nimport one\nprint(there, one.setting)"
+    assert run(own, program) == "True None\n"
+    assert run(own, program, env={"ONE_SETTING": "x"}) == "False x\n"
+    assert run(own, program, env={"OTHER": "x"}) == "True None\n"
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+def test_a_modules_own_end_comes_before_the_interpreters(own: ExecutorProcess, warm: bool) -> None:
+    result = own.run_job("import one; print('end')", "main.py", args=["say"], environment="mine", warm=warm)
+    assert result.ok() == b"end\nmodule's end False 1\n"
+    assert result.stderr == b""
+
+
+def test_nothing_is_shared_by_files(own: ExecutorProcess) -> None:
+    """flock on a shared file would reach across jobs, and so would inotify."""
+    program = """
+import fcntl, one, sys, time
+file = open(one.__file__)
+fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+try:
+    open(one.__file__, "a")
+except OSError as error:
+    print(error.errno, flush=True)
+if len(sys.argv) > 1:
+    time.sleep(60)
+"""
+    first = own.start_job(program, "main.py", environment="mine", args=["stay"]).printed(b"30\n")
+    assert run(own, program) == "30\n"  # EROFS
+    first.hang_up()
+
+
+def test_a_new_build_is_taken_up_and_running_jobs_stay_on_the_old(place: Place) -> None:
+    program = """
+import sys, time
+for number in range(1000):
+    sys.modules.pop("one.rarely", None)
+    import one.rarely
+    print(f"<{number} {one.rarely.version}>", flush=True)
+    time.sleep(0.05)
+"""
+    ask = "import one.rarely; print(one.rarely.version)"
+    old = environments.current(place.built, "mine")
+    with serving(place) as own:
+        assert run(own, ask) == "1.0\n"
+        job = own.start_job(program, "main.py", environment="mine").printed(b"<0 1.0>")
+        place.lock(wheel(place.wheels, "2.0", CODE), "2.0")
+        new = place.build()
+        assert run(own, ask) == "2.0\n"
+        seen = job.logs[1].count(b"<")
+        job.printed(b"<%d 1.0>" % (seen + 2))
+        assert (place.built / "mine" / old).is_dir()
+        job.hang_up()
+        check_others_cannot_change_it(place.built / "mine" / new)
+        # Removing waits until the executor has let go.
+        builds.remove("mine", place.built, 30)
+        with pytest.raises(RefusedError) as refused:
+            run(own, ask)
+        assert refused.value.args == ("unsupported", "the environment mine is not built on this worker")
+        code = (
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()"
+        )
+        place.lock(wheel(place.wheels, "3.0", code), "3.0")
+        place.define(MORE.replace("reseed", "# reseed"))
+        place.build()
+        ask = (
+            "import sys\nprint('one' in sys.modules)\nimport one, threading; print(threading.active_count())"
+        )
+        assert run(own, ask) == "False\n2\n"
+        assert "importing started a thread" in own.log.read_text()
+        assert own.stop() == 0
+    assert str(place.built) not in Path("/proc/self/mountinfo").read_text()
+    builds.remove("mine", place.built, 0)
+    assert not os.listdir(place.built)
+
+
+def check_others_cannot_change_it(build: Path) -> None:
+    """A build that others than root can change is not used."""
+    with ExecutorProcess(environments_dir=build.parent.parent) as other:
+        build.chmod(0o777)
+        try:
+            with pytest.raises(RefusedError, match="can be changed by others"):
+                other.run_job("", "main.py", environment="mine")
+        finally:
+            build.chmod(0o755)
+
+
+def test_it_is_described(own: ExecutorProcess) -> None:
+    run(own, "")
+    found = {item.name: item for item in own.describe().environments}
+    assert next(iter(found)) == "default"
+    mine = found["mine"]
+    assert (mine.built, mine.warm, mine.packages) == (True, True, ("one==1.0",))
+    assert mine.disk_bytes > 0
+    assert mine.interpreters == found["default"].interpreters
+    assert not found["nlp"].built
+    with pytest.raises(RefusedError, match="not built"):
+        own.run_job("", "main.py", environment="nlp")
+    with pytest.raises(RefusedError, match="no environment"):
+        own.run_job("", "main.py", environment="no-such")
