@@ -118,6 +118,7 @@ ENVIRONMENTS: JsonDict = {
             "description": "Machine learning on tables: NumPy, SciPy, pandas, scikit-learn",
             "packages": ["numpy==2.4.6", "pandas==3.1.1", "scikit-learn==1.9.1", "scipy==1.17.1"],
             "interpreters": ["python3", "bash"],
+            "interpreter_versions": {"python3": "3.11.2", "bash": "5.2.15"},
             "warm": False,
         },
     ],
