@@ -10,6 +10,7 @@ from measures import BARE_AT_ONCE, Rates, Samples
 
 LOG_P99_MS = 50
 REQUEST_P99_MS = 50
+RECOVERY_MS = 3000
 KINDS = ("back to back", "after idleness")
 
 
@@ -49,6 +50,7 @@ def summary(
     memory: dict[str, float],
     logs: dict[str, list[float]],
     requests: dict[str, list[float]],
+    back: dict[str, list[float]],
 ) -> dict[str, Any]:
     """Everything that was measured, in milliseconds, jobs per second and KiB."""
     latency = {
@@ -61,6 +63,7 @@ def summary(
     result: dict[str, Any] = {"latency": latency, "jobs_per_second": rate, "memory_kib": memory}
     result["log_latency"] = {name: _quantiles(taken) for name, taken in logs.items()}
     result["request_latency"] = {name: _quantiles(taken) for name, taken in requests.items()}
+    result["recovery"] = {name: _quantiles(taken) for name, taken in back.items()}
     result["targets"] = targets(latency, rate)
     return result
 
@@ -106,6 +109,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {entry['name']} | {entry['ratio']:.2f} | {entry['target']} | {met} |")
     lines += _aims(result["log_latency"], "printed to read", LOG_P99_MS)
     lines += _aims(result["request_latency"], "request, 8 clients", REQUEST_P99_MS)
+    lines += _aims(result["recovery"], "SIGKILL to healthy, ms", RECOVERY_MS)
     if result["memory_kib"]:
         lines += ["", "| memory | MiB |", "|---|--:|"]
         for name, value in result["memory_kib"].items():

@@ -10,13 +10,14 @@ from pathlib import Path
 import live
 import measures
 import memory
+import recovery
 import report
 import request_latency
 from clients import subjects
 from stack import Stack, StackError
 
 ROUNDS = 20
-PARTS = ("latency", "throughput", "logs", "requests", "memory", "growth")
+PARTS = ("latency", "throughput", "logs", "requests", "memory", "growth", "recovery")
 SUBSCRIBERS = (1, 8)
 SLOTS = 8
 MANY_JOBS = 2000
@@ -75,10 +76,13 @@ def main(arguments: list[str]) -> int:
             if "growth" in parts:
                 counts = (200, 200) if options.quick else (MANY_JOBS, options.more_jobs)
                 sizes |= memory.growth(stack.pid("api"), stack.port, counts)
+            back: dict[str, list[float]] = {}
+            if "recovery" in parts:
+                back = recovery.seconds(stack, 2 if options.quick else 10)
     except StackError as error:
         print(error, file=sys.stderr)
         return 1
-    summary = report.summary(samples, rates, sizes, logs, asked)
+    summary = report.summary(samples, rates, sizes, logs, asked, back)
     result = {"machine": report.machine(), "rounds": rounds, **summary}
     print(json.dumps(result["machine"]))
     print(report.table(result))

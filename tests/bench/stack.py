@@ -17,6 +17,7 @@ from pathlib import Path
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+HEALTH_SECONDS = 0.01
 USER = "sandrun"
 
 
@@ -63,7 +64,7 @@ class Stack:
     def __enter__(self) -> "Stack":
         try:
             self._start_executor()
-            self._start_api()
+            self.start("api")
         except BaseException:
             self.close()
             raise
@@ -75,6 +76,24 @@ class Stack:
     def pid(self, name: str) -> int:
         """Of "executor" or "api"."""
         return self._processes[name].pid
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, as a crash would."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def start(self, name: str) -> None:
+        """Start "executor" or "api" and wait until both together are healthy. Raises StackError."""
+        if name == "executor":
+            self._start_executor()
+        else:
+            self._start_api()
+        deadline = time.monotonic() + START_SECONDS
+        while not self._healthy():
+            if self._processes[name].poll() is not None or time.monotonic() > deadline:
+                raise StackError(f"the {name} did not start:\n" + self._log.read_text())
+            threading.Event().wait(HEALTH_SECONDS)
 
     def _spawn(self, name: str, words: list[str], end: str, **more: str) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
@@ -92,6 +111,7 @@ class Stack:
 
     def _start_executor(self) -> None:
         path = str(self.folder / "notify")
+        Path(path).unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
             told.bind(path)
             process = self._spawn("executor", [], "TERM", NOTIFY_SOCKET=path)
@@ -107,12 +127,7 @@ class Stack:
         uid, gid = self.user.pw_uid, self.user.pw_gid
         nothing = ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
         identity = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
-        process = self._spawn("api", [*identity, *nothing], "KILL")
-        deadline = time.monotonic() + START_SECONDS
-        while not self._healthy():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise StackError("the api did not start:\n" + self._log.read_text())
-            threading.Event().wait(0.1)
+        self._spawn("api", [*identity, *nothing], "KILL")
 
     def _healthy(self) -> bool:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
