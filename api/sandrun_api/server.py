@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import resource
 import signal
 import socket
 import sys
@@ -22,6 +21,7 @@ from sandrun_api.drain import drain
 from sandrun_api.listener import BACKLOG, Door, Listener, listen
 from sandrun_api.protocols import HttpProtocol, WebSocketProtocol
 from sandrun_api.quotas import Clock, clock
+from sandrun_shared import descriptors
 from sandrun_shared.notify import notify, watchdog_seconds
 from sandrun_shared.settings import Settings, SettingsError
 
@@ -168,10 +168,7 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError for settings that cannot be served."""
-    # Every connection and every file of a job is a descriptor; the soft limit is 1024 for select(2)'s sake.
-    with contextlib.suppress(OSError, ValueError):  # a unit may set both limits and forbid the call
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    descriptors.allow_many()
     server = Server(settings)
     try:
         sockets = server.listen()

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import gc
 import hashlib
 import logging
 import os
@@ -14,6 +15,7 @@ from sandrun_executor.access import Access, is_passed, listen
 from sandrun_executor.executor import Executor
 from sandrun_executor.server import BACKLOG, Server
 from sandrun_executor.worker_key import WorkerKey
+from sandrun_shared import descriptors
 from sandrun_shared.keys import KeyFileError
 from sandrun_shared.notify import notify, watchdog_seconds
 from sandrun_shared.settings import Settings
@@ -66,6 +68,7 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
         worker_key = WorkerKey.load(settings.executor.worker_key)
     except KeyFileError as error:
         raise DaemonError(str(error)) from None
+    descriptors.allow_many()
     path = Path(settings.executor.socket)
     lock_fd = lock(path)
     try:
@@ -83,6 +86,8 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
         )
         try:
             await executor.start()
+            gc.collect()
+            gc.freeze()  # what is there now stays: no collection need look at it again
             server.start()
             notify("READY=1")
             await _until(stopped)

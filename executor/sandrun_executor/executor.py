@@ -194,4 +194,5 @@ class Executor:
         await self._pools.close()
         if self._zygote_cgroup is not None:
             self._zygote_cgroup.remove()
+        self._pool.close()
         self._hierarchy.close()

@@ -36,6 +36,8 @@ SECCOMP_MODE_FILTER = 2
 # NOROOT, NO_SETUID_FIXUP, KEEP_CAPS off, NO_CAP_AMBIENT_RAISE, each with its lock (capabilities(7)).
 SECUREBITS_LOCKED = 0b11101111
 
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 2, 4, 8
 
 # System call numbers above 424 are the same on every architecture.
@@ -52,6 +54,7 @@ _libc.unshare.argtypes = (_int,)
 _libc.sethostname.argtypes = (_str, _c.c_size_t)
 _libc.prctl.argtypes = (_int, _ulong, _ulong, _ulong, _ulong)
 _libc.ioctl.argtypes = (_int, _ulong, _ptr)
+_libc.mprotect.argtypes = (_ptr, _c.c_size_t, _int)
 _libc.syscall.restype = _long
 _held.syscall.restype = _long
 
@@ -309,3 +312,21 @@ def overwrite_command_line(room: tuple[int, int], words: list[bytes]) -> None:
     address, length = room
     text = (b"\0".join(words) + b"\0")[:length]
     _c.memmove(address, text.ljust(length, b"\0"), length)
+
+
+def signalfd(number: int) -> int:
+    """A descriptor to read a blocked signal from (signalfd(2))."""
+    mask = struct.pack("=Q", 1 << number - 1).ljust(128, b"\0")  # a sigset_t of glibc
+    return _check(_libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK), "signalfd")
+
+
+def own_one_page(address: int, length: int, protection: int) -> None:
+    """Make the first page of a private mapping this process's own by writing what is there (mprotect(2)).
+
+    protection is what the mapping has, as PROT_READ | …; it has it again afterwards.
+    """
+    _check(_libc.mprotect(address, length, protection | PROT_WRITE), "mprotect")
+    try:
+        _c.memmove(address, _c.string_at(address, 1), 1)
+    finally:
+        _check(_libc.mprotect(address, length, protection), "mprotect")

@@ -1,13 +1,14 @@
 """What a sandbox holds of the machine: a user id, a network namespace, a cgroup."""
 
+import asyncio
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
+from sandrun_executor.networks import Network
+
+KEEP_SECONDS = 0.05  # for which an unused network waits for the next job of a burst
 
 _log = logging.getLogger("sandrun.executor")
 
@@ -22,7 +23,7 @@ class Slot:
 
     number: int
     uid: int
-    network_fd: int
+    network: Network
     cgroup: Cgroup
 
 
@@ -33,11 +34,14 @@ class SlotPool:
         self._hierarchy = hierarchy
         self._first_uid = first_uid
         self._free = list(range(count - 1, -1, -1))
+        self._networks: list[Network] = []  # as new, each
+        self._kept_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._made = 0
         self.lost = 0  # slots retired because something in them would not die
 
     def acquire(self) -> Slot:
-        """A slot with a fresh network namespace and cgroup.
+        """A slot with a network namespace that nobody has used and a new cgroup.
 
         Raises NoSlotError when none is free, OSError, CgroupError.
         """
@@ -46,13 +50,12 @@ class SlotPool:
         number = self._free.pop()
         with ExitStack() as undo:
             undo.callback(self._free.append, number)
-            # A namespace is never used twice: counters and sockets in TIME_WAIT would tell of the job before.
-            network_fd = new_network()
-            undo.callback(os.close, network_fd)
+            network = self._networks.pop() if self._networks else Network()
+            undo.callback(network.close)
             self._made += 1
             cgroup = self._hierarchy.create(f"job-{number}-{self._made}")
             undo.pop_all()
-        return Slot(number, self._first_uid + number, network_fd, cgroup)
+        return Slot(number, self._first_uid + number, network, cgroup)
 
     def release(self, slot: Slot) -> bool:
         """Give a slot back after its last process died; False when its cgroup is still populated."""
@@ -60,7 +63,11 @@ class SlotPool:
             slot.cgroup.remove()
         except CgroupError:
             return False
-        os.close(slot.network_fd)
+        # Counters and sockets in TIME_WAIT would tell of the job before.
+        if slot.network.is_as_new():
+            self._keep(slot.network)
+        else:
+            slot.network.close()
         self._free.append(slot.number)
         return True
 
@@ -68,24 +75,28 @@ class SlotPool:
         """Never use this slot again."""
         _log.error("slot %d is retired: something in it does not die", slot.number)
         slot.cgroup.close()
-        os.close(slot.network_fd)
+        slot.network.close()
         self.lost += 1
 
+    def _keep(self, network: Network) -> None:
+        loop = asyncio.get_running_loop()
+        self._networks.append(network)
+        self._kept_at = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_at(self._kept_at + KEEP_SECONDS, self._drop_idle)
 
-def new_network() -> int:
-    """A descriptor of a new network namespace with `lo` up and nothing else (network_namespaces(7))."""
-    with _thread_namespace():
-        linux.unshare(linux.CLONE_NEWNET)
-        linux.loopback_up()
-        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    def _drop_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        drop_at = self._kept_at + KEEP_SECONDS
+        if loop.time() < drop_at:
+            self._timer = loop.call_at(drop_at, self._drop_idle)
+        else:
+            self.close()
 
-
-@contextmanager
-def _thread_namespace() -> Iterator[None]:
-    """Come back to this thread's network namespace at the end."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield
-    finally:
-        linux.setns(home, linux.CLONE_NEWNET)
-        os.close(home)
+    def close(self) -> None:
+        """Let the networks go that wait for a job."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._networks:
+            self._networks.pop().close()

@@ -108,8 +108,9 @@ _SECOND = """
 config = {config!r}
 config["baseline"] = baseline
 config["preloaded"] = preloaded
-program = sys.modules["sandrun_executor.sandbox.zygote"].main(config)
-sys.modules["sandrun_executor.sandbox.run_python"].run(program)
+main = sys.modules["sandrun_executor.sandbox.zygote"].main
+run = sys.modules["sandrun_executor.sandbox.run_python"].run
+run(main(config))
 """
 _NOTHING_PRELOADED = """
 preloaded = None
@@ -274,7 +275,7 @@ class Zygote:
     def spawn(self, link: Link, job_link: Link, slot: Slot, folders: dict[str, int]) -> None:
         """Ask for a sandbox; it reports on the two links. Raises OSError when the zygote is gone."""
         cgroup = slot.cgroup
-        fds = [link.far, job_link.far, slot.network_fd, *cgroup.join_fds]
+        fds = [link.far, job_link.far, slot.network.fd, *cgroup.join_fds]
         if cgroup.into_fd is not None:
             fds.append(cgroup.into_fd)
         self._link.send({"uid": slot.uid, "into_cgroup": cgroup.into_fd is not None, **folders}, fds)

@@ -152,8 +152,10 @@ class State:
 
 
 def at_rest(executor: ExecutorProcess) -> bool:
-    """Whether exactly the parked sandboxes are there: the zygote, and two processes in each."""
-    return len(descendants(executor.pid)) == 1 + 2 * executor.parked
+    """Whether exactly the parked sandboxes are there: the zygote, two processes in each, and a network each."""
+    pids = descendants(executor.pid)
+    networks = network_namespaces({executor.pid, *pids})
+    return len(pids) == 1 + 2 * executor.parked and len(networks) == 1 + executor.parked
 
 
 def settled(executor: ExecutorProcess) -> State:

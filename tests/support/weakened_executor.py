@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor import zygotes
 from sandrun_executor.daemon import serve
+from sandrun_executor.networks import Network
 from sandrun_shared.settings import load
 
 # Layers without a switch: substitutions in (module of the sandbox, its text, the text without the layer).
@@ -66,6 +67,11 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
 }
 
+# The same for what the daemon itself does: an attribute and what it becomes.
+REPLACEMENTS: dict[str, tuple[type, str, object]] = {
+    "new_network": (Network, "is_as_new", lambda _network: True),
+}
+
 
 def _without(text: str, layer: str, old: str, new: str) -> str:
     if old not in text:
@@ -94,7 +100,9 @@ def _inside(names: set[str]) -> None:
     linux.mount("proc", "/proc", "proc")
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
     _patch(names & PATCHES.keys())
-    asyncio.run(serve(load(None), names - PATCHES.keys()))
+    for layer in names & REPLACEMENTS.keys():
+        setattr(*REPLACEMENTS[layer])
+    asyncio.run(serve(load(None), names - PATCHES.keys() - REPLACEMENTS.keys()))
 
 
 def main() -> int:

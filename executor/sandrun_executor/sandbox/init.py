@@ -52,17 +52,17 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
         os._exit(1)
     for fd in (network, *tasks):
         os.close(fd)
-    wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    _signal.signal(_signal.SIGCHLD, lambda *_: None)
-    _signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    # Not the zygote's disposition, which would leave us without the job's status.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, job.SIGCHLD)
+    children = linux.signalfd(_signal.SIGCHLD)
     pid = os.fork()
     if pid == 0:
         link.close()
-        os.close(wake_read)
-        os.close(wake_write)
+        os.close(children)
         return job.main(config, confinement, Channel(job_fd))
     os.close(job_fd)
-    _supervise(config, confinement, link, pid, wake_read)
+    _supervise(config, confinement, link, pid, children)
     os._exit(0)
 
 
@@ -82,18 +82,18 @@ def _new_clock() -> None:
 
 
 def _supervise(
-    config: dict[str, Any], confinement: Confinement, link: Channel, job_pid: int, wake: int
+    config: dict[str, Any], confinement: Confinement, link: Channel, job_pid: int, children: int
 ) -> None:
     """Reap until the job's process is dead, then end everything else and collect."""
     poll = select.poll()
     poll.register(link, select.POLLIN)
-    poll.register(wake, select.POLLIN)
+    poll.register(children, select.POLLIN)
     status: int | None = None
     stopping = False
     while status is None:
         for fd, _ in poll.poll():
-            if fd == wake:
-                os.read(wake, 512)
+            if fd == children:
+                os.read(children, 128)  # one struct signalfd_siginfo stands for any number of children
                 status = _reap(job_pid)
             elif not stopping:
                 message = link.receive()
@@ -116,9 +116,7 @@ def _supervise(
         except ChildProcessError:
             break
     link.report(f"exited {status} {int(root.is_full())}")
-    message = link.receive()
-    if message is not None:
-        _collect(confinement, link, *message)
+    _collect(confinement, link)
 
 
 def _kill_all() -> None:
@@ -142,14 +140,18 @@ def _reap(job_pid: int) -> int | None:
             found = status
 
 
-def _collect(confinement: Confinement, link: Channel, request: dict[str, Any], fds: list[int]) -> None:
-    order_fd, snapshot_fd, data_fd, index_fd = fds
+def _collect(confinement: Confinement, link: Channel) -> None:
+    """Become the job's user while the executor looks at the job's end, then gather what it asks for."""
     work = os.open(root.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         confinement.enter_as_collector()
     except StepError as error:
         link.report("failed " + error.report)
         return
+    message = link.receive()
+    if message is None:
+        return
+    request, (order_fd, snapshot_fd, data_fd, index_fd) = message
     try:
         order = orders.decode_order(orders.read_all(order_fd))
         snapshot = orders.read_all(snapshot_fd)

@@ -17,6 +17,7 @@ from sandrun_executor.sandbox.steps import StepError
 
 ENTRYPOINT = "{entrypoint}"  # in a command, as sandrun_shared.languages says it
 _EXEC_FAILED = 126
+SIGCHLD = (_signal.SIGCHLD,)  # blocked in PID 1, which reads it from a descriptor
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": root.HOME,
@@ -38,7 +39,7 @@ class Program(NamedTuple):
     entrypoint: str
     args: list[str]
     environment: dict[str, str]  # besides ENVIRONMENT, which the zygote has
-    baseline: frozenset[str]
+    spared: tuple[str, ...]  # names of modules that every interpreter has
     # What to call after all that atexit calls: modules that the zygote imported have registered theirs.
     finish: list[tuple[Any, tuple[Any, ...]]] | None = None
 
@@ -48,8 +49,7 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
 
     Descriptors of the message: stdin, stdout, stderr, order, upload, snapshot.
     """
-    _signal.set_wakeup_fd(-1)
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGCHLD)
     try:
         confinement.enter()
         if config["preloaded"] is not None:
@@ -105,7 +105,7 @@ def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], orde
         finish = config["preloaded"]["finish"]
         for set_threads in config["thread_setters"] if request["threads"] > 1 else ():
             set_threads(request["threads"])
-    return Program(command[0], order.entrypoint, order.args, order.env, config["baseline"], finish)
+    return Program(command[0], order.entrypoint, order.args, order.env, config["spared"], finish)
 
 
 def _filled_in(words: tuple[str, ...], order: orders.Order) -> list[str]:

@@ -221,6 +221,16 @@ def read_masks() -> list[tuple[bytes, bytes]]:
     return [(source.encode(), target.encode()) for source, target in pairs]
 
 
+def read_maps() -> list[list[str]]:
+    """The fields of /proc/self/maps, through a /proc that is there for as long only. Raises OSError."""
+    linux.mount("proc", "/new", "proc", _SAFE | linux.MS_NOEXEC)
+    try:
+        with open("/new/self/maps") as file:
+            return [line.split(None, 5) for line in file]
+    finally:
+        linux.umount2("/new")
+
+
 def mask_proc(masks: list[tuple[bytes, bytes]]) -> None:
     """Cover what tells about the host: files by the null device, folders by an empty one. Raises OSError."""
     null = os.stat("/new/dev/null")

@@ -59,7 +59,7 @@ class _Arguments(list):  # type: ignore[type-arg]
         leave(self.code)
 
 
-def _spare_shared_modules(arguments: _Arguments, baseline: frozenset[str]) -> None:
+def _spare_shared_modules(arguments: _Arguments, spared: tuple[str, ...]) -> None:
     """Keep the modules of the zygote from being taken apart; the last thing that atexit calls."""
     try:
         sys.stdout.flush()
@@ -68,8 +68,7 @@ def _spare_shared_modules(arguments: _Arguments, baseline: frozenset[str]) -> No
         arguments.code = None  # the interpreter has a status of its own for this
         return
     arguments.streams = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None]
-    keep = baseline - {"sys", "builtins", "__main__"}
-    arguments.kept += [sys.modules.pop(name) for name in keep if name in sys.modules]
+    arguments.kept += [sys.modules.pop(name) for name in spared if name in sys.modules]
 
 
 def _at_the_end(
@@ -86,11 +85,6 @@ def _exit_code(code: object) -> int:
     if code is None:
         return 0
     return code & 0xFF if isinstance(code, int) else 1
-
-
-def _forget_ourselves(baseline: frozenset[str]) -> list[object]:
-    """Our own modules, out of the program's sight but alive: to free them would copy them page by page."""
-    return [sys.modules.pop(name) for name in list(sys.modules) if name not in baseline]
 
 
 def _reads_alike(source: bytes) -> bool:
@@ -125,10 +119,10 @@ def run(program: Program) -> None:
     sys.argv = words[1:]
     arguments = _Arguments(words)
     sys.orig_argv = arguments
-    _at_the_end(program.finish, _spare_shared_modules, (arguments, program.baseline))
+    _at_the_end(program.finish, _spare_shared_modules, (arguments, program.spared))
     sys.path[0] = os.path.dirname(os.path.realpath(path))
     _renew_stdio()
-    arguments.kept = [sys.modules["__main__"], program, *_forget_ourselves(program.baseline)]
+    arguments.kept = [sys.modules["__main__"], program]
     main = type(sys)("__main__")
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
     main.__dict__.update(__file__=path, __loader__=loader, __builtins__=sys.modules["builtins"])

@@ -12,8 +12,8 @@ import sys
 from sandrun_executor.sandbox.job import Program
 from sandrun_executor.sandbox.run_python import run
 entrypoint, *args = sys.argv[1:]
-ours = {name for name in sys.modules if name.startswith("sandrun")}
-run(Program(sys.executable, entrypoint, args, {"GIVEN": "value"}, frozenset(sys.modules) - ours))
+kept = [sys.modules.pop(name) for name in list(sys.modules) if name.startswith("sandrun")]
+run(Program(sys.executable, entrypoint, args, {"GIVEN": "value"}, tuple(sys.modules.keys() - {"sys", "builtins", "__main__"})))
 """
 COMPILE = """
 import sys

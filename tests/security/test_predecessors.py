@@ -1,0 +1,52 @@
+"""A job learns nothing of the one that had its slot before, and would without the layer."""
+
+from support.attempts import LIMITS, attempt
+from support.executor import ExecutorProcess
+from support.probes import PRELUDE
+
+_USES_THE_NETWORK = {
+    "a connection": (
+        "server = socket.create_server(('127.0.0.1', 0))\nsocket.create_connection(server.getsockname()).close()"
+    ),
+    "a failed attempt": "works(socket.create_connection, ('192.0.2.1', 80), 1)",
+    "a datagram to nobody": "socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))",
+}
+_COUNTS = """
+def numbers(name):
+    for line in open('/proc/self/net/' + name):
+        title, _, rest = line.partition(':')
+        yield title.strip(), rest.split()
+packets = dict(numbers('dev'))['lo'][1]
+tables = list(numbers('snmp'))
+ip = dict(zip(*(fields for title, fields in tables if title == 'Ip')))
+udp = dict(zip(*(fields for title, fields in tables if title == 'Udp')))
+seen = packets, ip['OutNoRoutes'], udp['NoPorts']
+verdict(seen != ('0', '0', '0'), seen)
+"""
+_NAMESPACE = "print(os.readlink('/proc/self/ns/net'))"
+
+
+JOBS = 5  # more than there are sandboxes with one slot and one parked
+
+
+def _seen_by_the_next(executor: ExecutorProcess, name: str) -> list[str]:
+    executor.run_job(PRELUDE + _USES_THE_NETWORK[name], limits=LIMITS)
+    return [attempt(executor, _COUNTS).split()[0] for _ in range(JOBS)]
+
+
+def test_use_of_the_network_is_not_seen() -> None:
+    with ExecutorProcess(slots=1, parked=1) as executor:
+        for name in _USES_THE_NETWORK:
+            assert _seen_by_the_next(executor, name) == ["CONTAINED"] * JOBS, name
+
+
+def test_use_of_the_network_is_seen_in_a_namespace_that_is_used_again() -> None:
+    for name in _USES_THE_NETWORK:
+        with ExecutorProcess(without=["new_network"], slots=1, parked=1) as weakened:
+            assert "ESCAPED" in _seen_by_the_next(weakened, name), name
+
+
+def test_a_network_that_nobody_used_serves_again() -> None:
+    with ExecutorProcess(slots=1, parked=1) as executor:
+        seen = [executor.run_job(PRELUDE + _NAMESPACE, limits=LIMITS).stdout for _ in range(JOBS)]
+    assert len(set(seen)) < JOBS
