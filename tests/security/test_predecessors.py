@@ -1,5 +1,14 @@
 """A job learns nothing of the one that had its slot before, and would without the layer."""
 
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from threading import Thread
+from unittest.mock import Mock
+
+from sandrun_executor import linux_unsafe as linux
+from sandrun_executor.slots import SlotPool
 from support.attempts import LIMITS, attempt
 from support.executor import ExecutorProcess
 from support.probes import PRELUDE
@@ -23,10 +32,28 @@ udp = dict(zip(*(fields for title, fields in tables if title == 'Udp')))
 seen = packets, ip['OutNoRoutes'], udp['NoPorts']
 verdict(seen != ('0', '0', '0'), seen)
 """
-_NAMESPACE = "print(os.readlink('/proc/self/ns/net'))"
-
-
 JOBS = 5  # more than there are sandboxes with one slot and one parked
+
+
+def in_network(fd: int, action: Callable[[], object]) -> None:
+    """Do it in a thread that is in that namespace and ends there."""
+    done = []
+
+    def act() -> None:
+        linux.setns(fd, linux.CLONE_NEWNET)
+        action()
+        done.append(True)
+
+    thread = Thread(target=act)
+    thread.start()
+    thread.join()
+    assert done
+
+
+def send() -> None:
+    """A datagram to nobody."""
+    with socket.socket(type=socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"x", ("127.0.0.1", 9))
 
 
 def _seen_by_the_next(executor: ExecutorProcess, name: str) -> list[str]:
@@ -46,7 +73,20 @@ def test_use_of_the_network_is_seen_in_a_namespace_that_is_used_again() -> None:
             assert "ESCAPED" in _seen_by_the_next(weakened, name), name
 
 
-def test_a_network_that_nobody_used_serves_again() -> None:
-    with ExecutorProcess(slots=1, parked=1) as executor:
-        seen = [executor.run_job(PRELUDE + _NAMESPACE, limits=LIMITS).stdout for _ in range(JOBS)]
-    assert len(set(seen)) < JOBS
+def test_only_a_network_that_nobody_used_serves_again() -> None:
+    async def networks() -> list[str]:
+        pool = SlotPool(Mock(), first_uid=1, count=1)
+        seen = []
+        try:
+            for used in (False, True, False):
+                slot = pool.acquire()
+                seen.append(os.readlink(f"/proc/self/fd/{slot.network.fd}"))
+                if used:
+                    in_network(slot.network.fd, send)
+                assert pool.release(slot)
+        finally:
+            pool.close()
+        return seen
+
+    first, second, third = asyncio.run(networks())
+    assert first == second != third

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor import zygotes
+from sandrun_executor import slots, zygotes
 from sandrun_executor.daemon import serve
 from sandrun_executor.networks import Network
 from sandrun_shared.settings import load
@@ -67,9 +67,9 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
 }
 
-# The same for what the daemon itself does: an attribute and what it becomes.
-REPLACEMENTS: dict[str, tuple[type, str, object]] = {
-    "new_network": (Network, "is_as_new", lambda _network: True),
+# The same for what the daemon itself does: attributes and what they become.
+REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
+    "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
 }
 
 
@@ -101,7 +101,8 @@ def _inside(names: set[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
     _patch(names & PATCHES.keys())
     for layer in names & REPLACEMENTS.keys():
-        setattr(*REPLACEMENTS[layer])
+        for replacement in REPLACEMENTS[layer]:
+            setattr(*replacement)
     asyncio.run(serve(load(None), names - PATCHES.keys() - REPLACEMENTS.keys()))
 
 
