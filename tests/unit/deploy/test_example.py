@@ -36,4 +36,5 @@ def test_as_installed_it_sets_nothing() -> None:
 def test_with_every_comment_taken_off_it_says_the_defaults() -> None:
     text = re.sub(r"^#(?=\S)", "", EXAMPLE.read_text(), flags=re.MULTILINE)
     said = tomllib.loads(text)
-    assert said == msgspec.to_builtins(settings.Settings())
+    defaults = msgspec.json.encode(settings.Settings())  # a list where a tuple is kept, as TOML has it
+    assert said == msgspec.json.decode(defaults)
