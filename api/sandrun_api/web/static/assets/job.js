@@ -5,6 +5,7 @@ import { ServerError } from "./server.js";
 const FIRST_PAUSE_MS = 250;
 const LONGEST_PAUSE_MS = 8000;
 const MOST_FAILURES = 10; // in a row
+const SOCKET_FAILURES = 2; // until events are tried, every other time
 const POLL_MS = 1000;
 const UNKNOWN_JOB = 4404;
 const BAD_OFFSET = 4400;
@@ -29,7 +30,8 @@ export class Job {
     try {
       for (let failures = 0; ; failures += 1) {
         const before = this._sequence;
-        const { status, code } = await this._listen();
+        const listen = failures >= SOCKET_FAILURES && failures % 2 === 0 ? this._listenToEvents() : this._listenToSocket();
+        const { status, code } = await listen;
         if (status) return status;
         if (code === UNKNOWN_JOB || this.removed) throw gone();
         if (code === BAD_OFFSET) throw new ServerError(400, "Output lost", "The server does not have this job's output any more.");
@@ -47,27 +49,44 @@ export class Job {
   async remove() {
     this.removed = true;
     await this.server.remove(this.id);
-    this._socket?.close();
+    this._connection?.close();
   }
 
-  _listen() {
+  _listenToSocket() {
     return new Promise((resolve) => {
       let status = null;
       const socket = this.server.socket(this.id, this._sequence);
-      this._socket = socket;
+      this._connection = socket;
       socket.onmessage = ({ data }) => {
         const message = JSON.parse(data);
-        if (message.type === "finished") {
-          status = message;
-        } else if (message.type === "output") {
-          this._sequence = message.sequence;
-          this._runs();
-          this._tell.output(message.stream, message.data);
-        }
+        if (message.type === "finished") status = message;
+        else this._take(message);
       };
       socket.onopen = () => { if (this._isRunning) this._tell.running(); };
       socket.onclose = ({ code }) => resolve({ status, code });
     });
+  }
+
+  // For who sits behind a proxy that lets no WebSocket through.
+  _listenToEvents() {
+    return new Promise((resolve) => {
+      const events = this.server.events(this.id, this._sequence);
+      const end = (outcome) => {
+        events.close();
+        resolve(outcome);
+      };
+      this._connection = { close: () => end({ code: UNKNOWN_JOB }) };
+      events.onmessage = ({ data }) => this._take(JSON.parse(data));
+      events.onopen = () => { if (this._isRunning) this._tell.running(); };
+      events.addEventListener("finished", ({ data }) => end({ status: JSON.parse(data) }));
+      events.onerror = () => end({ code: 0 });
+    });
+  }
+
+  _take({ sequence, stream, data }) {
+    this._sequence = sequence;
+    this._runs();
+    this._tell.output(stream, data);
   }
 
   async _watchQueue() {

@@ -16,8 +16,9 @@ const TEXTS = /^text\/|^application\/(json|x-ndjson|xml|yaml|toml|x-sh|javascrip
 const NUMBER = /^\s*-?[\d.,]+(e[+-]?\d+)?\s*%?\s*$/i;
 
 /** Shows the outputs of a finished job. Throws ServerError. */
-export async function showOutputs(server, jobId, expiresAt) {
-  const { details, truncated } = await server.json("outputs", jobId);
+export async function showOutputs(server, jobId) {
+  const [{ details, truncated }, { expires_at: expiresAt }] =
+    await Promise.all([server.json("outputs", jobId), server.json("status", jobId)]);
   byId("results").hidden = details.length === 0;
   if (details.length === 0) return 0;
   const bytes = details.reduce((sum, file) => sum + file.size_bytes, 0);

@@ -91,7 +91,7 @@ export class Runner {
     const left = Object.keys(status.output_files ?? {}).length;
     const printed = this._terminal.lines ? ` ${count(this._terminal.lines, "line")} of output.` : " It printed nothing.";
     this.say(good ? "good" : "bad", `${text}${printed}${left ? ` ${count(left, "file")} left.` : ""}`);
-    await this._beyond(() => showOutputs(this._server, id, status.expires_at));
+    await this._beyond(() => showOutputs(this._server, id));
   }
 
   _running() {

@@ -36,6 +36,11 @@ export class Server {
     return new WebSocket(url);
   }
 
+  /** The same as server-sent events. */
+  events(jobId, offset) {
+    return new EventSource(`${this.url("logs", jobId, "events")}?${new URLSearchParams({ offset })}`);
+  }
+
   /** A fetch that throws ServerError for everything but success. */
   async fetch(url, options = {}) {
     let answer;
