@@ -1,17 +1,16 @@
 """The life of one sandbox: prepared, handed a job, ended, proven empty."""
 
 import asyncio
-import math
 import os
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from fcntl import F_ADD_SEALS, F_SEAL_SEAL, fcntl
 from typing import Protocol
 
 from sandrun_executor.cgroups import CgroupError
+from sandrun_executor.folders import Folders
 from sandrun_executor.links import Link, Words
 from sandrun_executor.logs import STDERR, STDOUT, LogPump
 from sandrun_executor.records import FROZEN, Record
@@ -42,29 +41,6 @@ class Sink(Protocol):
 
     def send(self, event: Event, fds: tuple[int, ...] = ()) -> bool:
         """Pass one event on; False when there is no room for more."""
-
-
-@dataclass(frozen=True)
-class Folders:
-    """The size of the job's tmpfs folders, in bytes and inodes."""
-
-    disk_bytes: int
-    inodes: int
-    shm_bytes: int
-
-    @classmethod
-    def of(cls, limits: Limits) -> "Folders":
-        """What these limits allow."""
-        return cls(limits.disk_bytes, limits.inodes, limits.memory_bytes)
-
-    def as_message(self) -> dict[str, int]:
-        """For the channel to PID 1."""
-        return {"disk_bytes": self.disk_bytes, "inodes": self.inodes, "shm_bytes": self.shm_bytes}
-
-
-def threads_of(limits: Limits) -> int:
-    """How many threads a library may start for one computation: the job's share of the processors."""
-    return min(math.ceil(limits.cpu_cores), os.cpu_count() or 1)
 
 
 class Sandbox:

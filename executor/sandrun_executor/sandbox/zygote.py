@@ -49,9 +49,9 @@ def main(config: dict[str, Any]) -> Program:
 
     config: control (descriptor), tasks (descriptors of the cgroup to join), seccomp (BPF bytes), core_bytes,
     noswap (mount option or ""), baseline (names of the modules that every interpreter has), without (layers
-    switched off, for containment tests), environment (variables of jobs besides ENVIRONMENT), links (what HOME
-    holds, None without an environment), preloaded (what sandbox.preload found and how to leave its root, None
-    without).
+    switched off, for containment tests), environment (variables of jobs besides ENVIRONMENT), links (what
+    HOME holds, None without an environment), preloaded (what sandbox.preload found and how to leave its root,
+    None without).
     """
     preloaded = config["preloaded"]
     if preloaded is not None:
