@@ -60,6 +60,37 @@ def test_piston_languages(url: str, language: str, code: str) -> None:
     assert (output.run.stdout, output.run.code) == ("é\n", 0), output
 
 
+PRINTS = "#include <stdio.h>\nint main(int c, char **v) { fputs(v[1], stdout); return 0; }\n"
+NO_PROGRAM = "int main( { return 0; }"
+LOOPS = "int main(void) { for (;;) ; }"
+
+
+def test_piston_compilers(url: str) -> None:
+    client = PistonClient(base_url=f"{url}/api/v2", rate_limit=0)
+    for language in ("c", "c++"):
+        output = client.post_execute(language, "*", File(content=PRINTS), args=["a b"])
+        assert (output.run.stdout, output.run.code, output.compile.code) == ("a b", 0, 0), output
+    output = client.post_execute("c", "*", File(content=NO_PROGRAM))
+    assert (output.compile.code, output.run.code) == (1, 1)
+    assert "error" in output.compile.stderr
+    output = client.post_execute("c", "*", File(content=LOOPS), run_timeout=200, compile_timeout=800)
+    assert (output.run.code, output.run.signal) == (None, "SIGKILL")
+
+
+def test_judge0_compilers(client: Client) -> None:
+    c, cpp = judge0.LanguageAlias.C, judge0.LanguageAlias.CPP
+    for language in (c, cpp):
+        done = run(client, PRINTS, language=language, command_line_arguments="'a b'", expected_output="a b")
+        assert (done.status, done.compile_output) == (judge0.Status.ACCEPTED, None), done
+    done = run(client, NO_PROGRAM, language=c)
+    assert done.status is judge0.Status.COMPILATION_ERROR
+    assert "error" in done.compile_output
+    assert (done.stdout, done.stderr) == (None, None)
+    slow = "#include <unistd.h>\nint main(void) { usleep(300000); return 0; }"
+    assert run(client, slow, language=c, wall_time_limit=0.2).status is judge0.Status.TIME_LIMIT_EXCEEDED
+    assert run(client, slow, language=c).status is judge0.Status.ACCEPTED
+
+
 def test_piston_limits(url: str) -> None:
     client = PistonClient(base_url=f"{url}/api/v2", rate_limit=0)
     late = client.post_execute("py", "3.x", File(content="while True: pass"), run_timeout=300)

@@ -4,7 +4,6 @@ Source: Piston's docs/api-v2.md and the behaviour of its server. Its WebSocket a
 packages are not offered.
 """
 
-import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,19 +21,21 @@ from sandrun_api.adapters.foreign import (
     route_class,
 )
 from sandrun_api.adapters.ranges import satisfies
+from sandrun_api.adapters.stages import stages_of
 from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds, Table
 from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request
-from sandrun_api.jobs.model import Job
 from sandrun_api.jobs.views import json_response, service_of
 from sandrun_api.run import BODY_BYTES, manifest_of, submit_inline, wait_for
-from sandrun_shared.jobs import MAX_CPU_SECONDS, Outcome, Verdict
+from sandrun_shared.jobs import MAX_CPU_SECONDS
+from sandrun_shared.languages import BY_NAME, Language
 from sandrun_shared.orders import encode_bundle
 from sandrun_shared.settings import JobLimits, Settings
 
 PREFIXES = ("/api/v2", "/api/v2/piston")  # of one's own Piston, of the public one
 RUN_SECONDS = 3.0  # what Piston gives a program that names no run_timeout
+COMPILE_SECONDS = 10.0  # and its compiler
 _FILES = 1000
 
 render = renderer(lambda reason: {"message": reason})
@@ -57,6 +58,10 @@ class Runtime(NamedTuple):
 
 
 _NAMES: dict[str, tuple[str, tuple[str, ...], str | None]] = {
+    "c": ("c", ("gcc",), "gcc"),
+    "cpp": ("c++", ("cpp", "g++"), "gcc"),
+    "go": ("go", ("golang",), None),
+    "rust": ("rust", ("rs",), None),
     "bash": ("bash", ("sh",), None),
     "node": ("javascript", ("node-javascript", "node-js", "javascript", "js"), "node"),
     "perl": ("perl", ("pl",), None),
@@ -110,30 +115,44 @@ async def execute(request: Request) -> Response:
     )
     if runtime is None:
         raise bad_request(f"{language[:64]}-{version[:64]} runtime is unknown")
-    asked = manifest_fields(body, settings.limits)
-    manifest = manifest_of(interpreter=runtime.interpreter, **asked.manifest)
+    asked = manifest_fields(body, settings.limits, BY_NAME[runtime.interpreter])
+    manifest = manifest_of(**asked.manifest)
     job = await submit_inline(request, service, manifest, encode_bundle(asked.files))
     try:
         await wait_for(request, service, job)
-        answer = {"run": stage_of(job), "language": runtime.language, "version": runtime.version}
+        stages = stages_of(job, asked.run_seconds)
+        answer = {**stages, "language": runtime.language, "version": runtime.version}
         return json_response(answer, headers={"Sandrun-Job-Id": job.job_id})
     finally:
         service.delete(job)
 
 
 class Asked(NamedTuple):
-    """What a request asks for besides its language: fields of a manifest, and the files."""
+    """What a request asks for: fields of a manifest, the files, the time of the run stage."""
 
     manifest: dict[str, Any]
     files: dict[str, bytes]
+    run_seconds: float
 
 
-def manifest_fields(body: dict[str, Any], limits: JobLimits) -> Asked:
-    """All of a request but its language. Raises ApiError (400, 413)."""
+def manifest_fields(body: dict[str, Any], settings: JobLimits, language: Language) -> Asked:
+    """All of a request for a job in that language. Raises ApiError (400, 413)."""
     entrypoint, files = _files(_entries(body))
+    if language.compiler and not entrypoint.endswith(language.extensions):
+        # Compilers tell a language by the name of its file; Piston renames likewise.
+        renamed = entrypoint + language.extensions[0]
+        files[renamed], entrypoint = files[entrypoint], renamed
+    limits, run_seconds = _limits(body, settings, is_compiled=bool(language.compiler))
     return Asked(
-        {"entrypoint": entrypoint, "args": _arguments(body), "stdin": _stdin(body), **_limits(body, limits)},
+        {
+            "entrypoint": entrypoint,
+            "interpreter": language.name,
+            "args": _arguments(body),
+            "stdin": _stdin(body),
+            **limits,
+        },
         files,
+        run_seconds,
     )
 
 
@@ -217,25 +236,31 @@ def _stdin(body: dict[str, Any]) -> str:
     return text
 
 
-def _limits(body: dict[str, Any], settings: JobLimits) -> dict[str, Any]:
-    """The limits of the run stage as fields of a manifest; nothing here is compiled."""
-    most_milliseconds = settings.max_timeout_seconds * 1000
-    most_bytes = settings.max_memory_mb * MIB
-    for stage in ("compile", "run"):
-        _number(body, f"{stage}_timeout", most_milliseconds)
-        _number(body, f"{stage}_cpu_time", most_milliseconds)
+def _limits(body: dict[str, Any], settings: JobLimits, *, is_compiled: bool) -> tuple[dict[str, Any], float]:
+    """The limits as fields of a manifest, those of both stages together; the time of the run stage."""
+    most_seconds, most_bytes = settings.max_timeout_seconds, settings.max_memory_mb * MIB
+    asked = {
+        f"{stage}_{name}": _number(body, f"{stage}_{name}", most_seconds * 1000)
+        for stage in ("compile", "run")
+        for name in ("timeout", "cpu_time")
+    }
     _number(body, "compile_memory_limit", most_bytes, least=None)
     memory = _number(body, "run_memory_limit", most_bytes, least=None)
     if memory is not None and 0 < memory < 16 * MIB:
         raise bad_request(f"run_memory_limit must be at least {16 * MIB}, or -1")
-    timeout = _number(body, "run_timeout", most_milliseconds)
-    cpu_time = _number(body, "run_cpu_time", most_milliseconds)
-    return {
-        "timeout": timeout / 1000 if timeout else min(RUN_SECONDS, settings.max_timeout_seconds),
-        "cpu_seconds": min(cpu_time / 1000, MAX_CPU_SECONDS) if cpu_time else None,
+    run_seconds = (asked["run_timeout"] or RUN_SECONDS * 1000) / 1000
+    compile_seconds = (asked["compile_timeout"] or COMPILE_SECONDS * 1000) / 1000 if is_compiled else 0.0
+    cpu_seconds = None
+    if asked["run_cpu_time"]:
+        # Of the compiler's CPU time no more is known than that it is within its time.
+        cpu_seconds = min(asked["run_cpu_time"] / 1000 + compile_seconds, MAX_CPU_SECONDS)
+    limits = {
+        "timeout": min(run_seconds + compile_seconds, most_seconds),
+        "cpu_seconds": cpu_seconds,
         # -1 is no limit there; here it is the limit of jobs that ask for none.
         "memory_mb": int(memory // MIB) if memory is not None and memory > 0 else None,
     }
+    return limits, run_seconds
 
 
 def _number(body: dict[str, Any], name: str, most: float, *, least: float | None = 0) -> float | None:
@@ -249,50 +274,3 @@ def _number(body: dict[str, Any], name: str, most: float, *, least: float | None
     if least is not None and value < least:
         raise bad_request(f"{name} must be non-negative")
     return value
-
-
-_Ending = tuple[str | None, str | None, int | None]  # status, message, signal
-_ENDINGS: dict[Verdict, _Ending] = {
-    Verdict.ok: (None, None, None),
-    Verdict.wall_time_limit: ("TO", "Time limit exceeded", signal.SIGKILL),
-    Verdict.cpu_time_limit: ("TO", "Time limit exceeded", signal.SIGKILL),
-    Verdict.memory_limit: ("SG", "Memory limit exceeded", signal.SIGKILL),
-    Verdict.compile_error: ("RE", "Compilation failed", None),
-    Verdict.output_limit: ("OL", "Output limit exceeded", signal.SIGKILL),
-}
-
-
-def stage_of(job: Job) -> dict[str, Any]:
-    """How the program ended, in Piston's words."""
-    outcome = job.outcome or Outcome(Verdict.internal_error)
-    status, message, killed_by = _ending(outcome)
-    stdout, stderr = job.logs.split(0, job.logs.size)
-    return {
-        "signal": None if killed_by is None else _signal_name(killed_by),
-        "stdout": stdout.decode("utf-8", "replace"),
-        "stderr": stderr.decode("utf-8", "replace"),
-        "code": outcome.exit_code if killed_by is None else None,
-        "output": job.logs.combined().decode("utf-8", "replace"),
-        "memory": outcome.memory_peak_bytes,
-        "message": message,
-        "status": status,
-        "cpu_time": round(outcome.cpu_seconds * 1000),
-        "wall_time": round(outcome.wall_seconds * 1000),
-    }
-
-
-def _ending(outcome: Outcome) -> _Ending:
-    if outcome.verdict in _ENDINGS:
-        return _ENDINGS[outcome.verdict]
-    if outcome.exit_code is None:
-        return "XX", outcome.detail or outcome.verdict.value, None
-    if outcome.signal:
-        return "SG", f"Caught fatal signal {outcome.signal}", outcome.signal
-    return "RE", f"Exited with error status {outcome.exit_code}", None
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal
-        return f"SIG{number}"

@@ -12,6 +12,7 @@ from sandrun_api import manifest as manifests
 from sandrun_api.adapters import foreign, piston
 from sandrun_api.adapters.judge0 import languages, limits, results, submission
 from sandrun_api.adapters.ranges import MAX_LENGTH, satisfies
+from sandrun_api.adapters.stages import stages_of
 from sandrun_api.budget import MemoryBudget, Reservation
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.model import Job, JobRequest, State
@@ -19,6 +20,7 @@ from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
 from sandrun_api.run import manifest_of
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
+from sandrun_shared.languages import BY_NAME
 from sandrun_shared.protocol import Description, Environment, Interpreter
 from sandrun_shared.settings import JobLimits, Settings
 
@@ -81,8 +83,8 @@ def test_base64_is_read_leniently() -> None:
     assert foreign.from_base64("ä===") is None
 
 
-def job_with(outcome: Outcome | None, *output: tuple[int, bytes]) -> Job:
-    request = JobRequest("c", Manifest(entrypoint="a"), "python3", Limits(), UploadKind.bundle, "")
+def job_with(outcome: Outcome | None, *output: tuple[int, bytes], interpreter: str = "python3") -> Job:
+    request = JobRequest("c", Manifest(entrypoint="a"), interpreter, Limits(), UploadKind.bundle, "")
     job = Job(request, Memfd.create("test"), Reservation(MemoryBudget(1 << 20)))
     job.transition(State.running)
     for stream, data in output:
@@ -124,7 +126,7 @@ def test_every_verdict_has_an_ending() -> None:
     ("outcome", "wanted", "_"), ENDINGS, ids=lambda value: getattr(value, "verdict", None)
 )
 def test_piston_says_how_a_job_ended(outcome: Outcome, wanted: tuple[Any, ...], _: object) -> None:
-    stage = piston.stage_of(job_with(outcome, (1, b"a\xff"), (2, b"b"), (1, b"c")))
+    stage = stages_of(job_with(outcome, (1, b"a\xff"), (2, b"b"), (1, b"c")), 1.0)["run"]
     assert (stage["status"], stage["signal"], stage["code"]) == wanted
     assert (stage["stdout"], stage["stderr"], stage["output"]) == ("a\ufffdc", "b", "a\ufffdbc")
     assert (stage["message"] is None) == (outcome.verdict is Verdict.ok)
@@ -145,8 +147,62 @@ def test_judge0_says_how_a_job_ended(outcome: Outcome, _: object, wanted: tuple[
 
 def asked(encoded: bool = False, **body: object) -> submission.Submission:
     body = {"language_id": 71, **body}
-    table = languages.languages({"python3": "3.11.2", "bash": "5.2.15"})
+    table = languages.languages({"python3": "3.11.2", "bash": "5.2.15", "c": "12.2.0"})
     return submission.parse(body, encoded=encoded, languages=table, bounds=limits.bounds(JobLimits()))
+
+
+def test_piston_says_how_a_compiler_ended() -> None:
+    failed = stages_of(job_with(Outcome(Verdict.compile_error), (2, b"no ;"), interpreter="c"), 1.0)
+    assert failed["compile"] == failed["run"]
+    assert (failed["run"]["code"], failed["run"]["status"], failed["run"]["stderr"]) == (1, "RE", "no ;")
+    well = Outcome(Verdict.nonzero_exit, 3, compile_seconds=0.5, wall_seconds=0.9)
+    ran = stages_of(job_with(well, (1, b"out"), interpreter="c"), 1.0)
+    assert (ran["compile"]["code"], ran["compile"]["output"], ran["compile"]["wall_time"]) == (0, "", 500)
+    assert (ran["run"]["code"], ran["run"]["stdout"], ran["run"]["wall_time"]) == (3, "out", 900)
+    late = stages_of(job_with(well, interpreter="c"), 0.8)["run"]
+    assert (late["status"], late["signal"], late["code"]) == ("TO", "SIGKILL", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [(None, "file0.code.c"), ("a.c", "a.c"), ("lib/a.txt", "lib/a.txt.c"), ("b.cpp", "b.cpp.c")],
+)
+def test_piston_names_sources_for_their_compiler(name: str | None, path: str) -> None:
+    body = {"files": [{"name": name, "content": "1"}]}
+    asked = piston.manifest_fields(body, JobLimits(), BY_NAME["c"])
+    assert (asked.manifest["entrypoint"], asked.files[path], asked.run_seconds) == (path, b"1", 3.0)
+    assert (asked.manifest["timeout"], asked.manifest["cpu_seconds"]) == (13.0, None)
+
+
+def test_piston_adds_the_time_of_the_compiler() -> None:
+    body = {"files": [{"content": "1"}], "run_timeout": 500, "compile_timeout": 2000, "run_cpu_time": 300}
+    asked = piston.manifest_fields(body, JobLimits(), BY_NAME["c"])
+    assert (asked.manifest["timeout"], asked.manifest["cpu_seconds"], asked.run_seconds) == (2.5, 2.3, 0.5)
+    tight = piston.manifest_fields(body, JobLimits(max_timeout_seconds=2.2), BY_NAME["c"])
+    assert tight.manifest["timeout"] == 2.2
+    read = piston.manifest_fields(body, JobLimits(), BY_NAME["python3"])
+    assert (read.manifest["timeout"], read.manifest["cpu_seconds"]) == (0.5, 0.3)
+
+
+def test_judge0_says_what_a_compiler_said() -> None:
+    job = job_with(Outcome(Verdict.compile_error, compile_seconds=1), (2, b"no ;"), interpreter="c")
+    body = results.serialize("t", job, asked(language_id=50, source_code="1"), results.FIELDS, encoded=False)
+    assert (body["status_id"], body["compile_output"]) == (6, "no ;")
+    quiet = ("stdout", "stderr", "message", "time", "wall_time", "memory", "exit_code", "exit_signal")
+    assert {body[name] for name in quiet} == {None}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "wall", "status", "time"),
+    [(2.5, 1.0, 3, "1.000"), (3.7, 1.0, 5, "2.200"), (0.1, 3.5, 5, "0.000"), (2.5, 2.9, 3, "1.000")],
+)
+def test_judge0_does_not_count_the_compiler(cpu: float, wall: float, status: int, time: str) -> None:
+    outcome = Outcome(Verdict.ok, 0, cpu_seconds=cpu, wall_seconds=wall, compile_seconds=1.5)
+    limited = asked(language_id=50, source_code="1", cpu_time_limit=2, wall_time_limit=3)
+    body = results.serialize(
+        "t", job_with(outcome, interpreter="c"), limited, ("status_id", "time"), encoded=False
+    )
+    assert body == {"status_id": status, "time": time}
 
 
 @pytest.mark.parametrize(
@@ -266,11 +322,15 @@ ENTRY = st.fixed_dictionaries({"content": TEXT}, optional={"name": JSON, "encodi
 @given(
     st.dictionaries(st.sampled_from(EXECUTION_FIELDS), JSON),
     st.lists(ENTRY | JSON, max_size=3),
+    st.sampled_from(["python3", "c"]),
 )
-def test_piston_takes_or_refuses_whatever_is_sent(body: dict[str, Any], files: list[Any]) -> None:
+def test_piston_takes_or_refuses_whatever_is_sent(
+    body: dict[str, Any], files: list[Any], interpreter: str
+) -> None:
     with contextlib.suppress(ApiError):
-        asked = piston.manifest_fields({"files": files, **body}, JobLimits())
-        manifests.check(manifest_of(interpreter="python3", **asked.manifest), JobLimits())
+        language = BY_NAME[interpreter]
+        asked = piston.manifest_fields({"files": files, **body}, JobLimits(), language)
+        manifests.check(manifest_of(**asked.manifest), JobLimits())
         assert asked.manifest["entrypoint"] in asked.files
 
 
@@ -281,6 +341,7 @@ def test_judge0_numbers_may_be_strings() -> None:
 
 def test_numbers_of_single_versions_count_only_for_these() -> None:
     assert set(languages.languages({"python3": "3.12.5"})) == {71, 100}
+    assert set(languages.languages({"c": "12.2.0", "cpp": "14.2.0"})) == {48, 49, 50, 52, 53, 54, 105}
     assert set(languages.languages({"node": "20.1.0"})) == {63, 97}
     assert languages.languages({"python3": "3.11.2"})[92].name == "Python (3.11.2)"
 

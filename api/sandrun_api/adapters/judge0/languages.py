@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from sandrun_shared.languages import BY_NAME, EXECUTABLE
+
 MULTI_FILE = 89
 
 
@@ -19,16 +21,39 @@ class Language:
         """As `GET /languages` lists it."""
         return {"id": self.number, "name": self.name}
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether a compiler makes the program."""
+        return bool(BY_NAME[self.interpreter].compiler)
+
     def full(self) -> dict[str, Any]:
         """As `GET /languages/{id}` shows it."""
-        run = None if self.source_file is None else f"{self.interpreter} {self.source_file}"
-        more = {"is_archived": False, "source_file": self.source_file, "compile_cmd": None, "run_cmd": run}
-        return {**self.brief(), **more}
+        command = None if self.source_file is None else f"{self.interpreter} {self.source_file}"
+        return {
+            **self.brief(),
+            "is_archived": False,
+            "source_file": self.source_file,
+            "compile_cmd": command if self.is_compiled else None,
+            "run_cmd": "./a.out" if self.is_compiled else command,
+        }
 
 
-# The number that CE has always had, then those it gave to single versions: they count only for these.
+# The numbers that CE 1.13.1 has, and those it gave to single versions: they count only for these.
 _TABLE: tuple[tuple[int, str, str, str, str], ...] = (
+    (44, "Executable", EXECUTABLE, "a.out", ""),
     (46, "Bash ({})", "bash", "script.sh", ""),
+    (48, "C (GCC {})", "c", "main.c", ""),
+    (49, "C (GCC {})", "c", "main.c", ""),
+    (50, "C (GCC {})", "c", "main.c", ""),
+    (103, "C (GCC {})", "c", "main.c", "14."),
+    (52, "C++ (GCC {})", "cpp", "main.cpp", ""),
+    (53, "C++ (GCC {})", "cpp", "main.cpp", ""),
+    (54, "C++ (GCC {})", "cpp", "main.cpp", ""),
+    (105, "C++ (GCC {})", "cpp", "main.cpp", "14."),
+    (60, "Go ({})", "go", "main.go", ""),
+    (95, "Go ({})", "go", "main.go", "1.18."),
+    (106, "Go ({})", "go", "main.go", "1.22."),
+    (107, "Go ({})", "go", "main.go", "1.23."),
     (63, "JavaScript (Node.js {})", "node", "script.js", ""),
     (93, "JavaScript (Node.js {})", "node", "script.js", "18."),
     (97, "JavaScript (Node.js {})", "node", "script.js", "20."),
@@ -39,6 +64,8 @@ _TABLE: tuple[tuple[int, str, str, str, str], ...] = (
     (92, "Python ({})", "python3", "script.py", "3.11."),
     (100, "Python ({})", "python3", "script.py", "3.12."),
     (109, "Python ({})", "python3", "script.py", "3.13."),
+    (73, "Rust ({})", "rust", "main.rs", ""),
+    (108, "Rust ({})", "rust", "main.rs", "1.85."),
     (72, "Ruby ({})", "ruby", "script.rb", ""),
     (80, "R ({})", "Rscript", "script.r", ""),
     (99, "R ({})", "Rscript", "script.r", "4."),

@@ -7,6 +7,7 @@ from sandrun_shared.jobs import MIN_MEMORY_MB
 from sandrun_shared.settings import JobLimits, Settings
 
 CPU_SECONDS, WALL_SECONDS = 5.0, 10.0  # Judge0 CE's defaults
+COMPILE_SECONDS = 15.0  # for the compiler, in addition
 CPU_EXTRA_SECONDS = 1.0
 MAX_BATCH = 20
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sandrun_api.adapters.judge0.submission import Submission
 from sandrun_api.jobs.model import Job, State
-from sandrun_shared.jobs import Verdict
+from sandrun_shared.jobs import Outcome, Verdict
 
 STATUSES = {
     1: "In Queue",
@@ -65,7 +65,6 @@ _NUMBERS = {
 }
 _NEVER = {  # what no submission here has
     "callback_url": None,
-    "compile_output": None,
     "compiler_options": None,
     "enable_network": False,
     "enable_per_process_and_thread_memory_limit": False,
@@ -87,7 +86,7 @@ class Ending:
 
 
 _ENDINGS = {
-    Verdict.compile_error: Ending(NOT_COMPILED, "Compilation failed"),
+    Verdict.compile_error: Ending(NOT_COMPILED),
     Verdict.wall_time_limit: Ending(TIMEOUT, "Time limit exceeded (wall clock)"),
     Verdict.cpu_time_limit: Ending(TIMEOUT, "Time limit exceeded"),
     Verdict.memory_limit: Ending(OTHER, "Memory limit exceeded", signal.SIGKILL),
@@ -101,16 +100,36 @@ def ending_of(job: Job, submission: Submission) -> Ending:
     outcome = job.outcome
     if outcome is None:
         return Ending(QUEUED if job.state is State.queued else PROCESSING)
-    if outcome.verdict is Verdict.ok:
-        return Ending(ACCEPTED if _is_right(job, submission) else WRONG)
     if outcome.verdict in _ENDINGS:
         return _ENDINGS[outcome.verdict]
+    return _lateness(outcome, submission) or _of_exit(outcome, lambda: _is_right(job, submission))
+
+
+def _of_exit(outcome: Outcome, is_right: Callable[[], bool]) -> Ending:
+    if outcome.verdict is Verdict.ok:
+        return Ending(ACCEPTED if is_right() else WRONG)
     if outcome.exit_code is None:
         return Ending(INTERNAL, outcome.detail or outcome.verdict.value)
     if outcome.signal:
         message = f"Caught fatal signal {outcome.signal}"
         return Ending(_BY_SIGNAL.get(outcome.signal, OTHER), message, outcome.signal)
     return Ending(NONZERO, f"Exited with error status {outcome.exit_code}")
+
+
+def _lateness(outcome: Outcome, submission: Submission) -> Ending | None:
+    """For a compiled program: the job had more time, for its compiler, than the program may take."""
+    if not submission.language.is_compiled or outcome.exit_code is None:
+        return None
+    if _cpu_seconds(outcome) > submission.numbers["cpu_time_limit"]:
+        return _ENDINGS[Verdict.cpu_time_limit]
+    if outcome.wall_seconds > submission.numbers["wall_time_limit"]:
+        return _ENDINGS[Verdict.wall_time_limit]
+    return None
+
+
+def _cpu_seconds(outcome: Outcome) -> float:
+    """Without the compiler's, which is measured by the clock."""
+    return max(0.0, outcome.cpu_seconds - outcome.compile_seconds)
 
 
 def _is_right(job: Job, submission: Submission) -> bool:
@@ -138,7 +157,9 @@ def _stderr(job: Job, submission: Submission) -> bytes:
 def _attributes(token: str, job: Job, submission: Submission) -> dict[str, Callable[[], Any]]:
     """Every field by its name; texts are bytes."""
     ending = ending_of(job, submission)
+    failed = ending.status == NOT_COMPILED
     outcome = job.outcome
+    ran = outcome if not failed else None
     killed = ending.signal is not None
     table: dict[str, Callable[[], Any]] = {
         "token": lambda: token,
@@ -150,12 +171,13 @@ def _attributes(token: str, job: Job, submission: Submission) -> dict[str, Calla
         "stdin": lambda: submission.stdin,
         "expected_output": lambda: submission.expected_output,
         "additional_files": lambda: _base64(submission.additional_files),
-        "stdout": lambda: (_stdout(job, submission) or None) if outcome else None,
-        "stderr": lambda: (_stderr(job, submission) or None) if outcome else None,
+        "stdout": lambda: (_stdout(job, submission) or None) if ran else None,
+        "stderr": lambda: (_stderr(job, submission) or None) if ran else None,
+        "compile_output": lambda: job.logs.combined() or None if failed else None,
         "message": lambda: None if ending.message is None else ending.message.encode(),
-        "time": lambda: f"{outcome.cpu_seconds:.3f}" if outcome else None,
-        "wall_time": lambda: f"{outcome.wall_seconds:.3f}" if outcome else None,
-        "memory": lambda: outcome.memory_peak_bytes >> 10 if outcome else None,
+        "time": lambda: f"{_cpu_seconds(ran):.3f}" if ran else None,
+        "wall_time": lambda: f"{ran.wall_seconds:.3f}" if ran else None,
+        "memory": lambda: ran.memory_peak_bytes >> 10 if ran else None,
         "exit_code": lambda: outcome.exit_code if outcome and not killed else None,
         "exit_signal": lambda: ending.signal,
         "created_at": lambda: _moment(job.submitted_at),

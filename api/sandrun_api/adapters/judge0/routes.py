@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from sandrun_api import archives
 from sandrun_api.adapters.foreign import check_json, json_object, offered, renderer, route_class
 from sandrun_api.adapters.judge0.languages import Language, languages
-from sandrun_api.adapters.judge0.limits import MAX_BATCH, bounds, config_info
+from sandrun_api.adapters.judge0.limits import COMPILE_SECONDS, MAX_BATCH, bounds, config_info
 from sandrun_api.adapters.judge0.results import (
     DEFAULT_FIELDS,
     FIELDS,
@@ -283,6 +283,7 @@ async def _submit(request: Request, body: dict[str, Any]) -> tuple[str, Job]:
     except UnicodeDecodeError:
         raise InvalidSubmission({"stdin": ["is not UTF-8"]}) from None
     numbers = submission.numbers
+    extra = COMPILE_SECONDS if submission.language.is_compiled else 0.0
     try:
         job = await submit_inline(
             request,
@@ -292,8 +293,8 @@ async def _submit(request: Request, body: dict[str, Any]) -> tuple[str, Job]:
                 interpreter=submission.language.interpreter,
                 args=list(submission.arguments),
                 stdin=stdin,
-                timeout=float(numbers["wall_time_limit"]),
-                cpu_seconds=float(numbers["cpu_time_limit"]),
+                timeout=min(numbers["wall_time_limit"] + extra, settings.limits.max_timeout_seconds),
+                cpu_seconds=numbers["cpu_time_limit"] + extra,
                 memory_mb=int(numbers["memory_limit"]) >> 10,
             ),
             upload,
