@@ -21,8 +21,3 @@ class Folders:
     def as_message(self) -> dict[str, int]:
         """For the channel to PID 1."""
         return {"disk_bytes": self.disk_bytes, "inodes": self.inodes, "shm_bytes": self.shm_bytes}
-
-
-def threads_of(limits: Limits) -> int:
-    """How many threads a library may start for one computation: the job's share of the processors."""
-    return min(math.ceil(limits.cpu_cores), os.cpu_count() or 1)

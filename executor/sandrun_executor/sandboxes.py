@@ -1,6 +1,7 @@
 """The life of one sandbox: prepared, handed a job, ended, proven empty."""
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -41,6 +42,11 @@ class Sink(Protocol):
 
     def send(self, event: Event, fds: tuple[int, ...] = ()) -> bool:
         """Pass one event on; False when there is no room for more."""
+
+
+def threads_of(limits: Limits) -> int:
+    """How many threads a library may start for one computation: the job's share of the processors."""
+    return min(math.ceil(limits.cpu_cores), os.cpu_count() or 1)
 
 
 class Sandbox:
