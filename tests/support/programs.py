@@ -32,9 +32,9 @@ SPLIT = Program(
 )
 FILES = Program(
     "import os\nos.mkdir('results')\nopen('results/data.csv', 'w').write('a,b\\n1,2\\n')\n"
-    "open('é.txt', 'w').write('x' * 70000)\nprint('done')\n",
+    "open('é\\nü.txt', 'w').write('x' * 70000)\nprint('done')\n",
     ((1, b"done\n"),),
-    files={"results/data.csv": b"a,b\n1,2\n", "é.txt": b"x" * 70000},
+    files={"results/data.csv": b"a,b\n1,2\n", "é\nü.txt": b"x" * 70000},
 )
 WAITS = Program(
     "import time\nprint('waiting', flush=True)\nwhile True:\n    time.sleep(1)\n",

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from urllib.parse import quote
 
 from fastapi import APIRouter
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,6 +21,14 @@ from sandrun_api.jobs.views import detail_of, job_of, json_response, outputs_of,
 from sandrun_api.memfds import PIECE, Memfd
 from sandrun_shared.settings import Settings
 
+
+class _Name(PathConvertor):
+    """A path as the file system takes it; Starlette's own stops at a line's end."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("name", _Name())
 router = APIRouter(tags=["outputs"])
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
@@ -138,13 +147,13 @@ async def download_outputs(request: Request, job_id: str) -> Response:
 
 
 @router.get(
-    "/outputs/{job_id}/{path:path}",
+    "/outputs/{job_id}/{path:name}",
     operation_id="downloadFileAlias",
     summary="One file, under its older address",
     responses={**answers(None, 404, 409, 416), 200: {"description": "The file", "content": _FILE}},
 )
 @router.get(
-    "/download/{job_id}/{path:path}",
+    "/download/{job_id}/{path:name}",
     operation_id="downloadFile",
     summary="One file; the job stays",
     responses={**answers(None, 404, 409, 416), 200: {"description": "The file", "content": _FILE}},
