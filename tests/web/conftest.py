@@ -17,7 +17,7 @@ from support.service import Service
 
 __all__ = ["_root"]
 
-JOBS_PER_HOUR = 8
+JOBS_PER_HOUR = 12
 PAGE = (Path(__file__).parents[2] / "docs" / "web-page.md").read_text()
 POLICY = re.search(r'add_header Content-Security-Policy "([^"]+)" always;', PAGE)
 

@@ -41,7 +41,7 @@ export class Runner {
   /** Show what went wrong before or beside a program. */
   fault(title, text) {
     const notice = byId("notice");
-    notice.replaceChildren(make("strong", {}, title), text);
+    notice.replaceChildren(make("strong", {}, title), /[.!?…]$/.test(text) ? text : `${text}.`);
     notice.hidden = false;
   }
 
