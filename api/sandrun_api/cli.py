@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sandrun_api import decrypt, doctor, env, keygen, up, verify
+from sandrun_api import decrypt, doctor, env, gpu_check, keygen, up, verify
 from sandrun_shared import keys, settings
 
 FAILED = 125  # exit status of Sandrun's own errors, apart from those of the programs it runs
@@ -41,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("doctor", help="say what this machine lacks to run jobs safely")
     _add_config(check)
+    check.add_argument(
+        "--gpu", action="store_true", help="run jobs on every NVIDIA GPU of this machine (root)"
+    )
     check.set_defaults(handler=_doctor)
 
     for name, module, text in (
@@ -76,7 +79,7 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    return doctor.run(arguments.config)
+    return gpu_check.run(arguments.config) if arguments.gpu else doctor.run(arguments.config)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sandrun_api.errors import ApiError, FieldError, bad_request
+from sandrun_api.gpus import Gpu
 from sandrun_api.paths import PathError, clean
 from sandrun_shared import canonical, keys, languages, receipts, sealing
 from sandrun_shared.jobs import MAX_CPU_SECONDS, Limits
@@ -24,17 +25,6 @@ _REFUSED_ENV = frozenset({"PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "PWD", "G
 _REFUSED_ENV |= {"PYTHONHOME", "LOCPATH", "NLSPATH", "RES_OPTIONS", "HOSTALIASES", "MALLOC_TRACE"}
 _REFUSED_PREFIXES = ("LD_", "SANDRUN_")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-
-
-class Gpu(BaseModel):
-    """A GPU that a job needs."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    required: bool = True
-    device_id: int | None = None
-    min_vram_gb: float | None = None
-    cuda_version: str | None = None
-    compute_capability: str | None = None
 
 
 class Manifest(BaseModel):
@@ -73,7 +63,7 @@ class Manifest(BaseModel):
     cpu_seconds: Annotated[
         float | None, Field(gt=0, le=MAX_CPU_SECONDS, description="CPU time of all its processes.")
     ] = None
-    gpu: Gpu | None = None
+    gpu: Annotated[Gpu | None, Field(description="An NVIDIA GPU, which the job then has for itself.")] = None
     warm: Annotated[bool, Field(description="Start Python from a warm interpreter.")] = True
     priority: Annotated[
         Literal["normal", "batch"], Field(description="A batch job starts only when no normal job waits.")
@@ -116,8 +106,6 @@ def check(manifest: Manifest, settings: JobLimits) -> None:
             "that has them.",
             "/requirements",
         )
-    if manifest.gpu is not None:
-        raise bad_request("This server has no GPU for jobs: leave 'gpu' out.", "/gpu")
     encryption_key_of(manifest)
     try:
         if not clean(manifest.entrypoint):

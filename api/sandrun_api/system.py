@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandrun_api import gpus
 from sandrun_api.clients import client_of
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.schemas import Environments, Health, ServerInfo, Stats, answers
@@ -54,15 +55,16 @@ def _versions(worker: Description) -> dict[str, str]:
     },
 )
 async def get_server(request: Request) -> Response:
-    """Name, version, limits and interpreters; the latter are empty while the executor is away."""
+    """Name, version, limits, interpreters and GPUs; the last two are empty while the executor is away."""
     if web.wants_page(request):
         return web.page(request)
     settings: Settings = request.app.state.settings
     limits, quota = settings.limits, settings.quota
     try:
-        versions = _versions(await service_of(request).worker())
+        worker = await service_of(request).worker()
+        versions, devices = _versions(worker), [gpus.described(gpu) for gpu in worker.gpus]
     except ApiError:
-        versions = {}
+        versions, devices = {}, []
     body = {
         "service": "sandrun",
         "status": "running",
@@ -86,6 +88,7 @@ async def get_server(request: Request) -> Response:
         },
         "interpreters": list(versions),
         "interpreter_versions": versions,
+        "gpus": devices,
     }
     return json_response(body, headers={"Vary": "Accept"})
 

@@ -2,12 +2,14 @@
 
 import logging
 import os
+import pwd
 from collections.abc import Iterable
 from pathlib import Path
 
-from sandrun_executor import interpreters
+from sandrun_executor import gpu, interpreters
 from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
 from sandrun_executor.environments import Shelf
+from sandrun_executor.gpu_types import for_image
 from sandrun_executor.pools import Pools
 from sandrun_executor.records import Record, RecordError
 from sandrun_executor.sandboxes import Sandbox, SandboxError
@@ -40,6 +42,12 @@ def noswap_option() -> str:
     """The tmpfs option that keeps a job's files out of swap, "" before Linux 6.4 (tmpfs(5))."""
     major, minor = (int(part) for part in os.uname().release.split(".")[:2])
     return ",noswap" if (major, minor) >= (6, 4) else ""
+
+
+def _ids(user: str) -> tuple[int, int]:
+    """The uid and gid of a user. Raises KeyError."""
+    entry = pwd.getpwnam(user)
+    return entry.pw_uid, entry.pw_gid
 
 
 def core_bytes() -> int:
@@ -87,10 +95,16 @@ class Executor:
         )
         self._running: set[Sandbox] = set()
         self._admitted = 0
+        self._lender = gpu.Lender(gpu.Found())
         self._stopping = False
 
     async def start(self) -> None:
         """Start the zygote and fill the park. Raises ZygoteError, SandboxError, CgroupError, OSError."""
+        if self._settings.gpu:
+            self._lender = gpu.Lender(await gpu.find(*_ids(self._settings.user)))
+            _log.info("%d GPUs for jobs", len(self._lender.gpus))
+            if self._lender.found.problem:
+                _log.warning("%s", self._lender.found.problem)
         # One sandbox must work before anybody is told that we are ready.
         await self._pools.start([name.strip() for name in self._settings.preload.split(",") if name.strip()])
 
@@ -103,13 +117,27 @@ class Executor:
             noswap=noswap_option(),
             without=self._without,
             image=image,
+            gpus=for_image(self._lender.found.devices, self._lender.found.driver),
         )
 
-    async def _prepare(self, zygote: Zygote) -> Sandbox:
-        return await Sandbox.prepare(zygote, self._pool, self._limits)
+    async def _prepare(self, zygote: Zygote, gpu: int | None) -> Sandbox:
+        return await Sandbox.prepare(zygote, self._pool, self._limits, gpu)
 
     async def execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
         """Run one job and answer on its connection; every job that was not refused gets a Finished."""
+        if request.gpu is None:
+            await self._execute(request, fds, peer, requested_at)
+        elif not self._lender.knows(request.gpu):
+            peer.send(Refused("unsupported", f"there is no GPU {request.gpu}"))
+        elif (loan := self._lender.borrow(request.gpu)) is None:
+            peer.send(Refused("full", f"GPU {request.gpu} is in use"))
+        else:
+            with loan:
+                await self._execute(request, fds, peer, requested_at, loan)
+
+    async def _execute(
+        self, request: Execute, fds: list[int], peer: Peer, requested_at: float, loan: gpu.Loan | None = None
+    ) -> None:
         refusal = self._refusal(request)
         if refusal is not None:
             peer.send(refusal)
@@ -122,7 +150,7 @@ class Executor:
         self._admitted += 1
         try:
             try:
-                pool, sandbox = await self._pools.take(request.environment)
+                pool, sandbox = await self._pools.take(request.environment, request.gpu)
             except TimeoutError:
                 peer.send(Refused("full", "no slot became free in time"))
                 return
@@ -142,6 +170,9 @@ class Executor:
                 program = interpreters.program_of(request.interpreter)
                 if pool.build is not None:
                     program = pool.build.program(program)
+                if loan is not None:
+                    sandbox.on_released = loan.until_then()
+                    program["env"] = {**program["env"], **loan.environment}
                 await sandbox.execute(request, program, fds, peer, requested_at, record=record)
             finally:
                 record.close()
@@ -174,6 +205,8 @@ class Executor:
                 interpreters=tuple(self._interpreters.values()),
                 environments=self._shelf.described(self._interpreters, self._pools.warm_names()),
                 worker_id=self._worker_key.worker_id if self._worker_key is not None else "",
+                gpus=self._lender.gpus,
+                gpu_problem=self._lender.found.problem,
             )
         )
 

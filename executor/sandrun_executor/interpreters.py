@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from sandrun_shared.languages import BY_NAME, LANGUAGES, Language
 from sandrun_shared.protocol import Interpreter
@@ -43,7 +44,7 @@ def _version(language: Language) -> str:
     return match[0] if match else ""
 
 
-def program_of(name: str) -> dict[str, object]:
+def program_of(name: str) -> dict[str, Any]:
     """What the sandbox needs of a language of the table, for the channel to it."""
     language = BY_NAME[name]
     return {"command": language.command, "compiler": language.compiler, "env": language.env}

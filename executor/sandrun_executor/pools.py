@@ -10,6 +10,7 @@ from sandrun_executor.environments import Build, Shelf
 from sandrun_executor.park import Park
 from sandrun_executor.sandboxes import Sandbox
 from sandrun_executor.shares import Demand, Memory, shared_out
+from sandrun_executor.slots import NoSlotError
 from sandrun_executor.zygotes import Image, Zygote, ZygoteError
 from sandrun_shared.environments import DEFAULT, DefinitionError
 
@@ -17,7 +18,7 @@ TICK_SECONDS = 2.0
 _log = logging.getLogger("sandrun.executor")
 
 StartZygote = Callable[[Image | None], Awaitable[Zygote]]
-Prepare = Callable[[Zygote], Awaitable[Sandbox]]
+Prepare = Callable[[Zygote, int | None], Awaitable[Sandbox]]  # with the GPU it is to have
 
 
 class Pool:
@@ -49,19 +50,21 @@ class Pool:
         """Whether a job runs in it, or one is being prepared."""
         return self._takers > 0 or self._sandboxes > self.park.waiting
 
-    async def take(self) -> Sandbox:
-        """A sandbox, as Park.take."""
+    async def take(self, gpu: int | None = None) -> Sandbox:
+        """A sandbox, as Park.take; one with a GPU is made for its job."""
         self._takers += 1
         try:
-            return await self.park.take()
+            return await self.park.take() if gpu is None else await self._prepare(gpu)
+        except NoSlotError:
+            raise TimeoutError from None
         finally:
             self._takers -= 1
             self._close_if_empty()
 
-    async def _prepare(self) -> Sandbox:
+    async def _prepare(self, gpu: int | None = None) -> Sandbox:
         self._sandboxes += 1
         try:
-            return await self._make(await self._ready_zygote())
+            return await self._make(await self._ready_zygote(), gpu)
         except BaseException:
             self._sandboxes -= 1
             self._close_if_empty()
@@ -168,11 +171,11 @@ class Pools:
         """Why no job can run in this environment; "" when one can."""
         return "" if name == DEFAULT or self._shelf.current(name) else self._shelf.missing(name)
 
-    async def take(self, name: str) -> tuple[Pool, Sandbox]:
+    async def take(self, name: str, gpu: int | None = None) -> tuple[Pool, Sandbox]:
         """A sandbox, and the pool that is to end it. Raises DefinitionError, and what Park.take raises."""
         pool = self._pool(name)
         self._demand.note(name)
-        return pool, await pool.take()
+        return pool, await pool.take(gpu)
 
     def _pool(self, name: str) -> Pool:
         pool = self._pools.get(name)

@@ -53,6 +53,7 @@ class Sandbox:
     """One set of namespaces and processes, used for one job and then destroyed."""
 
     def __init__(self, zygote: Zygote, pool: SlotPool, slot: Slot, limits: Limits) -> None:
+        self.on_released = _nothing  # everything in it is dead
         self._loop = asyncio.get_running_loop()
         self._pool = pool
         self._slot = slot
@@ -73,8 +74,8 @@ class Sandbox:
         self._zygote = zygote
 
     @classmethod
-    async def prepare(cls, zygote: Zygote, pool: SlotPool, limits: Limits) -> "Sandbox":
-        """Everything but the job, with the limits most jobs have.
+    async def prepare(cls, zygote: Zygote, pool: SlotPool, limits: Limits, gpu: int | None) -> "Sandbox":
+        """Everything but the job, with the limits most jobs have, and a GPU if the job is to have one.
 
         Raises SandboxError, CgroupError, OSError; nothing is left then.
         """
@@ -83,7 +84,8 @@ class Sandbox:
             sandbox._limit(limits, limits.memory_bytes)
             sandbox._init.listen(sandbox._init_says)
             sandbox._job.listen(sandbox._job_says)
-            zygote.spawn(sandbox._init, sandbox._job, sandbox._slot, sandbox._folders.as_message())
+            kind = {"gpu": gpu, **sandbox._folders.as_message()}
+            zygote.spawn(sandbox._init, sandbox._job, sandbox._slot, kind)
             async with asyncio.timeout(PREPARE_SECONDS):
                 await sandbox._ready
         except BaseException as error:
@@ -294,7 +296,7 @@ class Sandbox:
             {
                 **program,
                 "upload": request.upload.value,
-                "warm": request.warm and request.interpreter == "python3",
+                "warm": request.warm and request.interpreter == "python3" and request.gpu is None,
                 "threads": threads_of(limits),
                 "disk_bytes": limits.disk_bytes,
                 "open_files": limits.open_files,
@@ -364,6 +366,7 @@ class Sandbox:
                 async with asyncio.timeout(EMPTY_SECONDS):
                     await asyncio.shield(self._dead)
             await self._release()
+            self.on_released()
         except TimeoutError:
             self._pool.retire(self._slot)
         finally:

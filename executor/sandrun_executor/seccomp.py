@@ -13,6 +13,12 @@ import pyseccomp
 
 from sandrun_executor import bpf
 from sandrun_executor.seccomp_names import ALLOWED, REFUSED
+from sandrun_executor.seccomp_nvidia import (
+    NVIDIA_FRONTEND,
+    NVIDIA_FRONTEND_MASK,
+    NVIDIA_UVM,
+    NVIDIA_UVM_START,
+)
 
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NR, _ARCH, _ARGS = 0, 4, 16  # offsets in struct seccomp_data, little endian
@@ -87,14 +93,25 @@ def _numbers(arch: int, names: Iterable[str]) -> Iterator[tuple[str, int]]:
             yield name, number
 
 
-def compile_filter(machine: str = os.uname().machine) -> bytes:
-    """The whole program, an array of struct sock_filter. Raises SeccompError."""
+def _gpu_ioctls() -> bpf.Decision:
+    """The check of ioctl for a job with a GPU: what every job may, and what CUDA asks NVIDIA's driver for."""
+    refused = _ERRNO | errno.ENOTTY
+    frontend = bpf.Load(_ARGS + 8, bpf.among(NVIDIA_FRONTEND, _ALLOW, refused), NVIDIA_FRONTEND_MASK)
+    memory = bpf.lookup(dict.fromkeys(NVIDIA_UVM, _ALLOW), frontend)
+    plain = bpf.among((*_IOCTLS, *NVIDIA_UVM_START), _ALLOW, memory)
+    return bpf.Load(_ARGS + 8, bpf.among(_TTY_INJECTION, _ERRNO | errno.EPERM, plain))
+
+
+def compile_filter(machine: str = os.uname().machine, *, gpu: bool = False) -> bytes:
+    """The whole program, an array of struct sock_filter; gpu: for a job that has one. Raises SeccompError."""
     arch = _AUDIT_ARCH.get(machine)
     if arch is None:
         raise SeccompError(f"no system call filter for {machine}: it runs on x86_64 and aarch64")
     calls: dict[int, bpf.Decision] = {number: _ALLOW for _, number in _numbers(arch, ALLOWED)}
     calls |= {number: _ERRNO | errno.EPERM for _, number in _numbers(arch, REFUSED)}
     calls |= {number: _decision(_CHECKED[name]) for name, number in _numbers(arch, _CHECKED)}
+    if gpu:
+        calls |= {number: _gpu_ioctls() for _, number in _numbers(arch, ("ioctl",))}
     unknown = _ERRNO | errno.ENOSYS
     # The numbers of x32, whose architecture is x86_64's too, are far above all known ones: they are unknown.
     known = bpf.Load(_NR, bpf.lookup(calls, unknown))

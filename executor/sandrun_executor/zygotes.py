@@ -6,12 +6,14 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from sandrun_executor.cgroups import Cgroup
 from sandrun_executor.links import Link, Words
 from sandrun_executor.sandbox import preview
 from sandrun_executor.sandbox.job import ENVIRONMENT, THREADS
 from sandrun_executor.sandbox.root import PROGRAM
+from sandrun_executor.seccomp import compile_filter
 from sandrun_executor.slots import Slot
 
 PYTHON = "/usr/bin/python3"
@@ -21,6 +23,7 @@ _PRELOAD_SECONDS = 120.0  # importing from a cold disk
 _MODULES = (
     "linux_unsafe",
     "sandbox.steps",
+    "sandbox.devices",
     "sandbox.root",
     "sandbox.preview",
     "sandbox.landlock",
@@ -36,7 +39,7 @@ _MODULES = (
     "sandbox.zygote",
     "sandbox.run_python",
 )
-_IMAGE_MODULES = ("linux_unsafe", "sandbox.root", "sandbox.frames")
+_IMAGE_MODULES = ("linux_unsafe", "sandbox.devices", "sandbox.root", "sandbox.frames")
 # Room for the command line that a job's /proc/self/cmdline is to show.
 _PADDING = " " * 2048
 
@@ -66,14 +69,14 @@ _FIRST = """
 import os
 with open({second}) as file:
     program = sys.modules["sandrun_executor.sandbox.frames"].compiled(file.read())
-sys.modules["sandrun_executor.sandbox.root"].enter_image(program)
+sys.modules["sandrun_executor.sandbox.root"].enter_image(program, {gpus!r})
 os.execve({command!r}[0], {command!r}, dict(os.environ))
 """
 _FIRST_WITH_ENVIRONMENT = """
 import os
 with open({second}) as file:
     program = sys.modules["sandrun_executor.sandbox.frames"].compiled(file.read())
-sys.modules["sandrun_executor.sandbox.root"].enter_image(b"", {folder!r})
+sys.modules["sandrun_executor.sandbox.root"].enter_image(b"", {gpus!r}, {folder!r})
 os.environ["WAY_BACK"] = str(sys.modules["sandrun_executor.sandbox.preview"].enter({links!r}, program))
 os.environ.update({environment!r})
 os.execve({command!r}[0], {command!r}, dict(os.environ))
@@ -139,13 +142,18 @@ class Image:
     generators: tuple[str, ...]
 
 
-def _first_stage(second: int, command: list[str], image: Image | None) -> str:
+def _first_stage(second: int, command: list[str], image: Image | None, gpus: dict[str, Any]) -> str:
     if image is None:
-        return _load(_IMAGE_MODULES) + _FIRST.format(second=second, command=command)
+        return _load(_IMAGE_MODULES) + _FIRST.format(second=second, command=command, gpus=gpus)
     # As in a job, but one thread: others would not live through a fork.
     environment = {**ENVIRONMENT, **image.variables, **dict.fromkeys(THREADS, "1")}
     return _load(_PREVIEW_MODULES) + _FIRST_WITH_ENVIRONMENT.format(
-        second=second, command=command, folder=image.folder, links=image.links, environment=environment
+        second=second,
+        command=command,
+        folder=image.folder,
+        links=image.links,
+        environment=environment,
+        gpus=gpus,
     )
 
 
@@ -215,8 +223,12 @@ class Zygote:
         noswap: str,
         without: Iterable[str] = (),
         image: Image | None = None,
+        gpus: dict[str, Any] | None = None,
     ) -> "Zygote":
-        """Start a zygote in the given cgroup and wait until it serves. Raises ZygoteError."""
+        """Start a zygote in the given cgroup and wait until it serves. Raises ZygoteError.
+
+        gpus: what the image is to hold for jobs with a GPU (gpu_types.for_image).
+        """
         link = Link()
         if cgroup.into_fd is not None:
             tasks = [os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.into_fd)]
@@ -226,15 +238,17 @@ class Zygote:
             "control": link.far,
             "tasks": tasks,
             "seccomp": seccomp,
+            "gpu_seccomp": compile_filter(gpu=True) if gpus else seccomp,
             "core_bytes": core_bytes,
             "noswap": noswap,
             "without": list(without),
             "environment": {} if image is None else image.variables,
             "links": None if image is None else image.links,
         }
+        gpus = gpus or {"devices": [], "driver": ""}
         second = _source(_second_stage(config, image, tasks))
         command = [PYTHON, PROGRAM, _PADDING] if image is None else [image.python, preview.PROGRAM, _PADDING]
-        first = _source(_first_stage(second, command, image))
+        first = _source(_first_stage(second, command, image, gpus))
         try:
             process = subprocess.Popen(  # noqa: ASYNC220 (a millisecond, at start)
                 [PYTHON, "-ISc", f"import os;exec(os.fdopen({first}).read())"],
@@ -272,13 +286,13 @@ class Zygote:
             raise ZygoteError(f"{PYTHON} did not become a zygote; its own words are above")
         return zygote
 
-    def spawn(self, link: Link, job_link: Link, slot: Slot, folders: dict[str, int]) -> None:
+    def spawn(self, link: Link, job_link: Link, slot: Slot, kind: dict[str, int | None]) -> None:
         """Ask for a sandbox; it reports on the two links. Raises OSError when the zygote is gone."""
         cgroup = slot.cgroup
         fds = [link.far, job_link.far, slot.network.fd, *cgroup.join_fds]
         if cgroup.into_fd is not None:
             fds.append(cgroup.into_fd)
-        self._link.send({"uid": slot.uid, "into_cgroup": cgroup.into_fd is not None, **folders}, fds)
+        self._link.send({"uid": slot.uid, "into_cgroup": cgroup.into_fd is not None, **kind}, fds)
         link.close_far()
         job_link.close_far()
 

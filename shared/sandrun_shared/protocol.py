@@ -23,6 +23,14 @@ X25519Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_B
 Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_.+-]{1,64}$")]
 
 
+MAX_GPUS = 64
+GpuIndex = Annotated[int, msgspec.Meta(ge=0, lt=MAX_GPUS)]
+Version = tuple[
+    Annotated[int, msgspec.Meta(ge=0, le=999)],
+    Annotated[int, msgspec.Meta(ge=0, le=999)],
+]
+
+
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
     """Base of everything that travels."""
 
@@ -30,6 +38,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
 class Execute(Message, frozen=True):
     """Run one job. Descriptors, in this order: order memfd, upload memfd, stdin memfd if has_stdin.
 
+    gpu is the device that the job is to have, for itself.
     manifest_sha256 is stated in the receipt. With encrypt_to logs and outputs leave sealed to that key.
     """
 
@@ -42,6 +51,7 @@ class Execute(Message, frozen=True):
     warm: bool = True
     manifest_sha256: Digest = EMPTY_SHA256
     encrypt_to: X25519Key | None = None
+    gpu: GpuIndex | None = None
     version: int = VERSION
 
 
@@ -121,6 +131,17 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disk_bytes: int = 0
 
 
+class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One GPU that a job may have; versions are (major, minor), CUDA's that of the driver."""
+
+    index: GpuIndex
+    uuid: Annotated[str, msgspec.Meta(pattern="^GPU-[0-9a-f-]{1,60}$")]
+    name: Annotated[str, msgspec.Meta(max_length=100)]
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)]
+    compute_capability: Version
+    cuda_version: Version
+
+
 class Description(Message, frozen=True):
     """What this executor can do and is doing."""
 
@@ -129,6 +150,8 @@ class Description(Message, frozen=True):
     interpreters: tuple[Interpreter, ...]
     environments: tuple[Environment, ...]
     worker_id: str = ""
+    gpus: tuple[Gpu, ...] = ()
+    gpu_problem: str = ""  # why devices that there should be are not among them
     version: int = VERSION
 
 

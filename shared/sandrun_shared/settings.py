@@ -213,6 +213,12 @@ class Executor(Table, frozen=True):
     first_uid: Annotated[
         int, Meta(description="First user id of jobs; slot N runs as first_uid + N.", ge=1000)
     ] = 2_000_000
+    gpu: Annotated[
+        bool,
+        Meta(
+            description="Give NVIDIA GPUs to jobs that ask for one: it opens the driver to them (`gpu.md`)."
+        ),
+    ] = False
     worker_key: Annotated[
         str,
         Meta(

@@ -193,12 +193,12 @@ class ExecutorProcess:
         if "PYTHONPATH" in os.environ:
             self._environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
         self._without = list(without)
+        self.command = [str(WEAKENED), *self._without] if self._without else ["-m", "sandrun_executor"]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "ExecutorProcess":
         """Start and wait for READY=1."""
         SOCKETS.add(self.socket)
-        command = [str(WEAKENED), *self._without] if self._without else ["-m", "sandrun_executor"]
         notify = self.folder / "notify"
         notify.unlink(missing_ok=True)
         with (
@@ -207,7 +207,7 @@ class ExecutorProcess:
         ):
             told.bind(str(notify))
             self.process = subprocess.Popen(
-                [*ENDS_WITH_PARENT, *PYTHON, *command],
+                [*ENDS_WITH_PARENT, *PYTHON, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -318,6 +318,7 @@ class ExecutorProcess:
         warm: bool = True,
         archive: tuple[UploadKind, bytes] | None = None,
         environment: str = "default",
+        gpu: int | None = None,
     ) -> JobConnection:
         """Send one job; a program alone (bytes or str) becomes the file `main`."""
         if isinstance(files, str):
@@ -339,6 +340,7 @@ class ExecutorProcess:
                 upload=kind,
                 has_stdin=stdin is not None,
                 warm=warm,
+                gpu=gpu,
             )
             send(sock, request, tuple(fds))
         except BaseException:

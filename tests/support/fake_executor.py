@@ -19,6 +19,7 @@ from sandrun_shared.protocol import (
     Environment,
     Execute,
     Finished,
+    Gpu,
     Identified,
     Identify,
     Interpreter,
@@ -48,6 +49,7 @@ class FakeExecutor:
         self.changed = asyncio.Event()
         self.refuse_next: list[Refused] = []
         self.interpreters = ("python3", "bash", "sh")
+        self.gpus: tuple[Gpu, ...] = ()
         self.key: SigningKey | None = SigningKey.generate()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -117,6 +119,7 @@ class FakeExecutor:
             interpreters=tuple(Interpreter(name, "1.0") for name in self.interpreters),
             environments=(Environment("default", "What is installed", (), self.interpreters, True),),
             worker_id=self._worker_id(),
+            gpus=self.gpus,
         )
 
     def _worker_id(self) -> str:

@@ -54,6 +54,7 @@ class ScriptedExecutor(ExecutorClient):
         self.starts_jobs = True
         self.running: dict[str, ScriptedConnection] = {}
         self.started: list[str] = []
+        self.gpus: dict[str, int | None] = {}  # which device a job was given
 
     async def describe(self) -> Description:
         """One interpreter, one environment."""
@@ -68,6 +69,7 @@ class ScriptedExecutor(ExecutorClient):
     async def execute(self, request: Execute, _: tuple[int, ...]) -> AsyncIterator[Connection]:
         """Start a job."""
         self.started.append(request.job_id)
+        self.gpus[request.job_id] = request.gpu
         connection = self.running[request.job_id] = ScriptedConnection()
         if self.starts_jobs:
             connection.say(Started(0.001))

@@ -31,7 +31,7 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "read_only_root": (
         (
             "root",
-            'linux.mount("overlay", "/new", "overlay", read_only, "lowerdir=/image:/empty")',
+            'linux.mount("overlay", "/new", "overlay", read_only, f"lowerdir={devices.layers(gpu)}/image:/empty")',
             'linux.mount("/image", "/new", "", linux.MS_BIND); '
             'linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | _SAFE)',
         ),

@@ -95,6 +95,15 @@ SERVER_INFO: JsonDict = {
     "limits": {"upload_bytes": 104857600, "timeout": 300, "max_timeout": 3600},
     "interpreters": ["python3", "bash"],
     "interpreter_versions": {"python3": "3.11.2", "bash": "5.2.15"},
+    "gpus": [
+        {
+            "device_id": 0,
+            "name": "NVIDIA L4",
+            "vram_gb": 24.2,
+            "cuda_version": "12.4",
+            "compute_capability": "8.9",
+        }
+    ],
 }
 ENVIRONMENTS: JsonDict = {
     "templates": ["default", "ml-basic"],

@@ -47,6 +47,7 @@ class JobRequest:
     limits: Limits
     kind: UploadKind
     job_hash: str
+    gpus: tuple[int, ...] = ()  # devices it may have
 
 
 class Job:
@@ -75,6 +76,7 @@ class Job:
         self.cpu_seconds = 0.0
         self.memory_bytes = 0
         self.deleted = False
+        self.gpu: int | None = None  # the device it has
         self._readers = 0
 
     def transition(self, state: State) -> None:

@@ -12,9 +12,10 @@ Lines = OrderedDict[str, deque[Job]]
 class FairQueue:
     """Whose turn was longest ago is next, first of all who had none; within a client first in, first out.
 
-    A client with enough jobs running (0: any number) is passed over, and one that `hold` names
-    nanoseconds for. A batch job that waited for batch_patience_seconds starts before normal jobs; of two
-    starts in a row only one is such a job's while normal jobs wait.
+    A client with enough jobs running (0: any number) is passed over, one that `hold` names nanoseconds
+    for, and one whose next job is not `ready`: what that waits for is another job's end. A batch job that
+    waited for batch_patience_seconds starts before normal jobs; of two starts in a row only one is such a
+    job's while normal jobs wait.
     """
 
     def __init__(
@@ -23,11 +24,13 @@ class FairQueue:
         *,
         batch_patience_seconds: float = 60.0,
         hold: Callable[[str], int] = lambda _: 0,
+        ready: Callable[[Job], bool] = lambda _: True,
         now: Clock = clock,
     ) -> None:
         self._per_client = running_per_client
         self._patience = round(batch_patience_seconds * SECOND)
         self._hold = hold
+        self._ready = ready
         self._now = now
         self._normal: Lines = OrderedDict()
         self._batch: Lines = OrderedDict()
@@ -73,7 +76,7 @@ class FairQueue:
     def pop(self) -> Job | None:
         """The next job to run, counted as running; None if nobody waits or may run."""
         lines = self._normal or self._batch  # a normal job waits: batch jobs do too
-        client = next((known for known in self._in_turn(lines) if self._may_start(known)), None)
+        client = next((known for known in self._in_turn(lines) if self._may_start(lines[known][0])), None)
         overdue = self._overdue()
         if overdue is not None and (client is None or not (self._last_was_overdue and self._normal)):
             lines, client = self._batch, overdue
@@ -144,8 +147,11 @@ class FairQueue:
     def _in_turn(self, lines: Lines) -> list[str]:
         return sorted(lines, key=lambda client: self._turns.get(client, 0))
 
-    def _may_start(self, client: str) -> bool:
-        return not (self._per_client and self._running[client] >= self._per_client) and not self._hold(client)
+    def _may_start(self, job: Job) -> bool:
+        client = job.request.client
+        if self._per_client and self._running[client] >= self._per_client:
+            return False
+        return not self._hold(client) and self._ready(job)
 
     def _heads(self, lines: Lines) -> list[Job]:
         return [line[0] for line in lines.values()]
@@ -154,9 +160,7 @@ class FairQueue:
         """The client of the batch job that waited longest, if that is long enough."""
         latest = self._now() - self._patience
         heads = [
-            job
-            for job in self._heads(self._batch)
-            if job.waiting_since <= latest and self._may_start(job.request.client)
+            job for job in self._heads(self._batch) if job.waiting_since <= latest and self._may_start(job)
         ]
         return min(heads, key=lambda job: job.waiting_since).request.client if heads else None
 

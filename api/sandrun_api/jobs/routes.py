@@ -7,8 +7,8 @@ from fastapi import APIRouter, Query
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from sandrun_api import gpus, uploads
 from sandrun_api import manifest as manifests
-from sandrun_api import uploads
 from sandrun_api.clients import client_of
 from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, unknown_job
@@ -125,6 +125,7 @@ async def _submit(
         limits=manifests.limits_of(manifest, settings.limits),
         kind=upload.kind,
         job_hash=manifests.job_hash(manifest, upload.sha256_hex),
+        gpus=gpus.accepted(manifest.gpu, worker),
     )
     known = service.idempotency.find(client, key, job_request.job_hash)
     if known is not None and (job := service.store.get(known)) is not None:

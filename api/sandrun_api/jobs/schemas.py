@@ -207,6 +207,7 @@ class ServerInfo(Schema):
     limits: dict[str, Any]
     interpreters: list[str]
     interpreter_versions: dict[str, str]
+    gpus: list[dict[str, Any]]
 
 
 class EnvironmentDetail(Schema):

@@ -10,6 +10,7 @@ from sandrun_api import manifest as manifests
 from sandrun_api.budget import MemoryBudget, Reservation
 from sandrun_api.errors import ApiError
 from sandrun_api.executor_client import Connection, ExecutorAway, ExecutorClient, ExecutorLost
+from sandrun_api.gpus import Shares
 from sandrun_api.jobs.idempotency import IdempotencyKeys
 from sandrun_api.jobs.model import Job, JobRequest, State
 from sandrun_api.jobs.outputs import BadIndex, Outputs, adopt
@@ -71,6 +72,7 @@ class JobService:
         self._stopping = False
         self.draining = False  # new jobs are refused, those there are go on
         self.job_ended: Callable[[Job], None] = lambda _: None
+        self._gpus = Shares()
         self.uses: Counter[str] = Counter()  # jobs run, by environment
         self._wake: asyncio.TimerHandle | None = None
         self._tidy: asyncio.TimerHandle | None = None
@@ -82,6 +84,7 @@ class JobService:
             settings.quota.concurrent_jobs,
             batch_patience_seconds=limits.batch_patience_seconds,
             hold=self.ledger.cpu_wait,
+            ready=self._has_its_gpu,
             now=now,
         )
 
@@ -181,10 +184,15 @@ class JobService:
             return
         while self._may_start_one() and (job := self.queue.pop()) is not None:
             job.transition(State.running)
+            job.gpu = self._gpus.take(job.request.gpus)
             task = self._tasks.create_task(self._run(job))
             self._running[job.job_id] = task
             task.add_done_callback(functools.partial(self._ended, job))
         self._wake_when_due()
+
+    def _has_its_gpu(self, job: Job) -> bool:
+        wish = job.request.manifest.gpu
+        return wish is None or not wish.required or self._gpus.has_one(job.request.gpus)
 
     def _may_start_one(self) -> bool:
         # What a job leaves is kept whether there is room or not: beyond the budget one at a time.
@@ -248,6 +256,8 @@ class JobService:
         # A callback, because a task that is cancelled before its first step runs none of its own code.
         del self._running[job.job_id]
         self.queue.ended(job.request.client)
+        if job.gpu is not None:
+            self._gpus.give_back(job.gpu)
         if task.cancelled():
             self._fail(job, Verdict.cancelled, "cancelled")
         elif (refusal := task.result()) is not None:
@@ -304,6 +314,7 @@ class JobService:
                 warm=manifest.warm,
                 manifest_sha256=manifests.digest(manifest),
                 encrypt_to=manifests.encryption_key_of(manifest),
+                gpu=job.gpu,
             )
             fds = (files[0].fileno(), job.upload.fileno(), *(file.fileno() for file in files[1:]))
             async with (

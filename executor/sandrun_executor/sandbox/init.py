@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import collect, job, landlock, orders, root
+from sandrun_executor.sandbox import collect, devices, job, landlock, orders, root
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import Confinement
 from sandrun_executor.sandbox.steps import StepError, run_steps
@@ -25,6 +25,7 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
     """
     job_fd, network, *tasks = fds
     uid, without, sizes = request["uid"], config["without"], _sizes(config, request)
+    gpu = request["gpu"]
     try:
         run_steps(
             (
@@ -33,17 +34,18 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
                 ("join_cgroup", lambda: [os.write(fd, b"0") for fd in tasks]),
                 ("cgroup", lambda: linux.unshare(linux.CLONE_NEWCGROUP)),
                 ("network", lambda: linux.setns(network, linux.CLONE_NEWNET)),
-                ("files", lambda: root.mount_files(uid, sizes, config["links"])),
+                ("files", lambda: root.mount_files(uid, sizes, config["links"], gpu)),
                 ("devices", lambda: root.mount_devices(sizes)),
                 ("proc", root.mount_proc),
-                ("mask_proc", lambda: root.mask_proc(config["masks"])),
+                ("mask_proc", lambda: root.mask_proc(devices.masks(config["masks"], gpu))),
                 ("enter_root", root.enter),
                 ("host_name", lambda: linux.sethostname("sandrun")),
                 ("time", _new_clock),
             ),
             without,
         )
-        confinement = Confinement(uid, landlock.make_ruleset(root.WRITABLE), config["seccomp"], without)
+        ruleset = landlock.make_ruleset(root.WRITABLE, () if gpu is None else (devices.DRIVER,))
+        confinement = Confinement(uid, ruleset, config["seccomp" if gpu is None else "gpu_seccomp"], without)
     except StepError as error:
         link.report("failed " + error.report)
         os._exit(1)

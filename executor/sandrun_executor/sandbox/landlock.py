@@ -25,8 +25,10 @@ def _all_rights(abi: int) -> int:
     return {1: _REFER, 2: _TRUNCATE, 3: _IOCTL_DEV, 4: _IOCTL_DEV}.get(abi, _IOCTL_DEV << 1) - 1
 
 
-def make_ruleset(writable: tuple[str, ...]) -> int:
+def make_ruleset(writable: tuple[str, ...], readable: tuple[str, ...] = ()) -> int:
     """A descriptor of the rules; everything is allowed beneath the writable folders. Raises OSError.
+
+    readable: folders besides those of RULES from which a job may read and execute.
 
     -1 on a kernel without Landlock, where the other layers stand alone.
     """
@@ -35,7 +37,8 @@ def make_ruleset(writable: tuple[str, ...]) -> int:
         return -1
     handled = _all_rights(abi)
     ruleset = linux.landlock_create_ruleset(handled, _SCOPE_ALL if abi >= 6 else 0, abi)
-    for path, rights in (*RULES, *((folder, handled) for folder in writable)):
+    more = (*((folder, READ) for folder in readable), *((folder, handled) for folder in writable))
+    for path, rights in (*RULES, *more):
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             linux.landlock_add_path(ruleset, fd, rights & handled)

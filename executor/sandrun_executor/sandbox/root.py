@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sandrun_executor import linux_unsafe as linux
+from sandrun_executor.sandbox import devices
 
 WORK, HOME = "/work", "/home/job"
 ENVIRONMENT = "/usr/environment"  # where a job finds its packages, if its environment has any
@@ -105,11 +106,11 @@ def _list_masks(proc: str) -> str:
     return "".join(lines)
 
 
-def enter_image(program: bytes, environment: str = "") -> None:
+def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> None:
     """Move this process into a mount namespace whose root is the read-only image. Raises OSError.
 
-    program: what the zygote's interpreter finds at PROGRAM; environment: the host's folder of packages, if
-    there are any.
+    program: what the zygote's interpreter finds at PROGRAM; gpus: see devices.build; environment: the host's
+    folder of packages, if there are any.
     """
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
@@ -122,6 +123,7 @@ def enter_image(program: bytes, environment: str = "") -> None:
     _write(base + _MASKS, _list_masks(base + "/new"))
     with open(base + PROGRAM, "wb") as file:
         file.write(program)
+    devices.build(base, gpus)
     # Character device 0:0 is overlayfs' whiteout: the host's own software is not the job's to see.
     for name in _HIDDEN:
         os.mknod(f"{base}/hide/{name}", stat.S_IFCHR, 0)
@@ -167,17 +169,18 @@ class Sizes(NamedTuple):
         return f"size={self.shm_bytes},nr_inodes={self.inodes}{self.noswap}"
 
 
-def mount_files(uid: int, sizes: Sizes, links: list[str] | None = None) -> None:
+def mount_files(uid: int, sizes: Sizes, links: list[str] | None = None, gpu: int | None = None) -> None:
     """Mount one job's root at /new: overlays with inodes of their own, and its tmpfs folders.
 
-    links: what the environment puts into HOME; without, the zygote has no environment.
+    links: what the environment puts into HOME; without, the zygote has no environment. gpu: the job's device.
     """
     read_only = _SAFE | linux.MS_RDONLY
-    linux.mount("overlay", "/new", "overlay", read_only, "lowerdir=/image:/empty")
+    linux.mount("overlay", "/new", "overlay", read_only, f"lowerdir={devices.layers(gpu)}/image:/empty")
     linux.mount("overlay", "/new/usr", "overlay", read_only, "lowerdir=/hide:/usr")
     if links is not None:
         options = "lowerdir=/environment:/empty"
         linux.mount("overlay", "/new" + ENVIRONMENT, "overlay", read_only, options)
+    devices.mount_driver(gpu)
     linux.mount("tmpfs", "/stage", "tmpfs", _SAFE, "mode=755," + sizes.disk())
     umask = os.umask(0)
     for name, target, mode in (

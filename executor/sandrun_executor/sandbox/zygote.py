@@ -47,11 +47,11 @@ def _forget_ourselves(baseline: frozenset[str]) -> list[object]:
 def main(config: dict[str, Any]) -> Program:
     """Serve the executor until it hangs up; returns only in a process that is a job.
 
-    config: control (descriptor), tasks (descriptors of the cgroup to join), seccomp (BPF bytes), core_bytes,
-    noswap (mount option or ""), baseline (names of the modules that every interpreter has), without (layers
-    switched off, for containment tests), environment (variables of jobs besides ENVIRONMENT), links (what
-    HOME holds, None without an environment), preloaded (what sandbox.preload found and how to leave its root,
-    None without).
+    config: control (descriptor), tasks (descriptors of the cgroup to join), seccomp and gpu_seccomp (BPF
+    bytes; the latter for jobs with a GPU), core_bytes, noswap (mount option or ""), baseline (names of the
+    modules that every interpreter has), without (layers switched off, for containment tests), environment
+    (variables of jobs besides ENVIRONMENT), links (what HOME holds, None without an environment), preloaded
+    (what sandbox.preload found and how to leave its root, None without).
     """
     preloaded = config["preloaded"]
     if preloaded is not None:
@@ -67,7 +67,8 @@ def main(config: dict[str, Any]) -> Program:
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     config["without"] = frozenset(config["without"])
     config["masks"] = root.read_masks()
-    config["seccomp"] = linux.SeccompProgram(config["seccomp"])
+    for name in ("seccomp", "gpu_seccomp"):
+        config[name] = linux.SeccompProgram(config[name])
     config["command_line"] = linux.command_line_room()
     config["environment"] = {**ENVIRONMENT, **config["environment"]}
     os.environ.clear()

@@ -8,6 +8,7 @@ import pytest
 
 from sandrun_api.budget import Reservation
 from sandrun_api.errors import ApiError
+from sandrun_api.gpus import Gpu
 from sandrun_api.jobs.model import Job, JobRequest, State
 from sandrun_api.jobs.service import JobService
 from sandrun_api.manifest import Manifest
@@ -29,9 +30,11 @@ class Bench:
         self.executor = executor
         self.clock = clock
 
-    def submit(self, client: str = "a", priority: str = "normal") -> Job:
-        manifest = Manifest(entrypoint="main.py", priority=priority)  # type: ignore[arg-type]
-        request = JobRequest(client, manifest, "python3", Limits(), UploadKind.bundle, "hash")
+    def submit(
+        self, client: str = "a", priority: str = "normal", gpu: Gpu | None = None, gpus: tuple[int, ...] = ()
+    ) -> Job:
+        manifest = Manifest(entrypoint="main.py", priority=priority, gpu=gpu)  # type: ignore[arg-type]
+        request = JobRequest(client, manifest, "python3", Limits(), UploadKind.bundle, "hash", gpus)
         reservation = Reservation(self.service.budget)
         reservation.ask(4)
         upload = Memfd.create("test", b"code")
@@ -303,3 +306,47 @@ async def test_a_refusal_in_the_moment_of_the_next_attempt_counts_once(
             assert job.expires_at is not None
         assert it.service.queue.running_total == 0
         assert it.executor.started == [first.job_id, second.job_id] * 2
+
+
+async def test_jobs_wait_for_their_gpu_and_nobody_waits_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(monkeypatch) as it:
+        first = it.submit("a", gpu=Gpu(), gpus=(1, 0))
+        second = it.submit("b", gpu=Gpu(), gpus=(1, 0))
+        third = it.submit("c", gpu=Gpu(), gpus=(1, 0))
+        large = it.submit("d", gpu=Gpu(), gpus=(0,))
+        plain = it.submit("e")
+        await it.runs(first, second, plain)
+        assert [it.executor.gpus[job.job_id] for job in (first, second, plain)] == [1, 0, None]
+        assert [third.state, large.state] == [State.queued, State.queued]
+        await it.finish(first)
+        await it.runs(third)
+        assert it.executor.gpus[third.job_id] == 1
+        assert large.state is State.queued
+        await it.finish(second)
+        await it.runs(large)
+        assert it.executor.gpus[large.job_id] == 0
+        for job in (third, large, plain):
+            await it.finish(job)
+
+
+async def test_a_gpu_that_is_only_wished_for_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(monkeypatch) as it:
+        jobs = [it.submit(client, gpu=Gpu(required=False), gpus=(0,)) for client in ("a", "b")]
+        await it.runs(*jobs)
+        assert [it.executor.gpus[job.job_id] for job in jobs] == [0, None]
+        for job in jobs:
+            await it.finish(job)
+
+
+async def test_a_gpu_is_free_again_when_its_job_was_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(monkeypatch) as it:
+        it.executor.starts_jobs = False
+        job = it.submit("a", gpu=Gpu(), gpus=(0,))
+        await it.runs(job)
+        it.executor.running[job.job_id].say(Refused("full"))
+        await it.until(lambda: job.state is State.queued)
+        it.executor.starts_jobs = True
+        it.clock.advance(1)
+        await it.runs(job)
+        assert it.executor.gpus[job.job_id] == 0
+        await it.finish(job)
