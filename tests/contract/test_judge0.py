@@ -104,6 +104,14 @@ async def test_wait_for_the_result(live: Live) -> None:
     assert (await live.client.get(f"/submissions/{body['token']}")).json() == body
 
 
+async def test_a_slash_at_the_end_does_not_matter(live_fake: Live) -> None:
+    body = {"language_id": 71, "source_code": programs.HELLO.code}
+    answer = await live_fake.client.post("/submissions/?wait=true", json=body)
+    assert answer.status_code == 201
+    for path in (f"/submissions/{answer.json()['token']}/", "/languages/", "/languages/71/", "/statuses/"):
+        assert (await live_fake.client.get(path)).json() == (await live_fake.client.get(path[:-1])).json()
+
+
 async def test_ask_again_later(live: Live) -> None:
     answer = await submit(live, programs.FAILS.code, "base64_encoded=false", expected_output="no")
     assert answer.status_code == 201

@@ -77,6 +77,7 @@ async def test_runtimes_and_packages(live: Live, prefix: str) -> None:
     python = next(item for item in runtimes if item["language"] == "python")
     assert set(python) == {"language", "version", "aliases"}
     assert "py" in python["aliases"]
+    assert (await live.client.get(f"{prefix}/runtimes/")).json() == runtimes
     assert python["version"].count(".") == 2
     packages = (await live.client.get(f"{prefix}/packages")).json()
     assert {"language": "python", "language_version": python["version"], "installed": True} in packages

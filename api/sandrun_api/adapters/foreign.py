@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -48,6 +49,13 @@ def route_class(render: Callable[[ApiError], Response]) -> type[APIRoute]:
             return answered
 
     return Route
+
+
+def accept_final_slashes(router: APIRouter) -> None:
+    """Answer every address of the router with a slash at its end too, as the servers imitated here do."""
+    for route in list(router.routes):
+        if isinstance(route, APIRoute):
+            router.add_api_route(route.path + "/", route.endpoint, methods=sorted(route.methods or ()))
 
 
 def check_json(request: Request) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from sandrun_api.adapters.foreign import (
     MIB,
+    accept_final_slashes,
     check_json,
     from_base64,
     json_object,
@@ -125,6 +126,9 @@ async def execute(request: Request) -> Response:
         return json_response(answer, headers={"Sandrun-Job-Id": job.job_id})
     finally:
         service.delete(job)
+
+
+accept_final_slashes(router)
 
 
 class Asked(NamedTuple):

@@ -15,7 +15,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from sandrun_api import archives
-from sandrun_api.adapters.foreign import check_json, json_object, offered, renderer, route_class
+from sandrun_api.adapters.foreign import (
+    accept_final_slashes,
+    check_json,
+    json_object,
+    offered,
+    renderer,
+    route_class,
+)
 from sandrun_api.adapters.judge0.languages import Language, languages
 from sandrun_api.adapters.judge0.limits import COMPILE_SECONDS, MAX_BATCH, bounds, config_info
 from sandrun_api.adapters.judge0.results import (
@@ -230,6 +237,9 @@ async def get_version() -> Response:
 async def get_config_info(request: Request) -> Response:
     """Defaults and limits of submissions."""
     return json_response(config_info(request.app.state.settings))
+
+
+accept_final_slashes(router)
 
 
 def _submissions(request: Request) -> Submissions:
