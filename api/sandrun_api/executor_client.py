@@ -16,6 +16,7 @@ from sandrun_shared import framing
 from sandrun_shared.protocol import Describe, Description, Event, Execute, Identified, Identify, Message
 
 DESCRIBE_SECONDS = 5.0
+_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 
 
 class ExecutorLost(Exception):
@@ -32,7 +33,6 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
-        self._decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 
     async def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         """Send one message with copies of the descriptors. Raises ExecutorLost."""
@@ -50,7 +50,7 @@ class Connection:
         """The next message; its descriptors belong to the caller. Raises ExecutorLost."""
         while True:
             try:
-                received = framing.receive(self._sock, self._decoder)
+                received = framing.receive(self._sock, _decoder)
             except BlockingIOError:
                 await self._ready(write=False)
             except (OSError, framing.FrameError) as error:
@@ -67,11 +67,14 @@ class Connection:
             if write
             else (self._loop.add_reader, self._loop.remove_reader)
         )
-        add(self._sock, _resolve, ready)
+        fd = (
+            self._sock.fileno()
+        )  # asyncio makes a text of a socket object, which asks the kernel for addresses
+        add(fd, _resolve, ready)
         try:
             await ready
         finally:
-            remove(self._sock)
+            remove(fd)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

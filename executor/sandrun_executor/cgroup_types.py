@@ -84,7 +84,7 @@ def read_text(dir_fd: int, name: str) -> str:
     try:
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
-            return os.read(fd, 65536).decode()
+            return os.read(fd, 4096).decode()
         finally:
             os.close(fd)
     except OSError as error:
