@@ -15,6 +15,7 @@ from sandrun_executor.records import Record, RecordError
 from sandrun_executor.sandboxes import Sandbox, SandboxError
 from sandrun_executor.server import Peer, nothing
 from sandrun_executor.slots import SlotPool
+from sandrun_executor.started import usable
 from sandrun_executor.verdicts import Stop
 from sandrun_executor.worker_key import WorkerKey
 from sandrun_executor.zygotes import Image, Zygote, ZygoteError
@@ -76,7 +77,7 @@ class Executor:
             hierarchy,
             self._settings.first_uid,
             # Twice: a job's answer goes out before its sandbox is gone.
-            2 * self._settings.slots + self._settings.parked,
+            2 * self._settings.slots + self._settings.parked + len(self._settings.started_interpreters),
         )
         self._interpreters = interpreters.installed()
         self._zygote_cgroup: Cgroup | None = None
@@ -92,6 +93,7 @@ class Executor:
             self._settings.warm_environments,
             self._start_zygote,
             self._prepare,
+            started=usable(self._settings.started_interpreters, self._interpreters),
         )
         self._running: set[Sandbox] = set()
         self._admitted = 0
@@ -120,8 +122,8 @@ class Executor:
             gpus=for_image(self._lender.found.devices, self._lender.found.driver),
         )
 
-    async def _prepare(self, zygote: Zygote, gpu: int | None) -> Sandbox:
-        return await Sandbox.prepare(zygote, self._pool, self._limits, gpu)
+    async def _prepare(self, zygote: Zygote, gpu: int | None, started: str) -> Sandbox:
+        return await Sandbox.prepare(zygote, self._pool, self._limits, gpu, started=started)
 
     async def execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
         """Run one job and answer on its connection; every job that was not refused gets a Finished."""
@@ -150,7 +152,8 @@ class Executor:
         self._admitted += 1
         try:
             try:
-                pool, sandbox = await self._pools.take(request.environment, request.gpu)
+                taken = self._pools.take_started(request)
+                pool, sandbox = taken or await self._pools.take(request.environment, request.gpu)
             except TimeoutError:
                 peer.send(Refused("full", "no slot became free in time"))
                 return

@@ -71,15 +71,22 @@ class Park:
         async with asyncio.timeout(TAKE_SECONDS):
             while True:
                 self._freed.clear()  # before looking: what is freed while we prepare in vain must count
-                while self._waiting:
-                    sandbox = self._waiting.popleft()
-                    self._changed.set()
-                    if sandbox.usable:
-                        return sandbox
-                    self._discard(sandbox)
+                sandbox = self.take_waiting()
+                if sandbox is not None:
+                    return sandbox
                 with suppress(NoSlotError):  # somebody was faster
                     return await self._prepare()
                 await self._freed.wait()
+
+    def take_waiting(self) -> Sandbox | None:
+        """A sandbox that waits; None when none does."""
+        while self._waiting:
+            sandbox = self._waiting.popleft()
+            self._changed.set()
+            if sandbox.usable:
+                return sandbox
+            self._discard(sandbox)
+        return None
 
     def slot_freed(self) -> None:
         """Whoever waits for a slot may look again."""

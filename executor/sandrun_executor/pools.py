@@ -3,22 +3,26 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 
 from sandrun_executor.environments import Build, Shelf
 from sandrun_executor.park import Park
 from sandrun_executor.sandboxes import Sandbox
 from sandrun_executor.shares import Demand, Memory, shared_out
 from sandrun_executor.slots import NoSlotError
+from sandrun_executor.started import StartedParks
 from sandrun_executor.zygotes import Image, Zygote, ZygoteError
 from sandrun_shared.environments import DEFAULT, DefinitionError
+from sandrun_shared.protocol import Execute
 
 TICK_SECONDS = 2.0
 _log = logging.getLogger("sandrun.executor")
 
 StartZygote = Callable[[Image | None], Awaitable[Zygote]]
-Prepare = Callable[[Zygote, int | None], Awaitable[Sandbox]]  # with the GPU it is to have
+# With the GPU it is to have, and the interpreter to start in it.
+Prepare = Callable[[Zygote, int | None, str], Awaitable[Sandbox]]
 
 
 class Pool:
@@ -38,7 +42,7 @@ class Pool:
         self._takers = 0
         self._retired = False
         self.closed = False
-        self.park = Park(0, self._prepare, self.end)
+        self.park = Park(0, self.prepare, self.end)
 
     @property
     def warm(self) -> bool:
@@ -54,17 +58,18 @@ class Pool:
         """A sandbox, as Park.take; one with a GPU is made for its job."""
         self._takers += 1
         try:
-            return await self.park.take() if gpu is None else await self._prepare(gpu)
+            return await self.park.take() if gpu is None else await self.prepare(gpu)
         except NoSlotError:
             raise TimeoutError from None
         finally:
             self._takers -= 1
             self._close_if_empty()
 
-    async def _prepare(self, gpu: int | None = None) -> Sandbox:
+    async def prepare(self, gpu: int | None = None, started: str = "") -> Sandbox:
+        """A new sandbox, with an interpreter started in it. Raises as starting a zygote or a sandbox does."""
         self._sandboxes += 1
         try:
-            return await self._make(await self._ready_zygote(), gpu)
+            return await self._make(await self._ready_zygote(), gpu, started)
         except BaseException:
             self._sandboxes -= 1
             self._close_if_empty()
@@ -139,6 +144,7 @@ class Pools:
         start_zygote: StartZygote,
         prepare: Prepare,
         *,
+        started: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
         memory: Callable[[], Memory] = Memory.read,
     ) -> None:
@@ -150,6 +156,9 @@ class Pools:
         self._memory = memory
         self._demand = Demand(clock)
         self._pools: dict[str, Pool] = {DEFAULT: self._make(None)}
+        self._started = StartedParks(
+            started, partial(self._pools[DEFAULT].prepare, None), self._pools[DEFAULT].end
+        )
         self._retired: set[Pool] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -165,11 +174,17 @@ class Pools:
             except DefinitionError as error:
                 _log.error("cannot preload: %s", error)
         self.balance()
+        self._started.open()
         self._spawn(self._tick())
 
     def refusal(self, name: str) -> str:
         """Why no job can run in this environment; "" when one can."""
         return "" if name == DEFAULT or self._shelf.current(name) else self._shelf.missing(name)
+
+    def take_started(self, request: Execute) -> tuple[Pool, Sandbox] | None:
+        """As take, if a sandbox with an interpreter started for such a job waits."""
+        sandbox = self._started.take(request)
+        return None if sandbox is None else (self._pools[DEFAULT], sandbox)
 
     async def take(self, name: str, gpu: int | None = None) -> tuple[Pool, Sandbox]:
         """A sandbox, and the pool that is to end it. Raises DefinitionError, and what Park.take raises."""
@@ -203,6 +218,7 @@ class Pools:
     def _slot_freed(self) -> None:
         for pool in (*self._pools.values(), *self._retired):
             pool.park.slot_freed()
+        self._started.slot_freed()
 
     async def _tick(self) -> None:
         while True:
@@ -248,5 +264,6 @@ class Pools:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._started.close()
         for pool in (*self._pools.values(), *self._retired):
             await pool.close()

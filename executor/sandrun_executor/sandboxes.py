@@ -74,8 +74,12 @@ class Sandbox:
         self._zygote = zygote
 
     @classmethod
-    async def prepare(cls, zygote: Zygote, pool: SlotPool, limits: Limits, gpu: int | None) -> "Sandbox":
-        """Everything but the job, with the limits most jobs have, and a GPU if the job is to have one.
+    async def prepare(
+        cls, zygote: Zygote, pool: SlotPool, limits: Limits, gpu: int | None, *, started: str = ""
+    ) -> "Sandbox":
+        """Everything but the job, with the limits most jobs have.
+
+        With a GPU if the job is to have one, and with an interpreter started for it.
 
         Raises SandboxError, CgroupError, OSError; nothing is left then.
         """
@@ -84,7 +88,7 @@ class Sandbox:
             sandbox._limit(limits, limits.memory_bytes)
             sandbox._init.listen(sandbox._init_says)
             sandbox._job.listen(sandbox._job_says)
-            kind = {"gpu": gpu, **sandbox._folders.as_message()}
+            kind = {"gpu": gpu, "started": started, **sandbox._folders.as_message()}
             zygote.spawn(sandbox._init, sandbox._job, sandbox._slot, kind)
             async with asyncio.timeout(PREPARE_SECONDS):
                 await sandbox._ready

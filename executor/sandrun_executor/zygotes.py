@@ -3,7 +3,7 @@
 import asyncio
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -24,6 +24,7 @@ _MODULES = (
     "linux_unsafe",
     "sandbox.steps",
     "sandbox.devices",
+    "sandbox.bootstraps",
     "sandbox.root",
     "sandbox.preview",
     "sandbox.landlock",
@@ -34,12 +35,13 @@ _MODULES = (
     "sandbox.unpack",
     "sandbox.collect",
     "sandbox.job",
+    "sandbox.started",
     "sandbox.init",
     "sandbox.frames",
     "sandbox.zygote",
     "sandbox.run_python",
 )
-_IMAGE_MODULES = ("linux_unsafe", "sandbox.devices", "sandbox.root", "sandbox.frames")
+_IMAGE_MODULES = ("linux_unsafe", "sandbox.devices", "sandbox.bootstraps", "sandbox.root", "sandbox.frames")
 # Room for the command line that a job's /proc/self/cmdline is to show.
 _PADDING = " " * 2048
 
@@ -286,7 +288,7 @@ class Zygote:
             raise ZygoteError(f"{PYTHON} did not become a zygote; its own words are above")
         return zygote
 
-    def spawn(self, link: Link, job_link: Link, slot: Slot, kind: dict[str, int | None]) -> None:
+    def spawn(self, link: Link, job_link: Link, slot: Slot, kind: Mapping[str, object]) -> None:
         """Ask for a sandbox; it reports on the two links. Raises OSError when the zygote is gone."""
         cgroup = slot.cgroup
         fds = [link.far, job_link.far, slot.network.fd, *cgroup.join_fds]

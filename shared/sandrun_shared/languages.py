@@ -1,6 +1,7 @@
 """The languages of jobs: one table. docs/languages.md says how to add one."""
 
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -18,7 +19,8 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
 
     extensions are those of its files, main the name of a piece of code that has none. Commands are
     absolute; the program's arguments follow. version is a command that prints one. Variables are added to
-    the sandbox's, below the job's own.
+    the sandbox's, below the job's own. read_at_start are beginnings of the names of variables that it reads
+    when it starts: a job with one cannot have an interpreter that has started.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
     compiler: tuple[str, ...] = ()
     env: dict[str, str] = {}
     aliases: tuple[str, ...] = ()
+    read_at_start: tuple[str, ...] = ()
 
     @property
     def needs(self) -> str:
@@ -44,6 +47,7 @@ def _interpreted(
     *asks: str,
     main: str = "",
     aliases: str = "",
+    read_at_start: str = "",
     **env: str,
 ) -> Language:
     """What the program at path reads; asks are its arguments that make it tell its version."""
@@ -56,6 +60,7 @@ def _interpreted(
         version=(path, *(asks or ("--version",))),
         env=env,
         aliases=tuple(aliases.split()),
+        read_at_start=tuple(read_at_start.split()),
     )
 
 
@@ -83,7 +88,13 @@ _GO |= {"GOCACHE": "/tmp/.go"}  # noqa: S108 (the job's own)
 
 LANGUAGES = (
     _interpreted("python3", ".py", "/usr/bin/python3", aliases="python"),
-    _interpreted("node", ".js .mjs .cjs", "/usr/bin/node", aliases="javascript js nodejs"),
+    _interpreted(
+        "node",
+        ".js .mjs .cjs",
+        "/usr/bin/node",
+        aliases="javascript js nodejs",
+        read_at_start="NODE_ UV_ SSL_ OPENSSL_ ICU_ LC_ LANG TZ MALLOC_",
+    ),
     _interpreted("sh", ".sh", "/usr/bin/sh", "-c", _SH_VERSION, aliases="shell dash"),
     _interpreted("bash", ".bash", "/usr/bin/bash", main="main.sh"),
     _interpreted("ruby", ".rb", "/usr/bin/ruby"),
@@ -113,6 +124,12 @@ _BY_EXTENSION = {suffix: language.name for language in LANGUAGES for suffix in l
 def canonical(name: str) -> str:
     """The one name of a language that has several; a name that is unknown stays as it is."""
     return _ALIASES.get(name, name)
+
+
+def starts_alone(name: str, variables: Iterable[str]) -> bool:
+    """Whether a job with these variables needs an interpreter that starts with them."""
+    prefixes = BY_NAME[name].read_at_start if name in BY_NAME else ()
+    return any(variable.startswith(prefixes) for variable in variables)
 
 
 def file_name_of(name: str) -> str:

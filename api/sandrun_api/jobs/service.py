@@ -20,7 +20,7 @@ from sandrun_api.memfds import Memfd
 from sandrun_api.middleware import report
 from sandrun_api.quotas import Clock, Ledger, clock
 from sandrun_api.ratelimits import QUEUE_RETRY_SECONDS, fields
-from sandrun_shared import framing
+from sandrun_shared import framing, languages
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.orders import Order, encode_order
 from sandrun_shared.protocol import (
@@ -311,7 +311,7 @@ class JobService:
                 environment=manifest.environment,
                 upload=request.kind,
                 has_stdin=manifest.stdin is not None,
-                warm=manifest.warm,
+                warm=manifest.warm and not languages.starts_alone(request.interpreter, manifest.env),
                 manifest_sha256=manifests.digest(manifest),
                 encrypt_to=manifests.encryption_key_of(manifest),
                 gpu=job.gpu,

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import collect, devices, job, landlock, orders, root
+from sandrun_executor.sandbox import collect, devices, job, landlock, orders, root, started
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import Confinement
 from sandrun_executor.sandbox.steps import StepError, run_steps
@@ -62,6 +62,8 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
     if pid == 0:
         link.close()
         os.close(children)
+        if request["started"]:
+            started.main(config, request["started"], confinement, Channel(job_fd))
         return job.main(config, confinement, Channel(job_fd))
     os.close(job_fd)
     _supervise(config, confinement, link, pid, children)

@@ -44,12 +44,17 @@ class Program(NamedTuple):
     finish: list[tuple[Any, tuple[Any, ...]]] | None = None
 
 
+def reset_signals() -> None:
+    """Undo what PID 1, from which this process was forked, does with signals."""
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGCHLD)
+
+
 def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Program:
     """Confine this process, take the order, unpack, and become the program; returns for Python run warm.
 
     Descriptors of the message: stdin, stdout, stderr, order, upload, snapshot.
     """
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGCHLD)
+    reset_signals()
     try:
         confinement.enter()
         if config["preloaded"] is not None:
@@ -59,7 +64,9 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
         if message is None:
             os._exit(0)
         request, fds = message
-        order = _take(request, fds)
+        order = take(request, fds)
+        for kind, value in rlimits(request):
+            lower(kind, value)
         order.env = {**request["env"], **order.env}
         request["warm"] = request["warm"] and not _were_read(order.env, config["preloaded"])
         order.env = {**dict.fromkeys(THREADS, str(request["threads"])), **order.env}
@@ -76,20 +83,23 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
     os._exit(1)
 
 
-def _take(request: dict[str, Any], fds: list[int]) -> orders.Order:
-    """Everything up to the program's first instruction."""
+def take(request: dict[str, Any], fds: list[int]) -> orders.Order:
+    """The order; standard streams are in place then, the upload unpacked. Raises as main catches."""
     stdin, stdout, stderr, order_fd, upload_fd, snapshot_fd = fds
     order = orders.decode_order(orders.read_all(order_fd))
     for fd, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
         os.dup2(fd, target)
     _unpack(request, upload_fd, snapshot_fd)
-    for kind, value in (
+    return order
+
+
+def rlimits(request: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    """The resource limits that are the job's own (setrlimit(2))."""
+    return (
         (resource.RLIMIT_FSIZE, request["disk_bytes"]),
         (resource.RLIMIT_NOFILE, request["open_files"]),
         (resource.RLIMIT_NPROC, request["processes"]),
-    ):
-        lower(kind, value)
-    return order
+    )
 
 
 def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], order: orders.Order) -> Program:

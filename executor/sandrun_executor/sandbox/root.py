@@ -7,7 +7,7 @@ import stat
 from typing import Any, NamedTuple
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import devices
+from sandrun_executor.sandbox import bootstraps, devices
 
 WORK, HOME = "/work", "/home/job"
 ENVIRONMENT = "/usr/environment"  # where a job finds its packages, if its environment has any
@@ -81,6 +81,8 @@ def _build_skeleton(image: str) -> None:
             os.symlink(os.readlink("/" + name), f"{image}/{name}")
     for name, text in (("passwd", USERS), ("group", GROUP), ("hosts", HOSTS), ("nsswitch.conf", NSSWITCH)):
         _write(f"{image}/etc/{name}", text)
+    for name, text in bootstraps.FILES.items():
+        _write(f"{image}{bootstraps.FOLDER}/{name}", text)
     for name in _ETC:
         if os.path.isdir("/etc/" + name):
             _copy_tree("/etc/" + name, f"{image}/etc/{name}")

@@ -111,7 +111,8 @@ class House:
         self.zygotes.append(FakeZygote(asked))
         return cast(Zygote, self.zygotes[-1])
 
-    async def prepare(self, zygote: Zygote, gpu: int | None) -> Sandbox:
+    async def prepare(self, zygote: Zygote, gpu: int | None, started: str) -> Sandbox:
+        assert started == ""
         await asyncio.sleep(0)
         if self.slots == 0:
             raise NoSlotError
