@@ -87,6 +87,10 @@ document.addEventListener("keydown", (event) => {
 window.addEventListener("hashchange", openLink);
 byId("share").addEventListener("click", share);
 
+if (/^(Mac|iP)/.test(navigator.platform)) {
+  byId("run").querySelector("kbd").textContent = "⌘ ⏎";
+  byId("editor-help").textContent = byId("editor-help").textContent.replace("Ctrl-Enter", "Command-Enter");
+}
 program.setLanguage(pickers.interpreter);
 await openLink();
 await Promise.all([askServer(), quota.refresh()]);
