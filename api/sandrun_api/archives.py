@@ -14,10 +14,10 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any, cast
 
-from sandrun_api.contents import HEAD_BYTES, MANIFEST_BYTES, MANIFEST_NAME, Bounds, Contents, Table
+from sandrun_api.contents import HEAD_BYTES, MANIFEST_ALONE, Bounds, Contents, Table
 from sandrun_api.errors import ApiError
 from sandrun_api.memfds import Memfd
 from sandrun_api.paths import shown
@@ -82,8 +82,10 @@ def has_magic(kind: UploadKind, upload: Memfd) -> bool:
     return upload.read_at(0, 8).startswith(_MAGIC[kind])
 
 
-def check(upload: Memfd, kind: UploadKind, bounds: Bounds) -> Contents:
-    """Read the whole archive once and say what it holds.
+def check(
+    upload: Memfd, kind: UploadKind, bounds: Bounds, wanted: Mapping[str, int] = MANIFEST_ALONE
+) -> Contents:
+    """Read the whole archive once and say what it holds; wanted as for Table.
 
     Raises ApiError: 413 for what is too large, too many or too slow, 400 for anything else, with the
     member's name in the reason.
@@ -91,7 +93,7 @@ def check(upload: Memfd, kind: UploadKind, bounds: Bounds) -> Contents:
     damaged = ApiError(400, f"The upload is named like a {kind.value} archive but cannot be read as one.")
     if not has_magic(kind, upload):
         raise damaged
-    table = Table(bounds)
+    table = Table(bounds, wanted)
     try:
         with _Source(os.dup(upload.fileno())) as source:
             if kind is UploadKind.zip:
@@ -205,11 +207,11 @@ def _enter_tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo, table: 
         path = table.add_file(member.name)
         data = archive.extractfile(member)
         if data is not None:
-            is_manifest = path == MANIFEST_NAME
-            head = data.read(MANIFEST_BYTES + 1 if is_manifest else HEAD_BYTES)
+            limit = table.limit_of(path)
+            head = data.read(HEAD_BYTES if limit is None else limit + 1)
             table.keep_head(path, head)
-            if is_manifest:
-                table.keep_manifest(head)
+            if limit is not None:
+                table.keep(path, head)
     else:
         what = {tarfile.FIFOTYPE: "a FIFO", tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device"}
         raise ApiError(
@@ -242,7 +244,8 @@ def _enter_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, table: Ta
         raise ApiError(400, f"Member '{shown(name)}' is {what}; only files, folders and links are accepted.")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ApiError(400, f"Member '{shown(name)}' is compressed in a way other than deflate.")
-    keep = MANIFEST_BYTES + 1 if name == MANIFEST_NAME else HEAD_BYTES
+    limit = table.limit_of(name.removeprefix("./"))
+    keep = HEAD_BYTES if limit is None else limit + 1
     if file_type == stat.S_IFLNK:
         keep = 4096
     head = b""
@@ -256,5 +259,5 @@ def _enter_zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, table: Ta
         return
     path = table.add_file(name)
     table.keep_head(path, head)
-    if path == MANIFEST_NAME:
-        table.keep_manifest(head)
+    if limit is not None and table.limit_of(path) == limit:
+        table.keep(path, head)

@@ -1,7 +1,9 @@
 """What an upload holds, as its check found it, and the rules that hold between its members."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from sandrun_api.errors import ApiError
 from sandrun_api.paths import PathError, clean, link_stays_inside, shown
@@ -9,6 +11,7 @@ from sandrun_api.paths import PathError, clean, link_stays_inside, shown
 HEAD_BYTES = 256  # what is kept of a script's first line, or of an ELF header
 MANIFEST_NAME = "job.json"
 MANIFEST_BYTES = 256 << 10
+MANIFEST_ALONE = MappingProxyType({MANIFEST_NAME: MANIFEST_BYTES})
 
 
 @dataclass(frozen=True)
@@ -22,24 +25,26 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Contents:
-    """An upload's files, the first bytes of those that start with '#!' or are ELF files, and its job.json."""
+    """An upload's files, first bytes of those that start with '#!' or are ELF, and those wanted whole."""
 
     files: frozenset[str]
     heads: dict[str, bytes] = field(default_factory=dict)
-    manifest: bytes | None = None
+    kept: dict[str, bytes] = field(default_factory=dict)
 
 
 class Table:
     """The members seen so far. Every method raises ApiError for a member that breaks a rule."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, wanted: Mapping[str, int] = MANIFEST_ALONE) -> None:
+        """wanted is how many bytes the files may have that are kept whole, by path."""
         self._bounds = bounds
+        self._wanted = wanted
         self._deadline = time.monotonic() + bounds.seconds
         self._kinds: dict[str, str] = {}  # path -> file, link or dir
         self._total = 0
         self._count = 0
         self._heads: dict[str, bytes] = {}
-        self._manifest: bytes | None = None
+        self._kept: dict[str, bytes] = {}
 
     def tick(self) -> None:
         """Stop a check that takes too long."""
@@ -102,16 +107,21 @@ class Table:
         if head.startswith((b"#!", b"\x7fELF")):
             self._heads[path] = head[:HEAD_BYTES]
 
-    def keep_manifest(self, data: bytes) -> None:
-        """Keep the upload's job.json."""
-        if len(data) > MANIFEST_BYTES:
-            raise ApiError(413, f"{MANIFEST_NAME} has more than {MANIFEST_BYTES >> 10} KiB.")
-        self._manifest = data
+    def limit_of(self, path: str) -> int | None:
+        """The most bytes a file may have that is wanted whole, None for one that is not."""
+        return self._wanted.get(path)
+
+    def keep(self, path: str, data: bytes) -> None:
+        """Keep a file that is wanted whole."""
+        limit = self._wanted[path]
+        if len(data) > limit:
+            raise ApiError(413, f"{shown(path)} has more than {limit >> 10} KiB.")
+        self._kept[path] = data
 
     def contents(self) -> Contents:
         """What was seen."""
         files = frozenset(path for path, kind in self._kinds.items() if kind != "dir")
-        return Contents(files, self._heads, self._manifest)
+        return Contents(files, self._heads, self._kept)
 
     def _path(self, name: str) -> str:
         try:

@@ -57,7 +57,10 @@ class Manifest(BaseModel):
             description="Patterns of files to keep; a trailing / takes the folder. Default: what changed.",
         ),
     ] = []
-    requirements: Annotated[str | None, Field(description="File with packages to install.")] = None
+    requirements: Annotated[
+        str | None,
+        Field(description="A requirements.txt, package.json or Gemfile of the upload, to install."),
+    ] = None
     timeout: Annotated[float | None, Field(gt=0, description="Wall time in seconds.")] = None
     memory_mb: Annotated[int | None, Field(ge=16, description="Memory in MiB.")] = None
     cpu_seconds: Annotated[
@@ -100,12 +103,6 @@ def invalid(document: str, error: ValidationError) -> ApiError:
 
 def check(manifest: Manifest, settings: JobLimits) -> None:
     """Refuse what the model alone cannot: names, sizes, limits. Raises ApiError (400)."""
-    if manifest.requirements is not None:
-        raise bad_request(
-            "This server installs no packages yet: leave 'requirements' out and use an environment "
-            "that has them.",
-            "/requirements",
-        )
     encryption_key_of(manifest)
     try:
         if not clean(manifest.entrypoint):

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from sandrun_api import manifest as manifests
+from sandrun_api import requirements
 from sandrun_api.budget import Reservation
 from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds, Table
@@ -55,6 +56,7 @@ class RunRequest(BaseModel):
     files: Annotated[dict[str, str], Field(description="More files, by path.")] = {}
     environment: str = "default"
     outputs: list[str] = []
+    requirements: Annotated[str | None, Field(description="One of the files, to install from.")] = None
     timeout: Annotated[float | None, Field(gt=0, description="Wall time in seconds.")] = None
     memory_mb: Annotated[int | None, Field(ge=16, description="Memory in MiB.")] = None
     cpu_seconds: Annotated[
@@ -117,7 +119,7 @@ async def run_code(request: Request) -> Response:
     body = await read_body(request)
     as_json = content_type == "application/json"
     manifest, files = _from_json(body) if as_json else _from_text(body, request)
-    job = await submit_inline(request, service, manifest, encode_bundle(files))
+    job = await submit_inline(request, service, manifest, encode_bundle(files), files=files)
     if "text/event-stream" in request.headers.get("accept", ""):
         settings: Settings = request.app.state.settings
         events = _events(job, settings.api.heartbeat_seconds)
@@ -203,9 +205,12 @@ async def submit_inline(
     upload: bytes,
     *,
     kind: UploadKind = UploadKind.bundle,
+    files: Mapping[str, bytes] | None = None,
     most_processes: int | None = None,
 ) -> Job:
     """Submit what came in one request; fewer processes than the settings allow may be asked for.
+
+    files are those among which the manifest may name one to install from.
 
     Raises ApiError.
     """
@@ -214,6 +219,8 @@ async def submit_inline(
     interpreter = manifest.interpreter or DEFAULT_INTERPRETER
     worker = await service.worker(environment=manifest.environment)
     manifests.check_worker(interpreter, manifest.environment, worker, b"")  # no code is an executable file
+    installer = requirements.installer_of(manifest, worker, settings)
+    required = None if installer is None else requirements.of_files(manifest, installer, files or {})
     limits = manifests.limits_of(manifest, settings.limits)
     if most_processes is not None:
         limits = structs.replace(limits, processes=min(most_processes, limits.processes))
@@ -224,9 +231,10 @@ async def submit_inline(
         limits=limits,
         kind=kind,
         job_hash=manifests.job_hash(manifest, hashlib.sha256(upload).hexdigest()),
+        requirements=required,
     )
     reservation = Reservation(service.budget)
-    reservation.ask(len(upload))
+    reservation.ask(len(upload) + (len(required.bundle) if required is not None else 0))
     memfd = Memfd.create("upload", upload)
     try:
         return service.submit(job_request, memfd, reservation)

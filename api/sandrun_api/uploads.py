@@ -68,8 +68,9 @@ class _Bundle:
         size = self.memfd.size - self._start
         self.memfd.write_at(self._size_at, b"%0*d" % (SIZE_DIGITS, size))
         self._table.keep_head(self._path, self.memfd.read_at(self._start, min(size, HEAD_BYTES)))
-        if self._path == MANIFEST_NAME:
-            self._table.keep_manifest(self.memfd.read_at(self._start, min(size, MANIFEST_BYTES + 1)))
+        limit = self._table.limit_of(self._path)
+        if limit is not None:
+            self._table.keep(self._path, self.memfd.read_at(self._start, min(size, limit + 1)))
 
 
 class _Receiver:
@@ -258,7 +259,7 @@ async def _finish(receiver: _Receiver, reservation: Reservation) -> Upload:
         kind = receiver.archive[1]
         contents = await asyncio.to_thread(archives.check, memfd, kind, receiver.bounds)
     digest = _digest(memfd) if memfd.size <= INLINE_BYTES else await asyncio.to_thread(_digest, memfd)
-    manifest = bytes(receiver.manifest) if receiver.manifest is not None else contents.manifest
+    manifest = bytes(receiver.manifest) if receiver.manifest is not None else contents.kept.get(MANIFEST_NAME)
     return Upload(memfd, kind, contents, digest, manifest, reservation)
 
 

@@ -58,6 +58,7 @@ class Metrics:
     queued_seconds: float = 0.0
     setup_seconds: float = 0.0
     compile_seconds: float = 0.0
+    setup_cpu_seconds: float = 0.0
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:

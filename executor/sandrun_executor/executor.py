@@ -4,12 +4,17 @@ import logging
 import os
 import pwd
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandrun_executor import gpu, interpreters
 from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
+from sandrun_executor.dependencies import Dependencies
 from sandrun_executor.environments import Shelf
 from sandrun_executor.gpu_types import for_image
+from sandrun_executor.handover import NO_PACKAGES, Packages
+from sandrun_executor.installations import Failure, Installing, outcome_of
+from sandrun_executor.layers import Keeper
 from sandrun_executor.pools import Pools
 from sandrun_executor.records import Record, RecordError
 from sandrun_executor.sandboxes import Sandbox, SandboxError
@@ -20,7 +25,8 @@ from sandrun_executor.verdicts import Stop
 from sandrun_executor.worker_key import WorkerKey
 from sandrun_executor.zygotes import Image, Zygote, ZygoteError
 from sandrun_shared.environments import DefinitionError
-from sandrun_shared.jobs import Limits
+from sandrun_shared.framing import close_all
+from sandrun_shared.jobs import Installer, Limits
 from sandrun_shared.protocol import VERSION, Description, Execute, Identified, Identify, Refused
 from sandrun_shared.settings import Settings
 
@@ -56,6 +62,18 @@ def core_bytes() -> int:
     return 1 if Path("/proc/sys/kernel/core_pattern").read_text().startswith("|") else 0
 
 
+@dataclass(frozen=True)
+class Call:
+    """One job that was taken: what was asked with which descriptors, by whom, when; its record, its GPU."""
+
+    request: Execute
+    fds: list[int]
+    peer: Peer
+    requested_at: float
+    record: Record
+    loan: gpu.Loan | None
+
+
 class Executor:
     """Runs jobs; `without` switches layers off and exists for containment tests only."""
 
@@ -73,12 +91,10 @@ class Executor:
         self._seccomp = seccomp
         self._without = frozenset(without)
         self._limits = default_limits(settings)
-        self._pool = SlotPool(
-            hierarchy,
-            self._settings.first_uid,
-            # Twice: a job's answer goes out before its sandbox is gone.
-            2 * self._settings.slots + self._settings.parked + len(self._settings.started_interpreters),
-        )
+        # Twice: a job's answer goes out before its sandbox is gone.
+        slots = 2 * self._settings.slots + self._settings.parked + self._settings.installs
+        slots += len(self._settings.started_interpreters)
+        self._pool = SlotPool(hierarchy, self._settings.first_uid, slots)
         self._interpreters = interpreters.installed()
         self._zygote_cgroup: Cgroup | None = None
         python = self._interpreters.get("python3")
@@ -95,6 +111,21 @@ class Executor:
             self._prepare,
             started=usable(self._settings.started_interpreters, self._interpreters),
         )
+        keeper = Keeper(noswap_option())
+        versions = {name: found.version for name, found in self._interpreters.items()}
+        self._dependencies = Dependencies(
+            Installing(
+                settings,
+                hierarchy,
+                seccomp,
+                keeper,
+                versions=versions,
+                prepare=self._prepare_to_install,
+                first_uid=self._settings.first_uid + slots,
+            ),
+            keeper,
+            self._settings,
+        )
         self._running: set[Sandbox] = set()
         self._admitted = 0
         self._lender = gpu.Lender(gpu.Found())
@@ -107,6 +138,7 @@ class Executor:
             _log.info("%d GPUs for jobs", len(self._lender.gpus))
             if self._lender.found.problem:
                 _log.warning("%s", self._lender.found.problem)
+        await self._dependencies.start()
         # One sandbox must work before anybody is told that we are ready.
         await self._pools.start([name.strip() for name in self._settings.preload.split(",") if name.strip()])
 
@@ -124,6 +156,9 @@ class Executor:
 
     async def _prepare(self, zygote: Zygote, gpu: int | None, started: str) -> Sandbox:
         return await Sandbox.prepare(zygote, self._pool, self._limits, gpu, started=started)
+
+    async def _prepare_to_install(self, limits: Limits) -> Sandbox:
+        return await Sandbox.prepare(await self._pools.default_zygote(), self._pool, limits, installs=True)
 
     async def execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
         """Run one job and answer on its connection; every job that was not refused gets a Finished."""
@@ -144,46 +179,83 @@ class Executor:
         if refusal is not None:
             peer.send(refusal)
             return
+        own_fds = fds if request.installer is None else fds[:-1]
         try:
-            record = Record(self._worker_key, request, fds)
+            record = Record(self._worker_key, request, own_fds)
         except RecordError as error:
             peer.send(Refused("invalid", str(error)))
             return
+        call = Call(request, own_fds, peer, requested_at, record, loan)
         self._admitted += 1
         try:
-            try:
-                taken = self._pools.take_started(request)
-                pool, sandbox = taken or await self._pools.take(request.environment, request.gpu)
-            except TimeoutError:
-                peer.send(Refused("full", "no slot became free in time"))
-                return
-            except DefinitionError as error:
-                peer.send(Refused("unsupported", str(error)))
-                return
-            except (SandboxError, ZygoteError, CgroupError, OSError) as error:
-                _log.error("cannot prepare a sandbox: %s", error)
-                peer.send(Refused("unsupported", f"no sandbox could be prepared: {error}"))
-                return
-            self._running.add(sandbox)
-            peer.on_gone = lambda: sandbox.stop(Stop.cancelled)
-            peer.on_room = sandbox.resume
-            if peer.gone or self._stopping:
-                sandbox.stop(Stop.cancelled)
-            try:
-                program = interpreters.program_of(request.interpreter)
-                if pool.build is not None:
-                    program = pool.build.program(program)
-                if loan is not None:
-                    sandbox.on_released = loan.until_then()
-                    program["env"] = {**program["env"], **loan.environment}
-                await sandbox.execute(request, program, fds, peer, requested_at, record=record)
-            finally:
-                record.close()
-                self._running.discard(sandbox)
-                peer.on_gone = nothing
-                pool.end(sandbox)
+            if request.installer is None:
+                await self._run(call, NO_PACKAGES)
+            else:
+                await self._install_and_run(call, request.installer, fds[-1])
         finally:
+            record.close()
             self._admitted -= 1
+
+    async def _install_and_run(self, call: Call, installer: Installer, fd: int) -> None:
+        """Run a job with the packages that the bundle behind fd requires, or tell why they are not there."""
+        peer, dependencies = call.peer, self._dependencies
+        if installer not in dependencies.installers:
+            peer.send(Refused("unsupported", f"no packages can be installed with {installer.value} here"))
+            return
+        try:
+            provided = await dependencies.provide(installer, call.request.environment, fd, peer)
+        except RecordError as error:
+            peer.send(Refused("invalid", str(error)))
+            return
+        finally:
+            peer.on_gone = nothing
+        if isinstance(provided, Failure):
+            await call.record.tell(peer, outcome_of(provided, call.requested_at), provided.log)
+            return
+        try:
+            packages = await dependencies.packages(provided, installer, call.request.environment)
+            try:
+                await self._run(call, packages)
+            finally:
+                close_all(packages.mounts)
+        finally:
+            await dependencies.release(provided)
+
+    async def _run(self, call: Call, packages: Packages) -> None:
+        request, peer = call.request, call.peer
+        try:
+            # One that has started does not look again for where packages are.
+            taken = self._pools.take_started(request) if request.installer is None else None
+            pool, sandbox = taken or await self._pools.take(request.environment, request.gpu)
+        except TimeoutError:
+            peer.send(Refused("full", "no slot became free in time"))
+            return
+        except DefinitionError as error:
+            peer.send(Refused("unsupported", str(error)))
+            return
+        except (SandboxError, ZygoteError, CgroupError, OSError) as error:
+            _log.error("cannot prepare a sandbox: %s", error)
+            peer.send(Refused("unsupported", f"no sandbox could be prepared: {error}"))
+            return
+        self._running.add(sandbox)
+        peer.on_gone = lambda: sandbox.stop(Stop.cancelled)
+        peer.on_room = sandbox.resume
+        if peer.gone or self._stopping:
+            sandbox.stop(Stop.cancelled)
+        try:
+            program = interpreters.program_of(request.interpreter)
+            if pool.build is not None:
+                program = pool.build.program(program)
+            if call.loan is not None:
+                sandbox.on_released = call.loan.until_then()
+                program["env"] = {**program["env"], **call.loan.environment}
+            await sandbox.execute(
+                request, program, call.fds, peer, call.requested_at, record=call.record, packages=packages
+            )
+        finally:
+            self._running.discard(sandbox)
+            peer.on_gone = nothing
+            pool.end(sandbox)
 
     def _refusal(self, request: Execute) -> Refused | None:
         if self._stopping:
@@ -210,6 +282,7 @@ class Executor:
                 worker_id=self._worker_key.worker_id if self._worker_key is not None else "",
                 gpus=self._lender.gpus,
                 gpu_problem=self._lender.found.problem,
+                installers=self._dependencies.installers,
             )
         )
 
@@ -223,10 +296,12 @@ class Executor:
         self._stopping = True
         for sandbox in self._running:
             sandbox.stop(Stop.cancelled)
+        self._dependencies.stop()
 
     async def close(self) -> None:
         """Leave nothing: parked sandboxes, zygotes, cgroups."""
         self._stopping = True
+        await self._dependencies.close()
         await self._pools.close()
         if self._zygote_cgroup is not None:
             self._zygote_cgroup.remove()

@@ -43,6 +43,7 @@ RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 2, 4, 8
 # System call numbers above 424 are the same on every architecture.
 _SYS_PIDFD_OPEN, _SYS_CLONE3, _SYS_CLOSE_RANGE, _SYS_OPENAT2 = 434, 435, 436, 437
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(os.uname().machine, -1)
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}.get(os.uname().machine, -1)
 
@@ -87,6 +88,30 @@ def bind_each(pairs: list[tuple[bytes, bytes]]) -> None:
 def umount2(target: str, flags: int = MNT_DETACH) -> None:
     """Detach a file system (umount2(2))."""
     _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def open_tree_clone(path: str) -> int:
+    """A descriptor of a copy of the mount at path, or of the file there, attached nowhere (open_tree(2))."""
+    at_fdcwd, open_tree_clone_flag = -100, 1
+    flags = open_tree_clone_flag | os.O_CLOEXEC
+    return _syscall(_SYS_OPEN_TREE, _int(at_fdcwd), os.fsencode(path), _c.c_uint(flags), subject=path)
+
+
+def mount_read_only(mount_fd: int) -> None:
+    """Make the mount behind the descriptor read-only, nosuid and nodev for good (mount_setattr(2))."""
+    at_empty_path, attributes = 0x1000, 1 | 2 | 4  # MOUNT_ATTR_RDONLY, NOSUID, NODEV
+    attr = struct.pack("4Q", attributes, 0, 0, 0)
+    size = _c.c_size_t(len(attr))
+    _syscall(_SYS_MOUNT_SETATTR, _int(mount_fd), b"", _c.c_uint(at_empty_path), attr, size, subject="mount")
+
+
+def move_mount(mount_fd: int, target: str) -> None:
+    """Attach the detached mount behind the descriptor at target (move_mount(2))."""
+    at_fdcwd, empty_path = -100, 4  # MOVE_MOUNT_F_EMPTY_PATH
+    where = os.fsencode(target)
+    _syscall(
+        _SYS_MOVE_MOUNT, _int(mount_fd), b"", _int(at_fdcwd), where, _c.c_uint(empty_path), subject=target
+    )
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

@@ -69,13 +69,14 @@ class Pool:
         """A new sandbox, with an interpreter started in it. Raises as starting a zygote or a sandbox does."""
         self._sandboxes += 1
         try:
-            return await self._make(await self._ready_zygote(), gpu, started)
+            return await self._make(await self.ready_zygote(), gpu, started)
         except BaseException:
             self._sandboxes -= 1
             self._close_if_empty()
             raise
 
-    async def _ready_zygote(self) -> Zygote:
+    async def ready_zygote(self) -> Zygote:
+        """Its zygote, started if it is not there. Raises ZygoteError."""
         async with self._starting:
             if self._zygote is not None and self._zygote.alive:
                 return self._zygote
@@ -210,6 +211,10 @@ class Pools:
         pool = self._pools.pop(name)
         self._retired.add(pool)
         self._spawn(pool.retire())
+
+    async def default_zygote(self) -> Zygote:
+        """The zygote of `default`, for a sandbox that is no job's. Raises ZygoteError."""
+        return await self._pools[DEFAULT].ready_zygote()
 
     def warm_names(self) -> list[str]:
         """The environments whose zygote is there."""

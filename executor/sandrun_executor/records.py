@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 from nacl.public import PublicKey
 
+from sandrun_executor.handover import Sink
 from sandrun_executor.worker_key import WorkerKey
 from sandrun_shared import framing
 from sandrun_shared.jobs import Outcome
@@ -58,7 +59,7 @@ class Record:
             self.log_sealer = LogSealer(self._seal_to)
         if worker_key is not None:
             for fd in fds:
-                _freeze(fd)
+                freeze(fd)
 
     def begin(self) -> None:
         """Hash what was asked for, while the sandbox is busy with it; never before the job has it."""
@@ -95,6 +96,16 @@ class Record:
             outcome = msgspec.structs.replace(outcome, outputs_truncated=True)
             data_fd, index_fd = self._memfd("empty"), self._memfd("empty")
         return Finished(outcome, logs, await self._signed(outcome, index_fd)), (data_fd, index_fd)
+
+    async def tell(self, sink: Sink, outcome: Outcome, log: bytes) -> None:
+        """End a job that never ran: its outcome, and on stderr what was said while it was set up."""
+        self.begin()
+        data_fd, index_fd = self._memfd("empty"), self._memfd("empty")
+        logs: tuple[Output, ...] = (Output(2, 0, log),) if log else ()
+        if self.log_sealer is not None:
+            lines = self.log_sealer.lines([(2, log)], last=True)
+            logs = tuple(Output(1, number, line) for number, line in enumerate(lines))
+        sink.send(*await self.finished(outcome, logs, data_fd, index_fd))
 
     def close(self) -> None:
         """Forget everything."""
@@ -214,7 +225,7 @@ def _memfd(name: str) -> int:
     return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
-def _freeze(fd: int) -> None:
+def freeze(fd: int) -> None:
     """Let nobody change a memfd from here on: what is hashed is what runs (F_ADD_SEALS, fcntl(2))."""
     try:
         missing = FROZEN & ~fcntl.fcntl(fd, fcntl.F_GET_SEALS)

@@ -1,17 +1,16 @@
 """The life of one sandbox: prepared, handed a job, ended, proven empty."""
 
 import asyncio
-import math
 import os
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from fcntl import F_ADD_SEALS, F_SEAL_SEAL, fcntl
-from typing import Protocol
 
 from sandrun_executor.cgroups import CgroupError
 from sandrun_executor.folders import Folders
+from sandrun_executor.handover import NO_PACKAGES, Packages, Program, Sink, orders_for
 from sandrun_executor.links import Link, Words
 from sandrun_executor.logs import STDERR, STDOUT, LogPump
 from sandrun_executor.records import FROZEN, Record
@@ -19,7 +18,7 @@ from sandrun_executor.slots import Slot, SlotPool
 from sandrun_executor.verdicts import Exit, Stop, judge
 from sandrun_executor.zygotes import Zygote
 from sandrun_shared.jobs import Limits, Outcome
-from sandrun_shared.protocol import Event, Execute, Output, Started, Usage
+from sandrun_shared.protocol import Execute, Output, Started, Usage
 
 PREPARE_SECONDS = 10.0
 END_SECONDS = 1.0  # from asking PID 1 to end the job to ending PID 1
@@ -30,23 +29,8 @@ COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
 _SEALS = FROZEN | F_SEAL_SEAL
 
 
-Program = dict[str, object]  # what a language's table entry says, for the channel
-
-
 class SandboxError(Exception):
     """A sandbox could not be prepared: the text names the step and errno."""
-
-
-class Sink(Protocol):
-    """Where a job's events go."""
-
-    def send(self, event: Event, fds: tuple[int, ...] = ()) -> bool:
-        """Pass one event on; False when there is no room for more."""
-
-
-def threads_of(limits: Limits) -> int:
-    """How many threads a library may start for one computation: the job's share of the processors."""
-    return min(math.ceil(limits.cpu_cores), os.cpu_count() or 1)
 
 
 class Sandbox:
@@ -64,6 +48,8 @@ class Sandbox:
         self._on_started: Callable[[], None] = _nothing
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._resized: asyncio.Future[None] = self._loop.create_future()
+        self._mounted: asyncio.Future[None] = self._loop.create_future()
+        self._setup_cpu_seconds = 0.0
         self._exited: asyncio.Future[Exit | None] = self._loop.create_future()
         self._collected: asyncio.Future[bool] = self._loop.create_future()
         self._dead: asyncio.Future[None] = self._loop.create_future()
@@ -75,11 +61,19 @@ class Sandbox:
 
     @classmethod
     async def prepare(
-        cls, zygote: Zygote, pool: SlotPool, limits: Limits, gpu: int | None, *, started: str = ""
+        cls,
+        zygote: Zygote,
+        pool: SlotPool,
+        limits: Limits,
+        gpu: int | None = None,
+        *,
+        started: str = "",
+        installs: bool = False,
     ) -> "Sandbox":
         """Everything but the job, with the limits most jobs have.
 
         With a GPU if the job is to have one, and with an interpreter started for it.
+        installs: what runs in it may write to the folder of packages, when one is mounted.
 
         Raises SandboxError, CgroupError, OSError; nothing is left then.
         """
@@ -88,7 +82,7 @@ class Sandbox:
             sandbox._limit(limits, limits.memory_bytes)
             sandbox._init.listen(sandbox._init_says)
             sandbox._job.listen(sandbox._job_says)
-            kind = {"gpu": gpu, "started": started, **sandbox._folders.as_message()}
+            kind = {"gpu": gpu, "started": started, "installs": installs, **sandbox._folders.as_message()}
             zygote.spawn(sandbox._init, sandbox._job, sandbox._slot, kind)
             async with asyncio.timeout(PREPARE_SECONDS):
                 await sandbox._ready
@@ -98,6 +92,11 @@ class Sandbox:
                 raise SandboxError("the sandbox was not ready in time") from None
             raise
         return sandbox
+
+    @property
+    def slot(self) -> Slot:
+        """What it holds of the machine."""
+        return self._slot
 
     @property
     def usable(self) -> bool:
@@ -110,9 +109,10 @@ class Sandbox:
                 self._pidfd = fd
                 self._loop.add_reader(fd, self._died)
                 return
-            case ["resized"]:
-                if not self._resized.done():
-                    self._resized.set_result(None)
+            case ["resized" | "mounted" as what]:
+                done = self._resized if what == "resized" else self._mounted
+                if not done.done():
+                    done.set_result(None)
             case ["exited", status, full] if status.isdigit() and full.isdigit():
                 if not self._exited.done():
                     self._exited.set_result(Exit(int(status), full == "1"))
@@ -166,8 +166,9 @@ class Sandbox:
             self._exited.set_result(None)
         if not self._collected.done():
             self._collected.set_result(True)
-        if not self._resized.done():
-            self._resized.set_result(None)
+        for waiting in (self._resized, self._mounted):
+            if not waiting.done():
+                waiting.set_result(None)
 
     def stop(self, why: Stop) -> None:
         """End the job; the first reason counts. PID 1 gets END_SECONDS to do it in order."""
@@ -202,6 +203,7 @@ class Sandbox:
         requested_at: float,
         *,
         record: Record,
+        packages: Packages = NO_PACKAGES,
     ) -> None:
         """Run one job and send its events to the sink; Finished comes last.
 
@@ -229,7 +231,9 @@ class Sandbox:
             try:
                 self._limit(limits, limits.memory_bytes)
                 await self._resize(Folders.of(limits))
-                self._hand_over(request, program, [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd])
+                await self._mount(packages)
+                handed = [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd]
+                self._hand_over(request, program, handed, packages)
             except (CgroupError, OSError) as error:
                 self._fail(f"the limits could not be set: {error}")
                 self.kill()  # or dead already: the verdict will say of what
@@ -256,6 +260,7 @@ class Sandbox:
                 wall_seconds=ended_at - (self._started_at or ended_at),
                 setup_seconds=(self._started_at or ended_at) - requested_at - compile_seconds,
                 compile_seconds=compile_seconds,
+                setup_cpu_seconds=packages.cpu_seconds,
                 memory_peak_bytes=memory_peak,
                 stdout_bytes=pump.counts[STDOUT],
                 stderr_bytes=pump.counts[STDERR],
@@ -294,20 +299,17 @@ class Sandbox:
         async with asyncio.timeout(PREPARE_SECONDS):
             await self._resized
 
-    def _hand_over(self, request: Execute, program: Program, fds: list[int]) -> None:
-        limits = request.limits
-        self._job.send(
-            {
-                **program,
-                "upload": request.upload.value,
-                "warm": request.warm and request.interpreter == "python3" and request.gpu is None,
-                "threads": threads_of(limits),
-                "disk_bytes": limits.disk_bytes,
-                "open_files": limits.open_files,
-                "processes": limits.processes,
-            },
-            fds,
-        )
+    async def _mount(self, packages: Packages) -> None:
+        """Mount packages. Raises TimeoutError, OSError."""
+        if not packages.mounts:
+            return
+        self._setup_cpu_seconds = packages.cpu_seconds
+        self._init.send({"packages": packages.tools}, packages.mounts)
+        async with asyncio.timeout(PREPARE_SECONDS):
+            await self._mounted
+
+    def _hand_over(self, request: Execute, program: Program, fds: list[int], packages: Packages) -> None:
+        self._job.send(orders_for(request, program, packages), fds)
 
     def _watch(self, limits: Limits, sink: Sink) -> None:
         self._after(limits.wall_seconds, lambda: self.stop(Stop.wall))
@@ -341,7 +343,7 @@ class Sandbox:
     def _tell_usage(self, sink: Sink) -> None:
         if not self._exited.done():
             cgroup = self._slot.cgroup
-            sink.send(Usage(cgroup.cpu_seconds(), cgroup.memory_bytes()), ())
+            sink.send(Usage(self._setup_cpu_seconds + cgroup.cpu_seconds(), cgroup.memory_bytes()), ())
             self._after(USAGE_SECONDS, lambda: self._tell_usage(sink))
 
     async def _collect(self, limits: Limits, exited: Exit | None, peak_bytes: int, fds: list[int]) -> bool:

@@ -203,7 +203,7 @@ class Server:
             peer.close()
 
     async def _execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
-        wanted = 3 if request.has_stdin else 2
+        wanted = 2 + request.has_stdin + (request.installer is not None)
         if len(fds) != wanted:
             peer.send(Refused("invalid", f"{len(fds)} descriptors instead of {wanted}"))
             return

@@ -42,6 +42,14 @@ class UploadKind(enum.StrEnum):
     zip = "zip"
 
 
+class Installer(enum.StrEnum):
+    """What installs the packages that a job requires."""
+
+    uv = "uv"  # requirements.txt, for Python
+    npm = "npm"  # package.json, for Node
+    bundler = "bundler"  # Gemfile, for Ruby
+
+
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one job may use; every number is enforced by the executor.
 
@@ -65,6 +73,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     exit_code is 128+n for signal n and None when the program never ran; times are seconds,
     measured by the cgroup (cpu) and the monotonic clock (wall, setup, compile; none within another).
+    setup_cpu_seconds is what installing packages took of the processors, besides cpu_seconds.
     """
 
     verdict: Verdict
@@ -75,6 +84,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wall_seconds: float = 0.0
     setup_seconds: float = 0.0
     compile_seconds: float = 0.0
+    setup_cpu_seconds: float = 0.0
     memory_peak_bytes: int = 0
     stdout_bytes: int = 0
     stderr_bytes: int = 0

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from sandrun_shared.jobs import Limits, Outcome, UploadKind
+from sandrun_shared.jobs import Installer, Limits, Outcome, UploadKind
 from sandrun_shared.receipts import EMPTY_SHA256, KEY_BYTES, Digest, Nonce, SignedStatement
 
 VERSION = 1
@@ -36,7 +36,8 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True)
 
 
 class Execute(Message, frozen=True):
-    """Run one job. Descriptors, in this order: order memfd, upload memfd, stdin memfd if has_stdin.
+    """Run one job. Descriptors, in this order: order memfd, upload memfd, stdin memfd if has_stdin,
+    memfd of what to install, a bundle as uploads have it, if there is an installer.
 
     gpu is the device that the job is to have, for itself.
     manifest_sha256 is stated in the receipt. With encrypt_to logs and outputs leave sealed to that key.
@@ -52,6 +53,7 @@ class Execute(Message, frozen=True):
     manifest_sha256: Digest = EMPTY_SHA256
     encrypt_to: X25519Key | None = None
     gpu: GpuIndex | None = None
+    installer: Installer | None = None
     version: int = VERSION
 
 
@@ -69,7 +71,7 @@ class Describe(Message, frozen=True):
 
 
 class Started(Message, frozen=True):
-    """The entrypoint runs now; setup_seconds is the time from request to here."""
+    """The entrypoint runs now; setup_seconds is the time from request to here, with installing packages."""
 
     setup_seconds: float
 
@@ -83,7 +85,8 @@ class Output(Message, frozen=True):
 
 
 class Usage(Message, frozen=True):
-    """What the job has used so far, all its processes together; sent about once a second."""
+    """What the job has used so far, all its processes together, and what installing its packages took; sent
+    about once a second."""
 
     cpu_seconds: float
     memory_bytes: int
@@ -152,6 +155,7 @@ class Description(Message, frozen=True):
     worker_id: str = ""
     gpus: tuple[Gpu, ...] = ()
     gpu_problem: str = ""  # why devices that there should be are not among them
+    installers: tuple[Installer, ...] = ()
     version: int = VERSION
 
 

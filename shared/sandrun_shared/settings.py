@@ -176,6 +176,11 @@ class JobLimits(Table, frozen=True):
     ] = 80.0
 
 
+_HOST = r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?)+"
+_HOST_NAMES = rf"^\s*({_HOST}(\s*,\s*{_HOST})*)?\s*$"
+_URL = rf"^(https://{_HOST}(/[A-Za-z0-9._~/%-]*)?)?$"
+
+
 class Executor(Table, frozen=True):
     """The root daemon."""
 
@@ -234,6 +239,81 @@ class Executor(Table, frozen=True):
             "systemd credential. Empty: nothing is signed."
         ),
     ] = ""
+    package_hosts: Annotated[
+        str,
+        Meta(
+            description="Names of the hosts that packages may come from, separated by commas: those of your "
+            "registries. Empty: jobs with `requirements` are refused.",
+            pattern=_HOST_NAMES,
+        ),
+    ] = ""
+    package_networks: Annotated[
+        str,
+        Meta(
+            description="Networks (CIDR, separated by commas) besides the public Internet in which package "
+            "hosts may be: where your own registry is."
+        ),
+    ] = ""
+    package_index_url: Annotated[
+        str,
+        Meta(
+            description="Index of Python packages (https, without credentials); empty is uv's own default.",
+            pattern=_URL,
+        ),
+    ] = ""
+    package_npm_url: Annotated[
+        str,
+        Meta(
+            description="Registry of Node packages (https, without credentials); empty is npm's own default.",
+            pattern=_URL,
+        ),
+    ] = ""
+    package_gem_url: Annotated[
+        str,
+        Meta(
+            description="Source of Ruby packages (https, without credentials); empty: what a Gemfile names.",
+            pattern=_URL,
+        ),
+    ] = ""
+    package_netrc: Annotated[
+        str,
+        Meta(
+            description="File with the registries' credentials, as netrc(5); a name without `/` is a systemd "
+            "credential. Only the proxy gets them, neither jobs nor installers."
+        ),
+    ] = ""
+    package_ca: Annotated[
+        str, Meta(description="Certificates (PEM) that the registries' are checked with.")
+    ] = "/etc/ssl/certs/ca-certificates.crt"
+    package_proxy: Annotated[
+        str,
+        Meta(
+            description="Unix socket on which a service manager starts a proxy for each connection; empty: "
+            "the executor starts them itself."
+        ),
+    ] = ""
+    installs: Annotated[int, Meta(description="Installations at once; more wait.", ge=1, le=64)] = 2
+    install_seconds: Annotated[float, Meta(description="Longest installation.", gt=0, le=3600)] = 300.0
+    install_memory_mb: Annotated[
+        int,
+        Meta(description="Memory in MiB of an installation's processes.", ge=64, le=jobs.MAX_MB),
+    ] = 1024
+    install_disk_mb: Annotated[
+        int,
+        Meta(
+            description="Space in MiB for the packages of one job while they are installed, in memory.",
+            ge=1,
+            le=jobs.MAX_MB,
+        ),
+    ] = 1024
+    dependency_layers_mb: Annotated[
+        int,
+        Meta(
+            description="Memory in MiB for installed packages, kept for the next job that requires the same.",
+            ge=0,
+            le=jobs.MAX_MB,
+        ),
+    ] = 2048
 
 
 class Settings(Table, frozen=True):

@@ -18,7 +18,7 @@ import msgspec
 from sandrun_executor import cgroups
 from sandrun_executor.daemon import instance_name
 from sandrun_shared.framing import close_all, receive, send
-from sandrun_shared.jobs import Limits, Outcome, UploadKind
+from sandrun_shared.jobs import Installer, Limits, Outcome, UploadKind
 from sandrun_shared.orders import Order, decode_index, encode_bundle, encode_order
 from sandrun_shared.protocol import (
     Describe,
@@ -165,8 +165,14 @@ def _outputs(fds: list[int]) -> dict[str, bytes]:
 class ExecutorProcess:
     """One running executor; a context manager that stops it."""
 
-    def __init__(self, without: Iterable[str] = (), folder: Path | None = None, **settings: object) -> None:
-        """settings are keys of [executor]; without names layers to switch off."""
+    def __init__(
+        self,
+        without: Iterable[str] = (),
+        folder: Path | None = None,
+        hosts: dict[str, str] | None = None,
+        **settings: object,
+    ) -> None:
+        """settings are keys of [executor]; without names layers to switch off; hosts are addresses by name."""
         self._own_folder = folder is None
         # Short: a socket's path has room for 107 bytes. The temporary folder of a job's host is no secret.
         self.folder = folder or Path(tempfile.mkdtemp(prefix="sr-", dir="/tmp"))
@@ -194,6 +200,13 @@ class ExecutorProcess:
             self._environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
         self._without = list(without)
         self.command = [str(WEAKENED), *self._without] if self._without else ["-m", "sandrun_executor"]
+        self._prefix: list[str] = []
+        if hosts is not None:
+            file = self.folder / "hosts"
+            lines = {"localhost": "127.0.0.1", **hosts}
+            file.write_text("".join(f"{where} {name}\n" for name, where in lines.items()))
+            program = 'mount --bind "$0" /etc/hosts && exec "$@"'
+            self._prefix = ["unshare", "--mount", "sh", "-c", program, str(file)]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "ExecutorProcess":
@@ -207,7 +220,7 @@ class ExecutorProcess:
         ):
             told.bind(str(notify))
             self.process = subprocess.Popen(
-                [*ENDS_WITH_PARENT, *PYTHON, *self.command],
+                [*self._prefix, *ENDS_WITH_PARENT, *PYTHON, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -319,6 +332,7 @@ class ExecutorProcess:
         archive: tuple[UploadKind, bytes] | None = None,
         environment: str = "default",
         gpu: int | None = None,
+        requires: tuple[Installer, dict[str, bytes]] | None = None,
     ) -> JobConnection:
         """Send one job; a program alone (bytes or str) becomes the file `main`."""
         if isinstance(files, str):
@@ -330,6 +344,10 @@ class ExecutorProcess:
         fds = [memfd(encode_order(order)), memfd(upload)]
         if stdin is not None:
             fds.append(memfd(stdin))
+        installer = None
+        if requires is not None:
+            installer = requires[0]
+            fds.append(memfd(encode_bundle(requires[1])))
         sock = self.connect()
         try:
             request = Execute(
@@ -341,6 +359,7 @@ class ExecutorProcess:
                 has_stdin=stdin is not None,
                 warm=warm,
                 gpu=gpu,
+                installer=installer,
             )
             send(sock, request, tuple(fds))
         except BaseException:

@@ -11,7 +11,7 @@ import msgspec
 from nacl.signing import SigningKey
 
 from sandrun_shared import framing
-from sandrun_shared.jobs import Outcome, UploadKind, Verdict
+from sandrun_shared.jobs import Installer, Outcome, UploadKind, Verdict
 from sandrun_shared.keys import text_of
 from sandrun_shared.protocol import (
     Describe,
@@ -45,11 +45,13 @@ class FakeExecutor:
         self.slots = slots
         self.running = 0
         self.executed: list[Execute] = []
+        self.required: list[dict[bytes, bytes]] = []  # files to install from, of each job that has some
         self.hung_up = 0
         self.changed = asyncio.Event()
         self.refuse_next: list[Refused] = []
         self.interpreters = ("python3", "bash", "sh")
         self.gpus: tuple[Gpu, ...] = ()
+        self.installers: tuple[Installer, ...] = ()
         self.key: SigningKey | None = SigningKey.generate()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -120,6 +122,7 @@ class FakeExecutor:
             environments=(Environment("default", "What is installed", (), self.interpreters, True),),
             worker_id=self._worker_id(),
             gpus=self.gpus,
+            installers=self.installers,
         )
 
     def _worker_id(self) -> str:
@@ -135,6 +138,8 @@ class FakeExecutor:
             await self._send(sock, self.refuse_next.pop())
             return
         self.executed.append(request)
+        if request.installer is not None:
+            self.required.append(_bundle(_read(fds[-1])))
         self.running += 1
         self.changed.set()
         try:
@@ -175,7 +180,8 @@ class FakeExecutor:
     ) -> SignedStatement | None:
         if self.key is None:
             return None
-        order, upload, *stdin = [hashlib.sha256(_read(fd)).hexdigest() for fd in inputs]
+        own = inputs if request.installer is None else inputs[:-1]
+        order, upload, *stdin = [hashlib.sha256(_read(fd)).hexdigest() for fd in own]
         streams = [
             hashlib.sha256(b"".join(data for stream, data in printed if stream == number)).hexdigest()
             for number in (1, 2)

@@ -10,10 +10,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
+from sandrun_executor import layers as layers_module
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor import slots, zygotes
+from sandrun_executor import proxies, slots, zygotes
 from sandrun_executor.daemon import serve
+from sandrun_executor.layers import Keeper
 from sandrun_executor.networks import Network
 from sandrun_shared.settings import load
 
@@ -64,12 +67,38 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "hidepid": (("root", '"hidepid=invisible"', '""'),),
     "close_range": (("job", "linux.close_range(3)", "os.dup2(0, 77)"),),
     "environment": (("zygote", "os.environ.update(", 'os.environ.update(SECRET="leaked", **'),),
+    "packages_overlay": (
+        (
+            "root",
+            "    linux.move_mount(layer, INSTALLED)\n    lower",
+            "    linux.move_mount(layer, TOOLS)\n    lower",
+        ),
+        (
+            "root",
+            'linux.mount("overlay", INSTALLED, "overlay", _SAFE | linux.MS_RDONLY, lower)',
+            'linux.mount(TOOLS + "/data", INSTALLED, "", linux.MS_BIND)',
+        ),
+    ),
     "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
 }
+
+PROXY = Path(__file__).with_name("weakened_proxy.py")  # looks itself which layers it is to do without
+
+
+def _shared_network(network: Network) -> None:
+    network.fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    network._counters = []
+
 
 # The same for what the daemon itself does: attributes and what they become.
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
+    "own_network": ((Network, "__init__", _shared_network),),
+    "layer_read_only": (
+        (Keeper, "_seal", lambda *_: 1 << 20),
+        (layers_module, "_share", lambda number: linux.open_tree_clone(f"/{number}")),
+    ),
+    **dict.fromkeys(("proxy_hosts", "proxy_addresses", "proxy_port"), ()),
 }
 
 
@@ -103,6 +132,7 @@ def _inside(names: set[str]) -> None:
     for layer in names & REPLACEMENTS.keys():
         for replacement in REPLACEMENTS[layer]:
             setattr(*replacement)
+    proxies.PROGRAM = (str(PROXY), *names)
     asyncio.run(serve(load(None), names - PATCHES.keys() - REPLACEMENTS.keys()))
 
 

@@ -10,6 +10,7 @@ _METRICS: JsonDict = {
     "queued_seconds": 0.001,
     "setup_seconds": 0.003,
     "compile_seconds": 0.0,
+    "setup_cpu_seconds": 0.0,
 }
 _OUTPUT: JsonDict = {
     "path": "results/data.csv",

@@ -12,6 +12,7 @@ from sandrun_api.jobs.logs import JobLogs
 from sandrun_api.jobs.outputs import Outputs
 from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
+from sandrun_api.requirements import Requirements
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
 from sandrun_shared.receipts import SignedStatement
 
@@ -48,6 +49,7 @@ class JobRequest:
     kind: UploadKind
     job_hash: str
     gpus: tuple[int, ...] = ()  # devices it may have
+    requirements: Requirements | None = None
 
 
 class Job:

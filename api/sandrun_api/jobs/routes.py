@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from sandrun_api import gpus, uploads
+from sandrun_api import gpus, requirements, uploads
 from sandrun_api import manifest as manifests
 from sandrun_api.clients import client_of
 from sandrun_api.early import EarlyRefusal
@@ -118,6 +118,10 @@ async def _submit(
     interpreter = manifests.interpreter_of(manifest, head)
     worker = await service.worker(environment=manifest.environment)
     manifests.check_worker(interpreter, manifest.environment, worker, head)
+    required = None
+    if (installer := requirements.installer_of(manifest, worker, settings)) is not None:
+        required = await requirements.of_upload(manifest, installer, upload, settings)
+        upload.reservation.ask(len(required.bundle))
     job_request = JobRequest(
         client=client,
         manifest=manifest,
@@ -126,6 +130,7 @@ async def _submit(
         kind=upload.kind,
         job_hash=manifests.job_hash(manifest, upload.sha256_hex),
         gpus=gpus.accepted(manifest.gpu, worker),
+        requirements=required,
     )
     known = service.idempotency.find(client, key, job_request.job_hash)
     if known is not None and (job := service.store.get(known)) is not None:

@@ -57,6 +57,7 @@ class Metrics(Schema):
     queued_seconds: float
     setup_seconds: float
     compile_seconds: float
+    setup_cpu_seconds: float
 
 
 class ExecutionMetadata(Schema):

@@ -226,7 +226,7 @@ class JobService:
 
     def _conclude(self, job: Job, outcome: Outcome, outputs: Outputs | None = None) -> None:
         """The end of every job, whatever it came to: charge it and tell who waits."""
-        self._charge(job, outcome.cpu_seconds)
+        self._charge(job, outcome.cpu_seconds + outcome.setup_cpu_seconds)
         job.finish(outcome, outputs)
 
     def _resume(self) -> None:
@@ -304,6 +304,8 @@ class JobService:
         try:
             if manifest.stdin is not None:
                 files.append(Memfd.create("stdin", manifest.stdin.encode()))
+            if request.requirements is not None:
+                files.append(Memfd.create("requirements", request.requirements.bundle))
             message = Execute(
                 job_id=job.job_id,
                 interpreter=request.interpreter,
@@ -315,10 +317,11 @@ class JobService:
                 manifest_sha256=manifests.digest(manifest),
                 encrypt_to=manifests.encryption_key_of(manifest),
                 gpu=job.gpu,
+                installer=request.requirements.installer if request.requirements is not None else None,
             )
             fds = (files[0].fileno(), job.upload.fileno(), *(file.fileno() for file in files[1:]))
             async with (
-                asyncio.timeout(request.limits.wall_seconds + OVERDUE_SECONDS),
+                asyncio.timeout(self._most_seconds(request)),
                 self._executor.execute(message, fds) as connection,
             ):
                 await self._consume(job, connection)
@@ -330,6 +333,11 @@ class JobService:
         finally:
             for file in files:
                 file.close()
+
+    def _most_seconds(self, request: JobRequest) -> float:
+        """How long the executor may take over a job, with waiting for an installation and making one."""
+        installing = 0.0 if request.requirements is None else 2 * self._settings.executor.install_seconds
+        return request.limits.wall_seconds + installing + OVERDUE_SECONDS
 
     async def _consume(self, job: Job, connection: Connection) -> None:
         while True:

@@ -58,6 +58,7 @@ def metrics_of(job: Job) -> dict[str, float]:
         "queued_seconds": round(job.queued_seconds, 6),
         "setup_seconds": round(setup, 6),
         "compile_seconds": round(outcome.compile_seconds, 6) if outcome else 0.0,
+        "setup_cpu_seconds": round(outcome.setup_cpu_seconds, 6) if outcome else 0.0,
     }
 
 

@@ -44,7 +44,9 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
             ),
             without,
         )
-        ruleset = landlock.make_ruleset(root.WRITABLE, () if gpu is None else (devices.DRIVER,))
+        # Packages are mounted when the job is handed over: until then the folder is empty and read-only.
+        writable = (*root.WRITABLE, root.PACKAGES) if request["installs"] else root.WRITABLE
+        ruleset = landlock.make_ruleset(writable, () if gpu is None else (devices.DRIVER,))
         confinement = Confinement(uid, ruleset, config["seccomp" if gpu is None else "gpu_seccomp"], without)
     except StepError as error:
         link.report("failed " + error.report)
@@ -110,6 +112,8 @@ def _supervise(
                     except OSError as error:
                         link.report(f"failed sizes {error.errno}")
                         os._exit(1)
+                elif "packages" in message[0]:
+                    _mount_packages(message[0]["packages"], message[1], link)
                 else:
                     stopping = True
                     _kill_all()
@@ -121,6 +125,21 @@ def _supervise(
             break
     link.report(f"exited {status} {int(root.is_full())}")
     _collect(confinement, link)
+
+
+def _mount_packages(tools: list[str] | None, fds: list[int], link: Channel) -> None:
+    """Mount what the executor sent: a finished layer, or a folder to install to and what installs."""
+    try:
+        if tools is None:
+            root.mount_installed(fds[0])
+        else:
+            root.mount_installing(fds[0], list(zip(tools, fds[1:], strict=True)))
+    except OSError as error:
+        link.report(f"failed packages {error.errno}")
+        os._exit(1)
+    for fd in fds:
+        os.close(fd)
+    link.report("mounted")
 
 
 def _kill_all() -> None:

@@ -69,7 +69,8 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
             lower(kind, value)
         order.env = {**request["env"], **order.env}
         request["warm"] = request["warm"] and not _were_read(order.env, config["preloaded"])
-        order.env = {**dict.fromkeys(THREADS, str(request["threads"])), **order.env}
+        threads = dict.fromkeys(THREADS, str(request["threads"]))
+        order.env = {**threads, **request["packages"], **order.env}
         if request["compiler"]:
             link.report("compiling")
             _compile(config, _filled_in(request["compiler"], order), order)

@@ -11,6 +11,10 @@ from sandrun_executor.sandbox import bootstraps, devices
 
 WORK, HOME = "/work", "/home/job"
 ENVIRONMENT = "/usr/environment"  # where a job finds its packages, if its environment has any
+# Where packages are: below /usr, whose rule of Landlock holds for them too. INSTALLED in every job that
+# requires some, TOOLS only while they are installed.
+PACKAGES = "/usr/packages"
+INSTALLED, TOOLS = PACKAGES + "/installed", PACKAGES + "/tools"
 WRITABLE = (WORK, HOME, "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the sandbox's own)
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
 
@@ -76,6 +80,8 @@ def _build_skeleton(image: str) -> None:
     for folder in ("usr", "proc", "dev/shm", "var/tmp", "var/empty", "tmp", "work", "home/job", "etc"):
         os.makedirs(image + "/" + folder)
     _make_devices(image + "/dev")
+    # Node looks for packages in the folders above its program's.
+    os.symlink(INSTALLED + "/node_modules", image + "/node_modules")
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if os.path.islink("/" + name):
             os.symlink(os.readlink("/" + name), f"{image}/{name}")
@@ -126,6 +132,8 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
     with open(base + PROGRAM, "wb") as file:
         file.write(program)
     devices.build(base, gpus)
+    for path in (INSTALLED, TOOLS):
+        os.makedirs(base + "/hide" + path.removeprefix("/usr"))
     # Character device 0:0 is overlayfs' whiteout: the host's own software is not the job's to see.
     for name in _HIDDEN:
         os.mknod(f"{base}/hide/{name}", stat.S_IFCHR, 0)
@@ -259,6 +267,23 @@ def resize(sizes: Sizes) -> None:
     """
     linux.mount("", WORK, "", linux.MS_REMOUNT | _SAFE, sizes.disk())
     linux.mount("", "/dev/shm", "", linux.MS_REMOUNT | _SAFE, sizes.shm())  # noqa: S108
+
+
+def mount_installing(layer: int, tools: list[tuple[str, int]]) -> None:
+    """Mount the folder that packages are installed to, and files by name in TOOLS. Raises OSError."""
+    linux.move_mount(layer, INSTALLED)
+    linux.mount("tmpfs", TOOLS, "tmpfs", _SAFE, "mode=755,size=64k,nr_inodes=16")
+    for name, mount in tools:
+        os.close(os.open(f"{TOOLS}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        linux.move_mount(mount, f"{TOOLS}/{name}")
+    linux.mount("", TOOLS, "", linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
+
+
+def mount_installed(layer: int) -> None:
+    """Mount a layer of packages: an overlay gives this job inodes of its own. Raises OSError."""
+    linux.move_mount(layer, INSTALLED)
+    lower = f"lowerdir={INSTALLED}/data:{INSTALLED}/empty"
+    linux.mount("overlay", INSTALLED, "overlay", _SAFE | linux.MS_RDONLY, lower)
 
 
 def is_full() -> bool:

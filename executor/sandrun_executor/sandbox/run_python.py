@@ -87,6 +87,19 @@ def _exit_code(code: object) -> int:
     return code & 0xFF if isinstance(code, int) else 1
 
 
+def _add_user_site() -> None:
+    """Packages of the user's site, between the library and the system's packages as site.main does it."""
+    import site  # noqa: PLC0415 (the interpreter loaded it at its start)
+
+    site.USER_BASE = site.USER_SITE = None
+    path = sys.path
+    at = next((i for i, folder in enumerate(path) if folder.endswith("-packages")), len(path))
+    after = path[at:]
+    del path[at:]
+    site.addusersitepackages({os.path.normcase(folder) for folder in path})
+    path += after
+
+
 def _reads_alike(source: bytes) -> bool:
     """Whether compile() and the interpreter's own reader of files see the same text, errors included."""
     lines = source[:2048].split(b"\n", 2)[:2]
@@ -106,6 +119,8 @@ def run(program: Program) -> None:
     """
     if program.environment:
         os.environ.update(program.environment)
+        if "PYTHONUSERBASE" in program.environment:
+            _add_user_site()
     path = os.path.join(os.getcwd(), program.entrypoint)
     words = [program.command, program.entrypoint, *program.args]
     try:

@@ -86,7 +86,7 @@ def test_good_tar(kind: UploadKind) -> None:
 
 def test_good_zip_with_manifest() -> None:
     contents = looked_at(zipped("job.json", b"{}"), UploadKind.zip)
-    assert contents.manifest == b"{}"
+    assert contents.kept == {"job.json": b"{}"}
 
 
 @pytest.mark.parametrize(

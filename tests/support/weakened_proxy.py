@@ -1,0 +1,24 @@
+"""The package proxy with layers switched off: only for tests that show a probe can fail."""
+
+import sys
+
+from sandrun_executor import proxy, proxy_addresses, proxy_relay
+from sandrun_executor.proxy_relay import Rules
+
+_check = Rules.check
+
+
+def _weakened(rules: Rules, host: str, port: int | None, ports: frozenset[int | None]) -> str:
+    if "proxy_hosts" in sys.argv:
+        rules.hosts |= {host}
+    if "proxy_port" in sys.argv:
+        ports |= {port}
+        proxy_relay.PORT = port
+    return _check(rules, host, port, ports)
+
+
+if __name__ == "__main__":
+    Rules.check = _weakened
+    if "proxy_addresses" in sys.argv:
+        proxy_addresses.may_reach = lambda *_: True
+    sys.exit(proxy.main())

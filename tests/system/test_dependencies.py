@@ -1,0 +1,265 @@
+"""Packages that a job requires: installed in a phase of their own, kept, found by the interpreter."""
+
+import hashlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandrun_shared.jobs import Installer, Verdict
+from support import machine
+from support.executor import UIDS, ExecutorProcess, RefusedError, Result
+from support.registry import Registry, address, sdist, wheel
+
+GREETING = {"greeting.py": "def main():\n    print('hello from a package')\n"}
+PROGRAM = "import greeting\ngreeting.main()\n"
+WHEEL = wheel("greeting", "1.0", GREETING, ["greet = greeting:main"])
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("registry"), address(2)) as served:
+        served.add(WHEEL)
+        yield served
+
+
+def settings(registry: Registry, **more: object) -> dict[str, object]:
+    """Those of an executor that may install from the registry and from a host that is away."""
+    return {
+        "hosts": {"registry.test": registry.address, "away.test": address(9), "other.test": registry.address},
+        "package_hosts": "registry.test, away.test",
+        "package_networks": f"{registry.address}/32, {address(9)}/32",
+        "package_index_url": "https://registry.test/simple/",
+        "package_npm_url": "https://registry.test/npm/",
+        "package_ca": registry.certificate,
+        "install_memory_mb": 256,
+        "install_disk_mb": 64,
+        "parked": 1,
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def installing(registry: Registry) -> Iterator[ExecutorProcess]:
+    with ExecutorProcess(**settings(registry)) as running:
+        yield running
+
+
+def run(executor: ExecutorProcess, required: str, program: str = PROGRAM, **options: object) -> Result:
+    requires = (Installer.uv, {"requirements.txt": required.encode()})
+    return executor.run_job(program, "main.py", requires=requires, **options)
+
+
+def failed(result: Result) -> tuple[str, str]:
+    """The reason and the log of a job whose packages could not be installed."""
+    assert result.outcome.verdict is Verdict.setup_error, (result.outcome, result.stderr)
+    assert result.outcome.exit_code is None
+    assert result.stdout == b""
+    return result.outcome.detail, result.stderr.decode()
+
+
+def test_packages_are_installed_once_and_used_again(installing: ExecutorProcess, registry: Registry) -> None:
+    first = run(installing, "greeting==1.0")
+    assert first.ok() == b"hello from a package\n"
+    assert first.outcome.setup_cpu_seconds > 0
+    asked = len(registry.asked)
+    second = run(installing, "greeting==1.0")
+    assert second.ok() == b"hello from a package\n"
+    assert len(registry.asked) == asked
+    assert second.outcome.setup_cpu_seconds == 0
+
+
+def test_a_cold_job_and_other_programs_find_them(installing: ExecutorProcess) -> None:
+    program = (
+        "import subprocess, sys\n"
+        "for command in (['greet'], [sys.executable, '-c', 'import greeting; greeting.main()']):\n"
+        "    print(subprocess.run(command, capture_output=True, check=True).stdout)\n"
+    )
+    for warm in (True, False):
+        result = run(installing, "greeting==1.0", program, warm=warm)
+        assert result.ok() == b"b'hello from a package\\n'\n" * 2
+
+
+def test_the_path_is_that_of_a_bare_interpreter(installing: ExecutorProcess) -> None:
+    program = "import sys; print(sys.path)"
+    warm, cold = (run(installing, "greeting==1.0", program, warm=warm).ok() for warm in (True, False))
+    assert warm == cold
+    assert b"/usr/packages/installed/lib/python3" in warm
+
+
+def test_a_source_distribution_is_built(installing: ExecutorProcess, registry: Registry) -> None:
+    line = registry.add(sdist("built", "2.0", "say('built here')"))
+    assert run(installing, line, "import built; print(built.SAID)").ok() == b"['built here']\n"
+
+
+def test_a_layer_is_read_only(installing: ExecutorProcess) -> None:
+    program = (
+        "import greeting, os\n"
+        "for action in (lambda: open(greeting.__file__, 'a'), lambda: os.unlink(greeting.__file__),\n"
+        "               lambda: os.chmod(os.path.dirname(greeting.__file__), 0o777)):\n"
+        "    try:\n        action()\n    except OSError as error:\n        print(error.errno)\n"
+    )
+    assert set(run(installing, "greeting==1.0", program).ok().split()) <= {b"1", b"13", b"30"}
+
+
+def test_a_package_that_does_not_exist(installing: ExecutorProcess) -> None:
+    detail, log = failed(run(installing, "no-such-package"))
+    assert detail == "the installer failed: see stderr"
+    assert "no-such-package" in log
+
+
+def test_a_hash_that_does_not_match(installing: ExecutorProcess) -> None:
+    detail, log = failed(run(installing, "greeting==1.0 --hash=sha256:" + "0" * 64))
+    assert detail == "the installer failed: see stderr"
+    assert "hash" in log.lower()
+    assert hashlib.sha256(WHEEL[1]).hexdigest() in log
+
+
+def test_a_host_that_is_not_on_the_list(installing: ExecutorProcess, registry: Registry) -> None:
+    asked = len(registry.asked)
+    detail, log = failed(run(installing, "greeting @ https://other.test/files/" + WHEEL[0]))
+    assert "does not let it reach" in detail
+    assert "refused other.test: not on this server's list of package hosts" in log
+    assert len(registry.asked) == asked
+
+
+def test_a_registry_that_is_away(installing: ExecutorProcess) -> None:
+    detail, log = failed(run(installing, "greeting @ https://away.test/files/" + WHEEL[0]))
+    assert "could not be reached" in detail
+    assert "unreachable away.test" in log
+
+
+def test_more_than_there_is_room_for(installing: ExecutorProcess, registry: Registry) -> None:
+    line = registry.add(wheel("huge", "1.0", {"huge.py": "#" * (80 << 20)}))
+    detail, _ = failed(run(installing, line))
+    assert detail == "the packages take more than 64 MiB"
+
+
+def test_a_build_that_runs_for_ever(registry: Registry) -> None:
+    line = registry.add(sdist("endless", "1.0", "import time\nwhile True: time.sleep(1)"))
+    with ExecutorProcess(**settings(registry, install_seconds=3.0)) as executor:
+        detail, _ = failed(run(executor, line))
+    assert detail == "installing packages took more than 3 seconds"
+
+
+def test_jobs_that_want_the_same_share_one_installation(
+    installing: ExecutorProcess, registry: Registry
+) -> None:
+    line = registry.add(wheel("shared", "1.0", {"shared.py": "NAME = 'shared'"}), folder="/held")
+    registry.hold.clear()
+    registry.held.clear()
+    requires = (Installer.uv, {"requirements.txt": line.encode()})
+    program = "import shared; print(shared.NAME)"
+    jobs = [installing.start_job(program, "main.py", requires=requires) for _ in range(4)]
+    assert registry.held.wait(30)
+    jobs.pop().hang_up()  # one of them wants it no more: the others still get it
+    registry.hold.set()
+    results = [job.wait() for job in jobs]
+    assert [result.ok() for result in results] == [b"shared\n"] * 3
+    assert registry.count("/simple/shared/") == 1
+    assert sum(result.outcome.setup_cpu_seconds > 0 for result in results) <= 1
+
+
+def test_the_proxy_is_nobody(installing: ExecutorProcess, registry: Registry) -> None:
+    line = registry.add(wheel("watched", "1.0", {"watched.py": ""}), folder="/held")
+    registry.hold.clear()
+    registry.held.clear()
+    others = machine.descendants(installing.pid)
+    job = installing.start_job("", "main.py", requires=(Installer.uv, {"requirements.txt": line.encode()}))
+    assert registry.held.wait(30)
+    programs = {
+        pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in machine.descendants(installing.pid) - others
+    }
+    (proxy,) = (pid for pid, program in programs.items() if b"sandrun_executor.proxy" in program)
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{proxy}/status").read_text().splitlines()
+        if ":\t" in line
+    )
+    uids = set(status["Uid"].split()) | set(status["Gid"].split())
+    assert len(uids) == 1
+    assert installing.first_uid <= int(uids.pop()) < installing.first_uid + UIDS
+    assert [int(status[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")] == [0] * 5
+    assert (status["NoNewPrivs"], status["Seccomp"], status["Groups"].strip()) == ("1", "2", "")
+    registry.hold.set()
+    assert job.wait().outcome.verdict == "ok"
+
+
+def test_hanging_up_ends_an_installation(installing: ExecutorProcess, registry: Registry) -> None:
+    before = machine.settled(installing)
+    line = registry.add(wheel("unwanted", "1.0", {"unwanted.py": ""}), folder="/held")
+    registry.hold.clear()
+    registry.held.clear()
+    job = installing.start_job("", "main.py", requires=(Installer.uv, {"requirements.txt": line.encode()}))
+    assert registry.held.wait(30)
+    job.hang_up()
+    machine.assert_unchanged(installing, before, machine.shared_memory())
+    registry.hold.set()
+
+
+def test_a_killed_executor_leaves_no_proxy_and_no_layer(registry: Registry) -> None:
+    line = registry.add(wheel("orphan", "1.0", {"orphan.py": ""}), folder="/held")
+    registry.hold.clear()
+    registry.held.clear()
+    with ExecutorProcess(**settings(registry)) as executor:
+        before = machine.settled(executor)
+        run(executor, "greeting==1.0").ok()
+        requires = (Installer.uv, {"requirements.txt": line.encode()})
+        job = executor.start_job("", "main.py", requires=requires)
+        assert registry.held.wait(30)
+        executor.signal(signal.SIGKILL)
+        executor.wait()
+        job.hang_up()
+        assert machine.eventually(lambda: not machine.of_jobs(executor))
+        executor.start()
+        assert machine.settled(executor).cgroups == before.cgroups
+        registry.hold.set()
+        asked = registry.count("/simple/greeting/")
+        assert run(executor, "greeting==1.0").ok() == b"hello from a package\n"
+        assert registry.count("/simple/greeting/") > asked  # what the dead one had is gone
+
+
+def test_packages_for_node(installing: ExecutorProcess, registry: Registry) -> None:
+    registry.add_npm("deeper", {"index.js": "module.exports = 'deep';"})
+    registry.add_npm(
+        "left", {"index.js": "module.exports = require('deeper') + ' left';"}, {"deeper": "^1.0.0"}
+    )
+    required = (Installer.npm, {"package.json": b'{"dependencies": {"left": "^1.0.0"}}'})
+    for name, program in (
+        ("main.js", "console.log(require('left'))"),
+        ("main.mjs", "import left from 'left'; console.log(left)"),
+    ):
+        result = installing.run_job(program, name, "node", requires=required)
+        assert result.ok() == b"deep left\n"
+
+
+def test_without_hosts_nothing_is_installed(executor: ExecutorProcess) -> None:
+    assert executor.describe().installers == ()
+    with pytest.raises(RefusedError, match="unsupported"):
+        run(executor, "greeting")
+
+
+def test_credentials_are_for_the_registry_alone(registry: Registry, tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine registry.test login reader password canary-5f3a\n")
+    look = (
+        "import os\n"
+        "paths = [f'/proc/{n}/{f}' for n in os.listdir('/proc') if n.isdigit() for f in ('environ', 'cmdline')]\n"
+        "for top in ('/usr/packages', '/work', '/tmp', '/home', '/etc'):\n"
+        "    paths += [os.path.join(folder, name) for folder, _, names in os.walk(top) for name in names]\n"
+        "found = []\n"
+        "for path in filter(os.path.exists, paths):\n"
+        "    text = open(path, 'rb').read()\n"
+        "    if b'canary-' + b'5f3a' in text or b'cmVh' + b'ZGVy' in text: found.append(path)\n"
+        "assert len(paths) > 10\n"
+    )
+    line = registry.add(sdist("curious", "1.0", look + "say((found, 'HTTPS_PROXY' in os.environ))"))
+    program = (
+        look
+        + "import curious; print(curious.SAID, found, [n for n in os.environ if 'PROXY' in n or 'UV' in n])"
+    )
+    with ExecutorProcess(**settings(registry, package_netrc=netrc)) as executor:
+        assert run(executor, line, program).ok() == b"[([], True)] [] []\n"
+        assert b"canary" not in executor.log.read_bytes()
+    assert "Basic cmVhZGVyOmNhbmFyeS01ZjNh" in registry.authorizations
