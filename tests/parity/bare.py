@@ -31,6 +31,7 @@ mount -t tmpfs -o mode=755 tmpfs usr/local
 mount --rbind /dev dev
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 mount --rbind /proc proc
+cp -a /etc/alternatives etc
 for name in bin sbin lib lib64; do ln -s "usr/$name" "$name"; done
 echo ready
 exec cat
