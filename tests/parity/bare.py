@@ -15,7 +15,7 @@ from types import TracebackType
 
 from sandrun_executor.sandbox import root
 from sandrun_executor.sandbox.confine import INNER_ID
-from sandrun_executor.sandbox.job import ENVIRONMENT
+from sandrun_executor.sandbox.job import ENVIRONMENT, THREADS
 
 PYTHON = "/usr/bin/python3"
 _ID = str(INNER_ID)
@@ -90,7 +90,8 @@ class BareRoot:
         limits = ["prlimit", "--nofile=1024:1024", "--core=0:0", "--stack=8388608:8388608"]
         enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", *limits]
         change = ["chroot", "--groups=", f"--userspec={_ID}:{_ID}", str(self._folder)]
-        settings = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
+        variables = {**ENVIRONMENT, **dict.fromkeys(THREADS, "1")}  # as many as a job has processors
+        settings = [f"{name}={value}" for name, value in variables.items()]
         done = subprocess.run(
             [*enter, *change, "/usr/bin/env", "-i", "-C", "/work", *settings, PYTHON, entrypoint, *args],
             input=b"" if stdin is None else stdin,
