@@ -194,8 +194,25 @@ async def test_many_at_once(live: Live) -> None:
     assert {answer.content for answer in answers} == {b"hello\n"}
 
 
+async def test_what_cannot_run_here_is_refused_with_the_reason(live: Live) -> None:
+    answer = await live.client.post("/run", json={"code": "1", "interpreter": "zebra"})
+    assert answer.status_code == 400
+    assert "'zebra' is not installed" in answer.json()["reason"]
+    answer = await live.client.post(
+        "/submit",
+        files={"files": ("tool", b"\x7fELF\x01" + bytes(99)), "manifest": (None, '{"entrypoint": "tool"}')},
+    )
+    assert answer.status_code == 400
+    assert "executable" in answer.json()["reason"]
+
+
 async def test_health_environments_and_server(live: Live) -> None:
     assert (await live.client.get("/health")).json()["status"] == "healthy"
-    assert "python3" in (await live.client.get("/")).json()["interpreters"]
-    assert "default" in (await live.client.get("/environments")).json()["templates"]
+    server = (await live.client.get("/")).json()
+    assert "python3" in server["interpreters"]
+    assert list(server["interpreter_versions"]) == server["interpreters"]
+    assert server["interpreter_versions"]["python3"]
+    environments = (await live.client.get("/environments")).json()
+    assert "default" in environments["templates"]
+    assert environments["details"][0]["interpreter_versions"]["python3"]
     assert (await live.client.get("/stats")).json()["system"]["queue_length"] == 0

@@ -156,6 +156,7 @@ PROBES = {
     ),
     "environment": Probe(
         "names = {'PATH', 'HOME', 'USER', 'LOGNAME', 'LANG', 'TMPDIR'}\n"
+        "names |= {name + '_NUM_THREADS' for name in ('OMP', 'OPENBLAS', 'MKL')}\n"
         "first = {v.split('=')[0] for v in open('/proc/self/environ').read().split('\\0') if v}\n"
         "verdict(set(os.environ) != names or first - names - {'LC_CTYPE'}, set(os.environ))",
         ("environment",),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from support.executor import UIDS, ExecutorProcess, Result
 
-NODE = {
-    "hello": "console.log('hello')",
+# What a program can see; each is a block of one program.
+_FACTS = {
     "process": (
         "console.log(process.argv, process.execArgv, process.argv0, process.title, process.execPath, process.cwd());"
         "console.log(process.ppid, Object.keys(process), process.eventNames(), process.config.variables.napi_build_version)"
@@ -15,17 +15,7 @@ NODE = {
         "console.log(Object.keys(require.cache), Object.keys(require('module')._pathCache));"
         "console.log(Object.getOwnPropertyDescriptor(require('module'), 'runMain'), process._preload_modules)"
     ),
-    "traces": (
-        "console.log(new Error('x').stack); Error.stackTraceLimit = 100; console.log(new Error('y').stack);"
-        "process.nextTick(() => console.log(new Error('z').stack))"
-    ),
-    "an error": "function f() { throw new TypeError('zebra') }\nf()",
-    "an error later": "setTimeout(() => { throw new Error('zebra') })",
-    "a rejection": "Promise.reject(new Error('zebra'))",
-    "a syntax error": "let zebra = ;",
-    "a missing module": "require('./zebra')",
     "environment": "console.log(process.env, require('os').homedir(), require('os').userInfo().username)",
-    "stdin": "process.stdin.on('data', (data) => console.log(String(data))).on('end', () => console.log('end'))",
     "stdin at once": (
         "const fs = require('fs'); console.log(fs.readFileSync(0, 'utf8'), fs.fstatSync(0).mode);"
         "for (const one of ['stdin', 'stdout', 'stderr']) console.log(process[one].constructor.name, process[one].isTTY)"
@@ -39,6 +29,22 @@ NODE = {
     "processes": (
         "const pids = require('fs').readdirSync('/proc').filter((name) => /^\\d+$/.test(name)); console.log(pids)"
     ),
+    "time zone": "console.log(new Date(0).toString(), Intl.DateTimeFormat().resolvedOptions())",
+    "globals": "console.log(Object.getOwnPropertyNames(globalThis).sort(), RegExp.$1, RegExp.input)",
+    "traces": (
+        "console.log(new Error('x').stack); Error.stackTraceLimit = 100; console.log(new Error('y').stack);"
+        "process.nextTick(() => console.log(new Error('z').stack))"
+    ),
+}
+NODE = {
+    "what stdin and all else is": "\n".join(f"{{ {text} }}" for text in _FACTS.values()),
+    "hello": "console.log('hello')",
+    "an error": "function f() { throw new TypeError('zebra') }\nf()",
+    "an error later": "setTimeout(() => { throw new Error('zebra') })",
+    "a rejection": "Promise.reject(new Error('zebra'))",
+    "a syntax error": "let zebra = ;",
+    "a missing module": "require('./zebra')",
+    "stdin": "process.stdin.on('data', (data) => console.log(String(data))).on('end', () => console.log('end'))",
     "a worker": (
         "const w = require('worker_threads');"
         "if (w.isMainThread) new w.Worker(__filename).on('message', (told) => console.log(told));"
@@ -51,8 +57,6 @@ NODE = {
     ),
     "exit": "process.on('exit', (code) => console.log('bye', code)); process.exitCode = 5",
     "a signal": "process.kill(process.pid, 'SIGTERM'); setTimeout(() => 0, 20000)",
-    "time zone": "console.log(new Date(0).toString(), Intl.DateTimeFormat().resolvedOptions())",
-    "globals": "console.log(Object.getOwnPropertyNames(globalThis).sort(), RegExp.$1, RegExp.input)",
     "much output": "for (let i = 0; i < 2000; i++) console.log('x'.repeat(100)); console.error('end')",
 }
 NODE_MODULES = {
