@@ -199,7 +199,6 @@ def _finish(work: Path, name: str, definition: Definition, digest: str, version:
         packages=tuple(sorted(_packages(work))),
         modules=definition.modules,
         variables={key: fill(value, HOME) for key, value in definition.variables.items()},
-        reseed=definition.reseed,
         links=tuple(_links(work / "home")),
         disk_bytes=sum(path.lstat().st_size for path in work.rglob("*")),
     )

@@ -58,7 +58,6 @@ class Build:
             links=list(record.links),
             variables={"PATH": _PATH, "VIRTUAL_ENV": PLACE, **record.variables},
             modules=record.modules if preload else (),
-            generators=record.reseed if preload else (),
         )
 
     def program(self, program: dict[str, object]) -> dict[str, object]:

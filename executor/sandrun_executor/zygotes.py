@@ -101,7 +101,7 @@ os.setresuid({uid}, {uid}, 0)
 for name, text in {modules!r}:
     load(name, text)
 try:
-    preloaded = sys.modules["sandrun_executor.sandbox.preload"].preload({names!r}, {generators!r})
+    preloaded = sys.modules["sandrun_executor.sandbox.preload"].preload({names!r})
 except Exception as error:
     os.write(2, f"sandrun.executor: a module cannot be imported ahead of jobs: {{error!r}}\\n".encode())
     os._exit(1)
@@ -133,7 +133,7 @@ class ZygoteError(Exception):
 class Image:
     """What the zygote of an environment has besides: a folder of the host, and what to make of it.
 
-    links: as Built.links; modules are imported, generators seeded anew in each job.
+    links: as Built.links; modules are imported before any job is known.
     """
 
     folder: str
@@ -141,7 +141,6 @@ class Image:
     links: list[str]
     variables: dict[str, str]
     modules: tuple[str, ...]
-    generators: tuple[str, ...]
 
 
 def _first_stage(second: int, command: list[str], image: Image | None, gpus: dict[str, Any]) -> str:
@@ -167,7 +166,6 @@ def _second_stage(config: dict[str, object], image: Image | None, tasks: list[in
             uid=preview.UID,
             modules=_modules(_PRELOAD_MODULES),
             names=image.modules,
-            generators=image.generators,
         )
     return (
         _LOAD

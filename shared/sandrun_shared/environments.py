@@ -42,14 +42,13 @@ class DefinitionError(Exception):
 
 
 class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """NAME.toml: packages to install, modules to import ahead of jobs, variables, generators to seed anew."""
+    """NAME.toml: packages to install, modules to import ahead of jobs, variables."""
 
     description: Annotated[str, Meta(min_length=1, max_length=200)]
     interpreter: Literal["python3"] = "python3"
     packages: Annotated[tuple[Requirement, ...], Meta(max_length=200)] = ()
     modules: Annotated[tuple[Module, ...], Meta(max_length=200)] = ()
     variables: dict[Variable, Value] = {}
-    reseed: Annotated[tuple[Module, ...], Meta(max_length=32)] = ()
     prepare: str = ""
 
     def asked(self) -> str:
@@ -71,7 +70,6 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packages: tuple[str, ...]
     modules: tuple[str, ...]
     variables: dict[str, str]
-    reseed: tuple[str, ...]
     links: Annotated[tuple[str, ...], Meta(max_length=MAX_LINKS)]
     disk_bytes: int
     format: int = FORMAT

@@ -13,7 +13,7 @@ from support.executor import ExecutorProcess, RefusedError
 
 CODE = """
 import atexit, multiprocessing, os, random, sys
-generator = random.Random()
+generator, constant = random.Random(), random.Random(5)
 setting = os.environ.get("ONE_SETTING")
 home = os.environ["HOME"]
 was_writable = os.access("/dev/shm", os.W_OK) and os.access(home, os.W_OK)
@@ -21,7 +21,6 @@ uid = os.geteuid()
 atexit.register(lambda: "say" in sys.argv and print("module's end", "json" in sys.modules, __import__("json").dumps(1)))
 """
 MORE = """
-reseed = ["one.generator"]
 prepare = "import os; os.makedirs(os.path.expanduser('~/.cache/one')); open(os.environ['CACHE'], 'w').write('filled')"
 variables = {CACHE = "{home}/.cache/one/file"}
 """
@@ -77,10 +76,12 @@ print(there, opened, one.uid != 0, one.was_writable, sys.executable, one.__file_
 def test_every_job_has_its_own_randomness(own: ExecutorProcess) -> None:
     program = """
 import one, random, multiprocessing.process as process, uuid
-print(one.generator.random(), random.random(), process.current_process().authkey.hex(), uuid.uuid4())
+print(one.generator.random(), random.random(), process.current_process().authkey.hex(), uuid.uuid4(), one.constant.random())
 """
     jobs = [run(own, program).split() for _ in range(5)]
-    for stream in zip(*jobs, strict=True):
+    *streams, constants = zip(*jobs, strict=True)
+    assert len(set(constants)) == 1
+    for stream in streams:
         assert len(set(stream)) == len(jobs)
 
 
@@ -164,7 +165,6 @@ for number in range(1000):
             "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()"
         )
         place.lock(wheel(place.wheels, "3.0", code), "3.0")
-        place.define(MORE.replace("reseed", "# reseed"))
         place.build()
         ask = (
             "import sys\nprint('one' in sys.modules)\nimport one, threading; print(threading.active_count())"

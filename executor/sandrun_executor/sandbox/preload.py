@@ -5,7 +5,9 @@ This runs in the zygote before anything else of ours: a job's modules are those 
 
 from __future__ import annotations
 
+import gc
 import os
+import random
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,45 +21,65 @@ class PreloadError(Exception):
 
 
 class Renewal:
-    """What is done in each job's process: generators seeded anew, threads as many as it may use."""
+    """What is done in each job's process: generators that nobody gave a seed get one of their own."""
 
-    def __init__(self, generators: tuple[str, ...]) -> None:
-        self._seeds: list[Callable[[], object]] = []
-        if "numpy.random.mtrand" in sys.modules:
-            self._seeds.append(_find("numpy.random.mtrand._rand").seed)
-        for name in generators:
-            self._seeds.append(_find(name).seed)
+    def __init__(self, unseeded: list[random.Random]) -> None:
+        self._seeds: list[Callable[[], object]] = [generator.seed for generator in unseeded]
+        self._generators: list[Any] = []
+        for thing in gc.get_objects():
+            kind = type(thing)
+            if str(kind.__module__).startswith("numpy.random") and _has_random_seed(thing):
+                if kind.__name__ == "RandomState":
+                    self._seeds.append(thing.seed)
+                elif kind.__name__ == "Generator":
+                    self._generators.append(thing.bit_generator)
 
     def __call__(self) -> None:
         """Make this process' randomness its own; `random` has a hook that did it at the fork."""
         for seed in self._seeds:
             seed()
+        for generator in self._generators:
+            generator.state = type(generator)().state
         process = sys.modules.get("multiprocessing.process")
         if process is not None:
             key = process.AuthenticationString(os.urandom(32))
             process.current_process().authkey = key
 
 
-def _find(name: str) -> Any:
-    module, _, rest = name.rpartition(".")
-    while module not in sys.modules:
-        if not module:
-            raise PreloadError(f"no module has the generator {name}")
-        module, _, part = module.rpartition(".")
-        rest = f"{part}.{rest}"
-    found: Any = sys.modules[module]
-    for part in rest.split("."):
-        found = getattr(found, part)
-    return found
+def _has_random_seed(thing: Any) -> bool:
+    """Whether NumPy chose the seed, of 128 random bits; a RandomState that was given one has no sequence."""
+    generator = getattr(thing, "bit_generator", None) or getattr(thing, "_bit_generator", None)
+    entropy = getattr(getattr(generator, "_seed_seq", None), "entropy", None)
+    return isinstance(entropy, int) and entropy >= 1 << 64
 
 
-def preload(modules: tuple[str, ...], generators: tuple[str, ...]) -> dict[str, Any]:
+def _note_seeds(unseeded: dict[int, random.Random]) -> Callable[[], None]:
+    """From now on note each generator that seeds itself; returns what ends that."""
+    original = random.Random.seed
+
+    def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
+        original(self, a, version)
+        if a is None:
+            unseeded[id(self)] = self
+        else:
+            unseeded.pop(id(self), None)
+
+    def end() -> None:
+        random.Random.seed = original  # type: ignore[method-assign]
+
+    random.Random.seed = seed  # type: ignore[method-assign]
+    return end
+
+
+def preload(modules: tuple[str, ...]) -> dict[str, Any]:
     """Import the modules; what the zygote has to know. Raises PreloadError and what the modules raise.
 
     read: names of variables that were looked up, and how such names begin that libraries look up; renew: to
     be called in each job.
     """
     fds, read = _listed("fd"), set[str]()
+    unseeded: dict[int, random.Random] = {}
+    note_no_more = _note_seeds(unseeded)
     variables: Any = os.environ
     encode = variables.encodekey
 
@@ -71,6 +93,7 @@ def preload(modules: tuple[str, ...], generators: tuple[str, ...]) -> dict[str, 
             __import__(module)
     finally:
         variables.encodekey = encode
+        note_no_more()
     if len(_listed("task")) != 1:
         raise PreloadError("importing started a thread, which no fork has")
     if _listed("fd") != fds:
@@ -79,7 +102,9 @@ def preload(modules: tuple[str, ...], generators: tuple[str, ...]) -> dict[str, 
     return {
         "read": frozenset(read),
         "read_by_libraries": _READ_BY_LIBRARIES,
-        "renew": Renewal(generators),
+        "renew": Renewal(
+            [thing for thing in unseeded.values() if not isinstance(thing, random.SystemRandom)]
+        ),
     }
 
 
