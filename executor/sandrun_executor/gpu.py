@@ -74,18 +74,21 @@ async def find(user: int, group: int) -> Found:
 
 
 async def _probe(user: int, group: int) -> _Probed:
-    process = await asyncio.create_subprocess_exec(
-        *PROBE,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **_library_path()},
-        cwd="/",
-        user=user,
-        group=group,
-        extra_groups=[],
-        start_new_session=True,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *PROBE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **_library_path()},
+            cwd="/",
+            user=user,
+            group=group,
+            extra_groups=[],
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise GpuError(f"what asks NVML cannot be started: {error}") from None
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             answer = await _read(process)
@@ -104,8 +107,9 @@ async def _probe(user: int, group: int) -> _Probed:
 
 
 def _library_path() -> dict[str, str]:
-    """Where our modules are, if the daemon was told."""
-    return {key: os.environ[key] for key in ("PYTHONPATH", "LD_LIBRARY_PATH") if key in os.environ}
+    """Where our modules are, if the daemon was told, and NVML where the loader's list does not have it."""
+    found = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
+    return found | {"LD_LIBRARY_PATH": ":".join(map(str, _UNLISTED))}
 
 
 async def _read(process: asyncio.subprocess.Process) -> bytes:

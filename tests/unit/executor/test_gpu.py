@@ -63,6 +63,12 @@ def test_a_helper_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, program: s
     assert words in found.problem
 
 
+def test_a_helper_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "PROBE", ["/nothing/here"])
+    found = asyncio.run(gpu.find(os.getuid(), os.getgid()))
+    assert "cannot be started: [Errno 2]" in found.problem
+
+
 def test_the_helper_answers_without_a_driver() -> None:
     """The real one, on a machine that may have no NVIDIA driver: an answer in any case."""
     found = asyncio.run(gpu._probe(os.getuid(), os.getgid()))
