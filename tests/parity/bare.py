@@ -19,6 +19,7 @@ from sandrun_executor.sandbox.job import ENVIRONMENT, THREADS
 
 PYTHON = "/usr/bin/python3"
 _ID = str(INNER_ID)
+_ENV = ("/usr/bin/env", "--default-signal", "-i", "-C", "/work")  # whoever runs the tests may ignore some
 _MAKE = """
 set -e
 cd "$1"
@@ -93,7 +94,7 @@ class BareRoot:
         variables = {**ENVIRONMENT, **dict.fromkeys(THREADS, "1")}  # as many as a job has processors
         settings = [f"{name}={value}" for name, value in variables.items()]
         done = subprocess.run(
-            [*enter, *change, "/usr/bin/env", "-i", "-C", "/work", *settings, PYTHON, entrypoint, *args],
+            [*enter, *change, *_ENV, *settings, PYTHON, entrypoint, *args],
             input=b"" if stdin is None else stdin,
             capture_output=True,
             cwd="/",

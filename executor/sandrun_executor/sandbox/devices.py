@@ -28,7 +28,7 @@ def build(base: str, wanted: dict[str, Any]) -> None:
     told = {"modules": _lines("/proc/modules"), "devices": _lines("/proc/devices")}
     for index, nodes in wanted["devices"]:
         layer = f"{base}{_LAYERS}/{index}"
-        for folder in ("dev", DRIVER[1:], f"{_TOLD[1:]}/driver/nvidia"):
+        for folder in ("dev", DRIVER[1:], f"{_TOLD[1:]}/driver/nvidia", f"{_TOLD[1:]}/driver/nvidia-uvm"):
             os.makedirs(f"{layer}/{folder}")
         for name, major, minor in nodes:
             os.mknod(f"{layer}/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
