@@ -185,6 +185,7 @@ def _run(
 
 def _finish(work: Path, name: str, definition: Definition, digest: str, version: str) -> None:
     """Make it readable by jobs, write the record, and everything to the disk."""
+    work.chmod(0o755)
     for top, folders, files in os.walk(work):
         for entry in (*folders, *files):
             path = os.path.join(top, entry)

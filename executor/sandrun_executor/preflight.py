@@ -22,7 +22,7 @@ BASE_INTERPRETERS = frozenset({"python3", "bash", "sh", "node", "perl"})
 # Numbers of linux/capability.h.
 CAPABILITIES = {
     "CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8,
-    "NET_ADMIN": 12, "SYS_ADMIN": 21,
+    "NET_ADMIN": 12, "SYS_CHROOT": 18, "SYS_ADMIN": 21,
 }  # fmt: skip
 
 

@@ -83,12 +83,18 @@ def test_alias() -> None:
 
 
 def test_worker_without_the_interpreter_or_environment() -> None:
-    worker = Description(1, 0, (Interpreter("python3", "3.11"),), (Environment("default", ""),))
+    environments = (Environment("default", ""), Environment("nlp", "", built=False))
+    worker = Description(1, 0, (Interpreter("python3", "3.11"),), environments)
     manifests.check_worker("python3", "default", worker, b"")
     for interpreter, environment, said in (
         ("node", "default", "interpreter 'node' is not installed"),
         ("c", "default", "compiler for 'c' is not installed"),
-        ("python3", "other", "no environment 'other'"),
+        ("python3", "other", "no environment 'other'; there is: default."),
+        (
+            "python3",
+            "nlp",
+            "'nlp' is not built on this worker: its operator can do so with `sandrun env build nlp`",
+        ),
     ):
         with pytest.raises(ApiError) as caught:
             manifests.check_worker(interpreter, environment, worker, b"")
