@@ -67,7 +67,7 @@ class Manifest(BaseModel):
         float | None, Field(gt=0, le=MAX_CPU_SECONDS, description="CPU time of all its processes.")
     ] = None
     gpu: Annotated[Gpu | None, Field(description="An NVIDIA GPU, which the job then has for itself.")] = None
-    warm: Annotated[bool, Field(description="Start Python from a warm interpreter.")] = True
+    warm: Annotated[bool, Field(description="Use an interpreter that has started.")] = True
     priority: Annotated[
         Literal["normal", "batch"], Field(description="A batch job starts only when no normal job waits.")
     ] = "normal"

@@ -101,7 +101,7 @@ class Sandbox:
     @property
     def usable(self) -> bool:
         """Whether a parked sandbox still waits for its job."""
-        return not self._dead.done() and self._zygote.alive
+        return not self._exited.done() and not self._dead.done() and self._zygote.alive
 
     def _init_says(self, words: Words, fd: int | None) -> None:
         match words:

@@ -83,7 +83,7 @@ def _compiled(
 
 # dash tells no version of its own.
 _SH_VERSION = """dpkg-query -W -f '${Version}' "$(basename "$(readlink -f /usr/bin/sh)")\""""
-_GO = {"GOPROXY": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
+_GO = {"GOPROXY": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
 _GO |= {"GOCACHE": "/tmp/.go"}  # noqa: S108 (the job's own)
 
 LANGUAGES = (
