@@ -200,13 +200,13 @@ class ExecutorProcess:
             self._environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
         self._without = list(without)
         self.command = [str(WEAKENED), *self._without] if self._without else ["-m", "sandrun_executor"]
-        self._prefix: list[str] = []
+        self.prefix: list[str] = []
         if hosts is not None:
             file = self.folder / "hosts"
             lines = {"localhost": "127.0.0.1", **hosts}
             file.write_text("".join(f"{where} {name}\n" for name, where in lines.items()))
             program = 'mount --bind "$0" /etc/hosts && exec "$@"'
-            self._prefix = ["unshare", "--mount", "sh", "-c", program, str(file)]
+            self.prefix = ["unshare", "--mount", "sh", "-c", program, str(file)]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "ExecutorProcess":
@@ -220,7 +220,7 @@ class ExecutorProcess:
         ):
             told.bind(str(notify))
             self.process = subprocess.Popen(
-                [*self._prefix, *ENDS_WITH_PARENT, *PYTHON, *self.command],
+                [*self.prefix, *ENDS_WITH_PARENT, *PYTHON, *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -2,6 +2,10 @@
 
 import hashlib
 import signal
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,6 +188,30 @@ def test_the_proxy_is_nobody(installing: ExecutorProcess, registry: Registry) ->
     assert (status["NoNewPrivs"], status["Seccomp"], status["Groups"].strip()) == ("1", "2", "")
     registry.hold.set()
     assert job.wait().outcome.verdict == "ok"
+
+
+def test_a_service_manager_may_start_the_proxies(registry: Registry, tmp_path: Path) -> None:
+    path, started = tmp_path / "packages.sock", []
+    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]
+    program = [*nobody, sys.executable, "-I", "-m", "sandrun_executor.proxy"]
+
+    def accept() -> None:
+        with listener.accept()[0] as connection:
+            started.append(
+                subprocess.Popen(
+                    [*executor.prefix, *program], stdin=connection.fileno(), cwd="/", env={"PATH": "/usr/bin"}
+                )
+            )
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        manager = threading.Thread(target=accept)
+        with ExecutorProcess(**settings(registry, package_proxy=path)) as executor:
+            manager.start()
+            assert run(executor, "greeting==1.0").ok() == b"hello from a package\n"
+            manager.join()
+            assert started.pop().wait(20) == 0  # the executor hung up on it
 
 
 def test_hanging_up_ends_an_installation(installing: ExecutorProcess, registry: Registry) -> None:

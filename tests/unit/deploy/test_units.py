@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,31 @@ def test_the_api_is_hardened(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_example_of_a_package_proxy(tmp_path: Path) -> None:
+    examples = DEPLOY / "examples"
+    for name in ("sandrun-packages.socket", "sandrun-packages@.service"):
+        text = (examples / name).read_text()
+        # Verified with a program that is there.
+        changed = text.replace("/opt/sandrun/current/executor/bin/python", sys.executable)
+        assert ("ExecStart" in text) == (changed != text)
+        (tmp_path / name).write_text(changed)
+    done = subprocess.run(
+        [tool("systemd-analyze"), "verify", "--man=no", *tmp_path.iterdir()],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    documented = (DEPLOY.parent / "docs" / "dependencies.md").read_text()
+    assert 'package_proxy = "/run/sandrun/packages.sock"' in documented
+    assert (
+        "ListenSequentialPacket=/run/sandrun/packages.sock"
+        in (examples / "sandrun-packages.socket").read_text()
+    )
+    assert "-m sandrun_executor.proxy" in (examples / "sandrun-packages@.service").read_text()
 
 
 def test_nginx_takes_the_example(tmp_path: Path) -> None:
