@@ -156,6 +156,27 @@ class Registry:
         self.answers[path] = ("application/octet-stream", data)
         self.answers[f"/npm/{name}"] = ("application/json", json.dumps(entry).encode())
 
+    def add_gem(self, folder: Path, name: str, code: str) -> None:
+        """Offer a package for Ruby, built with the gem command in an empty folder."""
+        (folder / "lib").mkdir()
+        (folder / "lib" / f"{name}.rb").write_text(code)
+        fields = {"name": name, "version": "1.0.0", "summary": "test", "authors": ["test"], "license": "MIT"}
+        lines = [f"s.{key} = {json.dumps(value)}" for key, value in fields.items() if key != "license"]
+        lines.append(f's.files = ["lib/{name}.rb"]')
+        (folder / f"{name}.gemspec").write_text(
+            "Gem::Specification.new do |s|\n" + "\n".join(lines) + "\nend\n"
+        )
+        command = ["gem", "build", "--quiet", f"{name}.gemspec"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+        data = (folder / f"{name}-1.0.0.gem").read_bytes()
+        info = f"---\n1.0.0 |checksum:{hashlib.sha256(data).hexdigest()}\n".encode()
+        known = (
+            f"created_at: 2024-01-01T00:00:00Z\n---\n{name} 1.0.0 {hashlib.md5(info).hexdigest()}\n".encode()
+        )
+        self.answers["/versions"] = ("text/plain", known)
+        self.answers[f"/info/{name}"] = ("text/plain", info)
+        self.answers[f"/gems/{name}-1.0.0.gem"] = ("application/octet-stream", data)
+
     def count(self, part: str) -> int:
         """How often something was asked for whose path has this part."""
         return sum(part in path for path in self.asked)

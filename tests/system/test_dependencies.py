@@ -262,6 +262,17 @@ def test_packages_for_node(installing: ExecutorProcess, registry: Registry) -> N
         assert result.ok() == b"deep left\n"
 
 
+@pytest.mark.skipif(not Path("/usr/bin/bundle").exists(), reason="bundler is not installed")
+def test_packages_for_ruby(installing: ExecutorProcess, registry: Registry, tmp_path: Path) -> None:
+    registry.add_gem(tmp_path, "jewel", "module Jewel\n  NAME = 'a jewel'\nend\n")
+    required = (Installer.bundler, {"Gemfile": b"source 'https://registry.test'\ngem 'jewel'\n"})
+    for first in ("", "require 'bundler/setup'\n"):
+        result = installing.run_job(
+            first + "require 'jewel'\nputs Jewel::NAME", "main.rb", "ruby", requires=required
+        )
+        assert result.ok() == b"a jewel\n", result
+
+
 def test_without_hosts_nothing_is_installed(executor: ExecutorProcess) -> None:
     assert executor.describe().installers == ()
     with pytest.raises(RefusedError, match="unsupported"):
