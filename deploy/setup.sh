@@ -23,6 +23,7 @@ esac
 [[ $EUID -eq 0 ]] || die "must run as root: sudo deploy/setup.sh"
 [[ -z $dev ]] || packages+=(curl jq openssl systemd)
 [[ -z $dev ]] || command -v npm >/dev/null || packages+=(npm) # node's own packages bring one along
+[[ -z $dev ]] || command -v bundle >/dev/null || packages+=(ruby-bundler) # to install gems for jobs
 # Of the web page's tests. Ubuntu has Chromium only as a snap, which is not installed unasked.
 if [[ -n $dev && $(. /etc/os-release && echo "$ID") == debian ]]; then
     packages+=(chromium fonts-liberation)

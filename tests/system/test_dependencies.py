@@ -13,6 +13,7 @@ import pytest
 
 from sandrun_shared.jobs import Installer, Verdict
 from support import machine
+from support.environments import Place
 from support.executor import UIDS, ExecutorProcess, RefusedError, Result
 from support.registry import Registry, address, sdist, wheel
 
@@ -262,7 +263,22 @@ def test_packages_for_node(installing: ExecutorProcess, registry: Registry) -> N
         assert result.ok() == b"deep left\n"
 
 
-@pytest.mark.skipif(not Path("/usr/bin/bundle").exists(), reason="bundler is not installed")
+def test_packages_beside_those_of_an_environment(registry: Registry, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.build()
+    folders = {"environments_dir": place.built, "environment_definitions": place.own}
+    program = (
+        "import greeting, one, os, subprocess, sys\n"
+        "print(sys.executable, one.__file__)\n"
+        "sys.stdout.flush()\n"
+        "subprocess.run(['greet'], check=True)\n"
+    )
+    with ExecutorProcess(**settings(registry, **folders)) as executor:
+        said = run(executor, "greeting==1.0", program, environment="mine").ok().decode()
+    assert said.startswith("/usr/environment/bin/python3 /usr/environment/lib/")
+    assert said.endswith("hello from a package\n")
+
+
 def test_packages_for_ruby(installing: ExecutorProcess, registry: Registry, tmp_path: Path) -> None:
     registry.add_gem(tmp_path, "jewel", "module Jewel\n  NAME = 'a jewel'\nend\n")
     required = (Installer.bundler, {"Gemfile": b"source 'https://registry.test'\ngem 'jewel'\n"})
