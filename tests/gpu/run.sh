@@ -45,6 +45,9 @@ if [[ -n $wheels ]]; then
         --target /tmp/sandrun-site "$wheels"/*.whl || exit 1
     chmod -R a+rX /tmp/sandrun-site
     PYTHONPATH=/tmp/sandrun-site:$PYTHONPATH
+    if ! ldconfig -p | grep -q 'libseccomp\.so\.2' && [[ -e $wheels/libseccomp.so.2 ]]; then
+        cp -- "$wheels/libseccomp.so.2" /usr/lib/ && ldconfig
+    fi
 fi
 export SANDRUN_EXECUTOR__USER=nobody SANDRUN_EXECUTOR__GPU=true
 part preflight
