@@ -1,15 +1,18 @@
 """Sources are compiled before they run, and uploaded programs run as they are."""
 
 import io
+import json
 import subprocess
 import tarfile
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
 from sandrun_shared.jobs import Limits, UploadKind
 from support.executor import QUICK, ExecutorProcess
+from support.service import Service
 
 SAYS = (
     "#include <stdio.h>\n"
@@ -117,3 +120,24 @@ def test_the_mode_of_archived_files_reaches_the_program(executor: ExecutorProces
             tar.addfile(member, io.BytesIO(body))
     result = executor.run_job({}, "main.sh", "sh", archive=(UploadKind.tar, data.getvalue()))
     assert result.stdout == b"755\n640\n./tool \n"
+
+
+def test_over_http(program: bytes) -> None:
+    """The first bytes of an upload tell that it is a program; a compilation is told apart from a run."""
+    with (
+        Service() as service,
+        httpx.Client(base_url=f"http://127.0.0.1:{service.port}", timeout=60) as client,
+    ):
+        manifest = {"entrypoint": "tool", "args": ["-x"]}
+        files = {"files": ("tool", program), "manifest": (None, json.dumps(manifest))}
+        job = client.post("/submit", files=files).raise_for_status().json()["job_id"]
+        status = client.get(f"/status/{job}", params={"wait": 30}).json()
+        assert (status["verdict"], status["exit_code"]) == ("nonzero_exit", 3)
+        assert status["execution_metadata"]["interpreter"] == "executable"
+        assert client.get(f"/logs/{job}").json()["stdout"] == "./tool -x\n"
+        answer = client.post(
+            "/run", json={"code": "int main(void) { return zebra; }", "interpreter": "c"}
+        ).json()
+        assert (answer["status"], answer["verdict"], answer["exit_code"]) == ("failed", "compile_error", None)
+        assert "zebra" in answer["stderr"]
+        assert answer["metrics"]["compile_seconds"] > 0
