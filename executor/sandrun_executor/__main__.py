@@ -11,6 +11,7 @@ from pathlib import Path
 from sandrun_executor import preflight
 from sandrun_executor.cgroups import CgroupError
 from sandrun_executor.daemon import DaemonError, serve
+from sandrun_executor.proxies import ProxyError
 from sandrun_executor.sandboxes import SandboxError
 from sandrun_executor.zygotes import ZygoteError
 from sandrun_shared import wiping
@@ -32,7 +33,10 @@ def main() -> int:
         if settings.executor.wipe_memory:
             wiping.restart()
         asyncio.run(serve(settings))
-    except (SettingsError, DaemonError, CgroupError, ZygoteError, SandboxError, OSError, KeyError) as error:
+    except (
+        *(SettingsError, DaemonError, CgroupError, ZygoteError, SandboxError, ProxyError),
+        *(OSError, KeyError),
+    ) as error:
         print(f"sandrun-executor: {error}", file=sys.stderr)
         print("`sandrun doctor` says what this machine is missing and how to mend it.", file=sys.stderr)
         return 1

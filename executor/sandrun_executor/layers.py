@@ -1,11 +1,12 @@
 """Installed packages in memory: one tmpfs each, mounted where nobody looks, handed out read-only."""
 
 import asyncio
+import errno
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -32,7 +33,10 @@ class Keeper:
         self._made = 0
 
     async def _do(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except BrokenExecutor:
+            raise OSError(errno.EPERM, "the thread that holds layers of packages could not start") from None
 
     async def create(self, size_bytes: int, uid: int) -> tuple[int, int]:
         """An empty layer that uid may write to: its number, and a descriptor of a mount to install to."""

@@ -33,9 +33,12 @@ class ScriptedConnection(Connection):
         """The job has used so much by now."""
         self.say(Usage(cpu_seconds, 1 << 20))
 
-    def finish(self, cpu_seconds: float = 0.0, verdict: Verdict = Verdict.ok) -> None:
+    def finish(
+        self, cpu_seconds: float = 0.0, verdict: Verdict = Verdict.ok, setup_cpu_seconds: float = 0.0
+    ) -> None:
         """The job ends."""
-        self.say(Finished(Outcome(verdict, 0, cpu_seconds=cpu_seconds)))
+        outcome = Outcome(verdict, 0, cpu_seconds=cpu_seconds, setup_cpu_seconds=setup_cpu_seconds)
+        self.say(Finished(outcome))
 
     async def receive(self) -> tuple[Event, list[int]]:
         """What was said, in order."""

@@ -295,6 +295,21 @@ def test_without_hosts_nothing_is_installed(executor: ExecutorProcess) -> None:
         run(executor, "greeting")
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "word"),
+    [
+        ("package_networks", "10.0.0.0/8, nonsense", "package_networks"),
+        ("package_netrc", "/nonexistent", "package_netrc"),
+        ("package_hosts", "https://registry.test", "package_hosts"),
+    ],
+)
+def test_settings_that_cannot_be_used(setting: str, value: str, word: str) -> None:
+    given = {"package_hosts": "registry.test", setting: value}
+    with pytest.raises(AssertionError, match=word) as caught, ExecutorProcess(**given):
+        pass
+    assert "Traceback" not in str(caught.value)
+
+
 def test_credentials_are_for_the_registry_alone(registry: Registry, tmp_path: Path) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine registry.test login reader password canary-5f3a\n")

@@ -64,8 +64,8 @@ class Bench:
         for _ in range(50):
             await asyncio.sleep(0)
 
-    async def finish(self, job: Job, cpu_seconds: float = 0.0) -> None:
-        self.executor.running[job.job_id].finish(cpu_seconds)
+    async def finish(self, job: Job, cpu_seconds: float = 0.0, setup_cpu_seconds: float = 0.0) -> None:
+        self.executor.running[job.job_id].finish(cpu_seconds, setup_cpu_seconds=setup_cpu_seconds)
         await self.until(lambda: job.job_id not in self.executor.running and job.is_finished)
         await self.settle()
 
@@ -110,6 +110,16 @@ async def test_cpu_is_charged_while_the_job_runs(monkeypatch: pytest.MonkeyPatch
         assert it.refusal().retry_after == 1
         it.clock.advance(1)
         it.service.admit("a")
+
+
+async def test_installing_packages_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with bench(monkeypatch) as it:
+        job = it.submit()
+        await it.runs(job)
+        it.executor.running[job.job_id].uses(3.0)  # all of it by the installation
+        await it.settle()
+        await it.finish(job, 1.0, setup_cpu_seconds=3.5)
+        assert it.service.ledger.usage("a").cpu_seconds == pytest.approx(4.5)
 
 
 async def test_all_jobs_of_an_address_share_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
