@@ -1,5 +1,6 @@
 """Jobs in environments: imported ahead, followed when they are built anew, and nothing shared between jobs."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from sandrun_api import builds
 from sandrun_shared import environments
 from support.environments import Place, wheel
 from support.executor import ExecutorProcess, RefusedError
+from support.service import Service
 
 CODE = """
 import atexit, multiprocessing, os, random, sys
@@ -201,3 +203,37 @@ def test_it_is_described(own: ExecutorProcess) -> None:
         own.run_job("", "main.py", environment="nlp")
     with pytest.raises(RefusedError, match="no environment"):
         own.run_job("", "main.py", environment="no-such")
+
+
+def test_over_http_a_new_one_is_there_without_a_restart(place: Place) -> None:
+    empty = place.built.with_name("empty")
+    with Service(environments_dir=empty, environment_definitions=place.own) as service:
+
+        def refused(name: str) -> str:
+            answers = [
+                service.client.post(
+                    "/run", params={"environment": name}, content="", headers={"Content-Type": "text/plain"}
+                ),
+                service.client.post(
+                    "/submit",
+                    files={"files": ("main.py", b"")},
+                    data={"manifest": json.dumps({"entrypoint": "main.py", "environment": name})},
+                ),
+            ]
+            assert [answer.status_code for answer in answers] == [400, 400]
+            (reason,) = {answer.json()["reason"] for answer in answers}
+            return str(reason)
+
+        assert refused("no-such") == "There is no environment 'no-such'; there is: default."
+        assert "not built on this worker" in refused("mine")
+        place.built.rename(empty)
+        job = service.submit("import one; print(one.home)", environment="mine")
+        status = service.status(job, wait=30)
+        assert status["status"] == "completed"
+        assert status["execution_metadata"]["environment"] == "mine"  # type: ignore[index]
+        found = service.client.get("/environments").json()
+        assert found["templates"] == ["default", "mine"]
+        assert found["stats"]["total_templates"] == found["stats"]["cached_environments"] == 2
+        assert found["stats"]["disk_usage_mb"] >= 0
+        assert found["details"][1]["packages"] == ["one==1.0"]
+        assert found["details"][1]["warm"]
