@@ -9,8 +9,10 @@ import pytest
 
 from sandrun_api import builds
 from sandrun_shared import environments
+from support.attempts import attempt
 from support.environments import Place, wheel
 from support.executor import ExecutorProcess, RefusedError
+from support.probes import PROBES
 from support.service import Service
 
 CODE = """
@@ -116,6 +118,13 @@ def test_a_modules_own_end_comes_before_the_interpreters(own: ExecutorProcess, w
     result = own.run_job("import one; print('end')", "main.py", args=["say"], environment="mine", warm=warm)
     assert result.ok() == b"end\nmodule's end False 1\n"
     assert result.stderr == b""
+
+
+def test_it_holds_a_job_as_default_does(own: ExecutorProcess) -> None:
+    # One compares the variables with those of default.
+    probes = {name: probe.program for name, probe in PROBES.items() if name != "environment"}
+    said = {name: attempt(own, program, environment="mine") for name, program in probes.items()}
+    assert {name: word for name, word in said.items() if not word.startswith("CONTAINED")} == {}
 
 
 def test_nothing_is_shared_by_files(own: ExecutorProcess) -> None:
