@@ -36,7 +36,8 @@ class Pool:
         self._make = prepare
         self._freed = freed
         self._zygote: Zygote | None = None
-        self._starting = asyncio.Lock()  # two that find the zygote dead start one
+        # One for all who wait: whoever gives up must not end what others, or the next job, will want.
+        self._starting: asyncio.Task[Zygote] | None = None
         self._endings: set[asyncio.Task[None]] = set()
         self._sandboxes = 0
         self._takers = 0
@@ -77,14 +78,24 @@ class Pool:
 
     async def ready_zygote(self) -> Zygote:
         """Its zygote, started if it is not there. Raises ZygoteError."""
-        async with self._starting:
-            if self._zygote is not None and self._zygote.alive:
-                return self._zygote
-            if self._zygote is not None:
-                self._zygote.stop()
-                self._zygote = None
-            self._zygote = await self._new_zygote()
+        if self._zygote is not None and self._zygote.alive:
             return self._zygote
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._restart())
+            self._starting.add_done_callback(self._started)
+        return await asyncio.shield(self._starting)
+
+    async def _restart(self) -> Zygote:
+        if self._zygote is not None:
+            self._zygote.stop()
+            self._zygote = None
+        self._zygote = await self._new_zygote()
+        return self._zygote
+
+    def _started(self, task: asyncio.Task[Zygote]) -> None:
+        self._starting = None
+        if not task.cancelled():
+            task.exception()  # those who waited have it
 
     async def _new_zygote(self) -> Zygote:
         if self.build is None:
@@ -121,6 +132,8 @@ class Pool:
         if not self._retired or self._sandboxes or self._takers or self.closed:
             return
         self.closed = True
+        if self._starting is not None:
+            self._starting.cancel()
         if self._zygote is not None:
             self._zygote.stop()
         if self.build is not None:
@@ -128,7 +141,10 @@ class Pool:
 
     async def close(self) -> None:
         """Leave nothing; every job must have ended."""
+        starting = self._starting
         await self.retire()
+        if starting is not None:
+            await asyncio.gather(starting, return_exceptions=True)
         while self._endings:
             await asyncio.wait(self._endings)
             await asyncio.sleep(0)  # what is called when they are done

@@ -281,6 +281,9 @@ class Zygote:
                 served = await ready
         except TimeoutError:
             served = False
+        except BaseException:
+            zygote.stop()
+            raise
         if not served:
             zygote.stop()
             raise ZygoteError(f"{PYTHON} did not become a zygote; its own words are above")

@@ -93,6 +93,8 @@ class House:
         self.slots = 20
         self.zygotes: list[FakeZygote] = []
         self.cannot_preload: set[str] = set()
+        self.imported = asyncio.Event()
+        self.imported.set()
         self.running = pools.Pools(
             cast(Shelf, self.shelf),
             PLACES,
@@ -104,6 +106,7 @@ class House:
         )
 
     async def start_zygote(self, image: Image | None) -> Zygote:
+        await self.imported.wait()
         await asyncio.sleep(0)
         asked = cast("tuple[str, str, bool] | None", image)
         if asked is not None and asked[2] and asked[0] in self.cannot_preload:
@@ -285,3 +288,28 @@ async def test_a_job_that_waits_for_a_slot_keeps_its_pool() -> None:
         pool, sandbox = await waiting
         pool.end(sandbox)
         await turns()
+
+
+async def test_importing_goes_on_when_the_job_that_waited_has_left() -> None:
+    async with started() as house:
+        house.imported.clear()
+        waiting = [asyncio.create_task(house.running.take("a")) for _ in range(2)]
+        await turns()
+        waiting[0].cancel()
+        await turns()
+        house.imported.set()
+        pool, sandbox = await waiting[1]
+        pool.end(sandbox)
+        await turns()
+        assert house.alive() == ["a", "default"]
+
+
+async def test_importing_ends_with_the_executor() -> None:
+    async with started() as house:
+        house.imported.clear()
+        waiting = asyncio.create_task(house.running.take("a"))
+        await turns()
+        waiting.cancel()
+        await turns()
+        await house.running.close()
+        assert house.alive() == []
