@@ -102,8 +102,8 @@ def _add_user_site() -> None:
 
 def _reads_alike(source: bytes) -> bool:
     """Whether compile() and the interpreter's own reader of files see the same text, errors included."""
-    lines = source[:2048].split(b"\n", 2)[:2]
-    if b"\0" in source or any(b"coding" in line and b"utf-8" not in line for line in lines):
+    comments = [line for line in source[:2048].split(b"\n", 2)[:2] if line.lstrip().startswith(b"#")]
+    if b"\0" in source or any(b"coding" in line and b"utf-8" not in line for line in comments):
         return False
     try:
         source.decode()
