@@ -53,7 +53,7 @@ export SANDRUN_EXECUTOR__USER=nobody SANDRUN_EXECUTOR__GPU=true
 part preflight
 "$python" -P -m sandrun_executor --check
 part "what NVML says to a helper without privileges"
-(cd / && setpriv --reuid nobody --clear-groups -- "$python" -P -m sandrun_executor.gpu_probe) | head -c 2000 | tr -c '[:print:]' ' '
+(cd / && timeout 60 setpriv --reuid nobody --clear-groups -- "$python" -P -m sandrun_executor.gpu_probe) | head -c 2000 | tr -c '[:print:]' ' '
 echo
 part "the job without a sandbox, as nobody"
 "$python" -P -c 'from sandrun_api.gpu_job import PROGRAM; print(PROGRAM)' >/tmp/sandrun-job.py
@@ -61,7 +61,7 @@ libraries=$(dirname -- "$(ldconfig -p | awk '/libcuda.so.1/ {print $NF; exit}')"
 [[ -e $libraries/libcuda.so.1 ]] || libraries=/usr/local/nvidia/lib64
 trace=()
 command -v strace >/dev/null && trace=(strace -f -qq -e trace=ioctl,openat,open,mknod,mknodat,mbind,set_mempolicy,socket -o /tmp/sandrun-strace)
-(cd / && LD_LIBRARY_PATH=$libraries "${trace[@]}" setpriv --reuid nobody --clear-groups -- "$python" /tmp/sandrun-job.py)
+(cd / && LD_LIBRARY_PATH=$libraries timeout 90 "${trace[@]}" setpriv --reuid nobody --clear-groups -- "$python" /tmp/sandrun-job.py)
 echo "status $?"
 if [[ -s /tmp/sandrun-strace ]]; then
     grep -oE 'ioctl\([0-9]+<?[^,]*, [^,)]*' /tmp/sandrun-strace | sed -E 's/ioctl\([0-9]+, //' | sort | uniq -c | sort -rn | head -80
@@ -70,12 +70,12 @@ if [[ -s /tmp/sandrun-strace ]]; then
 fi
 
 part "doctor --gpu"
-"$python" -P -c 'import sys; from sandrun_api import gpu_check; sys.exit(gpu_check.run(None))'
+timeout 150 "$python" -P -c 'import sys; from sandrun_api import gpu_check; sys.exit(gpu_check.run(None))'
 status=$?
 echo "status $status"
 if [[ $status -ne 0 ]]; then
     part "layers switched off"
-    "$python" -P "$source/tests/gpu/layers.py"
+    timeout 240 "$python" -P "$source/tests/gpu/layers.py"
     dmesg 2>/dev/null | grep -iE "nvrm|nvidia|overlay" | tail -20
 fi
 exit "$status"
