@@ -1,6 +1,7 @@
 #!/bin/bash
-# Build the test machine: Debian 12 from Debian's packages, systemd, pure cgroup v2; boot it once, save it running.
+# Build the test machine: Debian from its packages, systemd, pure cgroup v2; boot it once, save it running.
 #   tests/vm/build.sh [PACKAGE...]      prints the folder that holds it; more packages make another machine
+# $SANDRUN_VM_SUITE says which Debian: bookworm (12, the default) or trixie (13).
 # Kept in $SANDRUN_VM_CACHE (/var/cache/sandrun-vm), by what it is made of: does nothing when it is there.
 #   vmlinuz, initrd   Debian's kernel; busybox and the modules for the disk
 #   base.raw          the root file system, ext4      ready.qcow2, state   what booting wrote; the running machine
@@ -15,6 +16,7 @@ readonly base=(
     systemd systemd-sysv udev dbus libpam-systemd kmod procps iproute2 util-linux libcap2-bin ca-certificates
     python3 python3-venv libseccomp2 perl
 )
+suite=${SANDRUN_VM_SUITE:-bookworm}
 packages=$(IFS=,; echo "${base[*]}${*:+,$(IFS=,; echo "$*")}")
 [[ $EUID -eq 0 ]] || die "must run as root"
 [[ $(uname -m) == x86_64 ]] || die "builds a machine for x86_64 only"
@@ -22,7 +24,7 @@ packages=$(IFS=,; echo "${base[*]}${*:+,$(IFS=,; echo "$*")}")
 cache=${SANDRUN_VM_CACHE:-/var/cache/sandrun-vm}
 mkdir -p -- "$cache" 2>/dev/null && [[ -w $cache ]] || cache=/tmp/sandrun-vm
 mkdir -p -- "$cache"
-key=$({ cat "$here"/{build.sh,agent.py,machine.py}; echo "$packages"; } | sha256sum | cut -c 1-12)
+key=$({ cat "$here"/{build.sh,agent.py,machine.py}; echo "$suite $packages"; } | sha256sum | cut -c 1-12)
 image=$cache/machine-$key
 # One at a time: a second run waits here for the first.
 exec {lock}>"$cache/lock"
@@ -35,7 +37,7 @@ fi
 
 declare -A needed=(
     [qemu-system-x86_64]=qemu-system-x86 [qemu-img]=qemu-utils [mmdebstrap]=mmdebstrap
-    [busybox]=busybox-static [mke2fs]=e2fsprogs
+    [busybox]=busybox-static [mke2fs]=e2fsprogs [xz]=xz-utils
 )
 missing=()
 [[ -s /usr/share/keyrings/debian-archive-keyring.gpg ]] || missing+=(debian-archive-keyring)
@@ -61,13 +63,18 @@ trap 'exit 143' TERM HUP
 root=$new/root
 
 say "making the root file system"
-# The host's own sources when it is a Debian 12: they may name a mirror. Else Debian's default one.
+# The host's own sources when it is the same Debian, its mirror when it is another. Else Debian's default one.
 sources=()
-if grep -q '^VERSION_CODENAME=bookworm' /etc/os-release; then
-    for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
-        [[ -s $file ]] && sources=("$file") && break
-    done
-fi
+host=$(. /etc/os-release && echo "${ID-} ${VERSION_CODENAME-}")
+for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
+    [[ $host == debian\ * && -s $file ]] || continue
+    if [[ $host == "debian $suite" ]]; then
+        sources=("$file")
+    else
+        mirror=$(grep -oE -m 1 'https?://[^ ]+/debian/?( |$)' "$file" | head -n 1) && sources=("$mirror")
+    fi
+    break
+done
 # The kernel is unpacked, not installed: that would make an initramfs, slowly, that nothing uses.
 fetch_kernel='cd "$1" && export APT_CONFIG=$MMDEBSTRAP_APT_CONFIG &&
     kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/.*Depends: \(linux-image-[0-9][^ ]*\)/\1/p" | head -n 1) &&
@@ -79,11 +86,13 @@ unshare --mount --propagation private mmdebstrap --quiet --variant=minbase --mod
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/info/*' \
     --customize-hook="$fetch_kernel" \
-    bookworm "$root" "${sources[@]}" >&2
+    "$suite" "$root" ${sources[@]+"${sources[@]}"} >&2
 
 say "the kernel and its initrd"
 cp -- "$root"/unpacked/boot/vmlinuz-* "$new/vmlinuz"
-cp -a -- "$root/unpacked/lib/modules" "$root/usr/lib/"
+for folder in "$root"/unpacked/{,usr/}lib/modules; do # before and since Debian 13
+    [[ ! -d $folder ]] || cp -a -- "$folder" "$root/usr/lib/"
+done
 rm -rf -- "$root/unpacked"
 release=$(ls "$root/usr/lib/modules")
 chroot "$root" depmod "$release"
@@ -92,7 +101,8 @@ mkdir -p "$initrd"/{bin,dev,root}
 cp -- "$(command -v busybox)" "$initrd/bin/busybox"
 modules=()
 while read -r path; do # in the order in which they need each other
-    cp -- "$root$path" "$initrd/"
+    path=${path%.xz} # Debian 13 compresses them
+    if [[ -f $root$path ]]; then cp -- "$root$path" "$initrd/"; else xz -dc -- "$root$path.xz" >"$initrd/${path##*/}"; fi
     modules+=("${path##*/}")
 done < <(for name in virtio_pci virtio_blk; do chroot "$root" modprobe -S "$release" --show-depends "$name"; done |
     sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++')
@@ -137,7 +147,7 @@ chroot "$root" systemctl --quiet mask serial-getty@ttyS0.service getty@tty1.serv
     systemd-tmpfiles-clean.timer
 mkdir -p "$root/etc/systemd/journald.conf.d"
 printf '[Journal]\nStorage=volatile\nRateLimitIntervalSec=0\n' >"$root/etc/systemd/journald.conf.d/test.conf"
-chroot "$root" python3 -m compileall -q /usr/lib/python3 /usr/lib/python3.11 >&2 || true
+chroot "$root" sh -c 'python3 -m compileall -q /usr/lib/python3 /usr/lib/python3.*' >&2 || true
 mke2fs -q -F -t ext4 -O ^has_journal -E lazy_itable_init=1,root_owner=0:0 -d "$root" "$new/base.raw" 8G
 rm -rf -- "$root"
 

@@ -1,9 +1,10 @@
 #!/bin/bash
 # Inside the test machine: install Sandrun, then check it as a service.
-#   main.sh short|full|rebooted      /src is the checkout; /given holds wheels/, site/ and perhaps a package
+#   main.sh short|suites [FILE...]|full|rebooted      /src is the checkout; /given holds wheels/, site/ and perhaps a package
 set -Eeuo pipefail
 umask 022
-mode=${1:?short, full or rebooted}
+mode=${1:?short, suites, full or rebooted}
+shift
 say() { printf '== [%d s] %s\n' "$SECONDS" "$*"; }
 
 export SANDRUN_SYSTEM_MUST_WORK=1 SANDRUN_TEST_MACHINE=1 PYTHONDONTWRITEBYTECODE=1
@@ -11,8 +12,9 @@ export SANDRUN_SYSTEM_MUST_WORK=1 SANDRUN_TEST_MACHINE=1 PYTHONDONTWRITEBYTECODE
 checks=/opt/checks
 make_checks() {
     /usr/bin/python3 -m venv --without-pip "$checks"
-    printf '%s\n' /given/site /opt/sandrun/current/{api,executor}/lib/python3.11/site-packages \
-        >"$checks/lib/python3.11/site-packages/checks.pth"
+    local lib
+    lib=lib/$(/usr/bin/python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')/site-packages
+    printf '%s\n' /given/site /opt/sandrun/current/{api,executor}/"$lib" >"$checks/$lib/checks.pth"
 }
 # In a unit of its own, as the executor is: a delegated group, nothing of the services' hardening.
 check() { # FILE...: arguments of pytest
@@ -38,7 +40,7 @@ CONF
 install_project() {
     local package=(/given/*.deb)
     settings
-    if [[ $mode == short && -f ${package[0]} ]]; then
+    if [[ $mode != full && -f ${package[0]} ]]; then
         say "installing the package, which holds the environments ready-made"
         dpkg -i "${package[0]}"
     else
@@ -56,6 +58,18 @@ complain() {
 }
 trap complain ERR
 
+# Left out is what installs from a package index, and clients, to which kernel and supervisor are all one.
+readonly left_out=(adapters client command_line environments examples mcp quickstart streamlit)
+suites() { # FILE...: all but those left out without
+    local files=("$@") name
+    if [[ $# -eq 0 ]]; then
+        files=(tests/security tests/system)
+        for name in "${left_out[@]}"; do files+=(--ignore "tests/system/test_$name.py"); done
+    fi
+    say "the system and security suites"
+    check "${files[@]}"
+}
+
 guest=tests/vm/guest
 case $mode in
     short)
@@ -67,9 +81,11 @@ case $mode in
         install_project
         say "the services, a job of each verdict, crashes and stops, an upgrade while jobs run"
         check $guest
-        say "the system and security suites"
-        # Setting up from the package index is the one thing that a machine without network cannot show.
-        check tests/system tests/security --ignore tests/system/test_quickstart.py
+        suites
+        ;;
+    suites)
+        install_project
+        suites "$@"
         ;;
     rebooted)
         say "after a reboot"

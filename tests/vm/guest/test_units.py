@@ -74,6 +74,13 @@ def test_executor_has_delegated_controllers_and_sits_in_a_leaf() -> None:
     assert (unit / "pids.max").read_text() == "max\n"
 
 
+def test_systemd_makes_the_subgroup_where_it_can() -> None:
+    can = int(installed.run("systemctl", "--version").split()[1]) >= 254
+    drop_in = Path(f"/etc/systemd/system/{EXECUTOR}.d/10-delegate-subgroup.conf")
+    assert drop_in.exists() == can
+    assert not can or installed.show(EXECUTOR, "DelegateSubgroup") == "supervisor"
+
+
 def test_parked_sandboxes_are_in_limited_groups() -> None:
     groups = sorted(installed.cgroup(EXECUTOR).glob("sandrun-*/job-*"))
     assert groups
