@@ -20,7 +20,7 @@ MODULES = (
     *"test_itertools test_json test_linecache test_locale test_logging test_mmap".split(),
     *"test_multiprocessing_main_handling test_netrc test_os test_pathlib test_pdb test_pickle".split(),
     *"test_poll test_posix test_pwd test_queue test_random test_re test_resource test_runpy test_select".split(),
-    *"test_shutil test_signal test_site test_sqlite3 test_stat test_struct test_subprocess".split(),
+    *"test_shutil test_signal test_site test_stat test_struct test_subprocess".split(),
     *"test_support test_sys test_sys_settrace test_sysconfig test_tempfile test_thread test_threading".split(),
     *"test_time test_traceback test_tracemalloc test_typing test_uuid test_warnings test_zipfile".split(),
 )
