@@ -1,5 +1,6 @@
 """What holds for all tests: they leave no cgroup behind, and only those that apply here are collected."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,15 @@ from sandrun_executor import cgroups
 from sandrun_executor.cgroup_types import CgroupError
 from sandrun_executor.cgroups_v1 import HierarchyV1
 from support import machine
+
+# A shell's background command ignores these, and so would everything that a test starts and then interrupts.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
