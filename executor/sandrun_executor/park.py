@@ -16,7 +16,7 @@ LONGEST_RETRY_SECONDS = 60.0
 TAKE_SECONDS = 30.0
 # While a burst of jobs lasts, preparing more would take the processors from those that run. So only what
 # is needed to keep LOW_WATER is prepared until no job came for QUIET_SECONDS.
-LOW_WATER = 2
+LOW_WATER = 1
 QUIET_SECONDS = 0.02
 _log = logging.getLogger("sandrun.executor")
 

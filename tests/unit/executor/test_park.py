@@ -156,6 +156,7 @@ async def test_a_first_sandbox_that_fails_is_told() -> None:
 
 async def test_a_failure_later_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(park, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(park, "QUIET_SECONDS", 0)
     maker = Maker()
     async with started(maker, size=2) as running:
         maker.error = SandboxError("step proc failed")
