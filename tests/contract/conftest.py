@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,16 +78,22 @@ def settings_for(path: Path, **tables: object) -> Settings:
 
 
 @pytest.fixture
-async def live(executor_socket: Path) -> AsyncIterator[Live]:
+def settings_of() -> Callable[[Path], Settings]:
+    """What makes the server's settings; a module may have its own."""
+    return settings_for
+
+
+@pytest.fixture
+async def live(executor_socket: Path, settings_of: Callable[[Path], Settings]) -> AsyncIterator[Live]:
     """The server in front of either executor."""
-    async with serving(settings_for(executor_socket)) as server:
+    async with serving(settings_of(executor_socket)) as server:
         yield server
 
 
 @pytest.fixture
-async def live_fake(fake: FakeExecutor) -> AsyncIterator[Live]:
+async def live_fake(fake: FakeExecutor, settings_of: Callable[[Path], Settings]) -> AsyncIterator[Live]:
     """The server in front of the fake executor only."""
-    async with serving(settings_for(fake.path)) as server:
+    async with serving(settings_of(fake.path)) as server:
         yield server
 
 

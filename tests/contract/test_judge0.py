@@ -5,7 +5,7 @@ import base64
 import io
 import re
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,8 @@ WRONG: list[tuple[str, dict[str, object], int, object]] = [
 
 
 @pytest.fixture
-async def live(executor_socket: Path) -> AsyncIterator[Live]:
-    async with serving(settings_for(executor_socket)) as server:
-        yield server
-
-
-@pytest.fixture
-async def live_fake(fake: FakeExecutor) -> AsyncIterator[Live]:
-    async with serving(settings_for(fake.path)) as server:
-        yield server
+def settings_of() -> Callable[[Path], Settings]:
+    return settings_for
 
 
 async def submit(live: Live, code: str | None, query: str = "wait=true", **more: object) -> httpx.Response:

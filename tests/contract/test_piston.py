@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +55,8 @@ WRONG: list[tuple[dict[str, object], str]] = [
 
 
 @pytest.fixture
-async def live(executor_socket: Path) -> AsyncIterator[Live]:
-    async with serving(settings_for(executor_socket)) as server:
-        yield server
-
-
-@pytest.fixture
-async def live_fake(fake: FakeExecutor) -> AsyncIterator[Live]:
-    async with serving(settings_for(fake.path)) as server:
-        yield server
+def settings_of() -> Callable[[Path], Settings]:
+    return settings_for
 
 
 async def execute(live: Live, code: str, **more: object) -> httpx.Response:
