@@ -2,7 +2,8 @@
 # Sandrun as a service on a real Debian: systemd, pure cgroup v2, no network, emulated by qemu.
 #   tests/vm/run.sh short          what tests/run.sh runs: installs, a job of each verdict, crashes, stops
 #   tests/vm/run.sh suites [FILE…] the system and security suites, or these files of them
-#   tests/vm/run.sh full           short and suites, an upgrade while jobs run, a reboot
+#   tests/vm/run.sh service        short, an upgrade while jobs run, a reboot
+#   tests/vm/run.sh full           service and suites
 #   tests/vm/run.sh COMMAND...     that command, as root, with the checkout at /src and wheels at /given
 #   tests/vm/run.sh --suite trixie …   on Debian 13, with its systemd and its Python, instead of Debian 12
 # Works without KVM. The machine is built on first use and kept in $SANDRUN_VM_CACHE (/var/cache/sandrun-vm).
@@ -16,7 +17,7 @@ if [[ ${1-} == --suite && $# -ge 2 ]]; then
     shift 2
 fi
 suite=${SANDRUN_VM_SUITE:-bookworm}
-[[ $# -gt 0 ]] || { say "usage: tests/vm/run.sh [--suite SUITE] short | suites [FILE...] | full | COMMAND..."; exit 2; }
+[[ $# -gt 0 ]] || { say "usage: tests/vm/run.sh [--suite SUITE] short | suites [FILE...] | service | full | COMMAND..."; exit 2; }
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/sandrun-given-XXXXXX")
 child=''
@@ -41,9 +42,9 @@ case $1 in
         packages=("${languages[@]}")
         command=(/bin/bash /src/tests/vm/guest/main.sh "$@") seconds=14400
         ;;
-    full)
-        packages=("${languages[@]}")
-        command=(/bin/bash /src/tests/vm/guest/main.sh full) seconds=21600
+    service | full)
+        [[ $1 == service ]] || packages=("${languages[@]}")
+        command=(/bin/bash /src/tests/vm/guest/main.sh "$1") seconds=21600
         after=(--after-reboot "/bin/bash /src/tests/vm/guest/main.sh rebooted")
         ;;
     *) command=("$@") ;;
