@@ -99,6 +99,7 @@ def test_the_executor_keeps_the_capabilities_it_asks_for() -> None:
         name for line in service("sandrun-executor.service")["CapabilityBoundingSet"] for name in line.split()
     }
     assert {f"CAP_{name}" for name in preflight.CAPABILITIES} <= kept
+    assert "User" not in service("sandrun-executor.service")  # the unit says what systemd 257 makes of it
 
 
 def test_nothing_of_the_executor_reaches_into_jobs_and_what_is_left_out_has_a_reason() -> None:
