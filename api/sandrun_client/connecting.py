@@ -38,7 +38,7 @@ def http_options(
         "verify": verify,
         "headers": {"User-Agent": USER_AGENT, **headers},
         # A proxy of the environment is for the world outside.
-        "trust_env": not _is_local(httpx.URL(url).host),
+        "trust_env": not is_local(httpx.URL(url).host),
     }
 
 
@@ -47,7 +47,8 @@ def policy_of(retries: int, max_retry_wait: float, verify_with: str | None) -> P
     return Policy(retries, max_retry_wait, verify_with)
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Whether a host of an address is this machine's loopback."""
     if host == "localhost":
         return True
     try:

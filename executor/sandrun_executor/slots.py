@@ -38,7 +38,6 @@ class SlotPool:
         self._kept_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._made = 0
-        self.lost = 0  # slots retired because something in them would not die
 
     def acquire(self) -> Slot:
         """A slot with a network namespace that nobody has used and a new cgroup.
@@ -76,7 +75,6 @@ class SlotPool:
         _log.error("slot %d is retired: something in it does not die", slot.number)
         slot.cgroup.close()
         slot.network.close()
-        self.lost += 1
 
     def _keep(self, network: Network) -> None:
         loop = asyncio.get_running_loop()

@@ -12,7 +12,10 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandrun_api.clients import client_of
+from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, printable, respond
+from sandrun_api.jobs.views import service_of
 from sandrun_api.run import read_body
 from sandrun_shared.protocol import Description
 
@@ -58,8 +61,17 @@ def accept_final_slashes(router: APIRouter) -> None:
             router.add_api_route(route.path + "/", route.endpoint, methods=sorted(route.methods or ()))
 
 
-def check_json(request: Request) -> None:
-    """Refuse a body of another type. Raises ApiError (415)."""
+def refused_early(request: Request, render: Callable[[ApiError], Response]) -> Response | None:
+    """The answer to a body that need not be read, of another type or of a client that may send none now."""
+    try:
+        _check_json(request)
+        service_of(request).admit(client_of(request))
+    except ApiError as error:
+        return EarlyRefusal(request, error, render)
+    return None
+
+
+def _check_json(request: Request) -> None:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "requests must be of type application/json")
 

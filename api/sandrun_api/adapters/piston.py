@@ -14,18 +14,16 @@ from starlette.responses import Response
 from sandrun_api.adapters.foreign import (
     MIB,
     accept_final_slashes,
-    check_json,
     from_base64,
     json_object,
     offered,
+    refused_early,
     renderer,
     route_class,
 )
 from sandrun_api.adapters.ranges import satisfies
 from sandrun_api.adapters.stages import stages_of
-from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds, Table
-from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.jobs.views import json_response, service_of
 from sandrun_api.run import BODY_BYTES, manifest_of, submit_inline, wait_for
@@ -98,11 +96,9 @@ async def get_packages(request: Request) -> Response:
 async def execute(request: Request) -> Response:
     """Run the files; closing the connection cancels them. Nothing is kept afterwards."""
     service = service_of(request)
-    try:
-        check_json(request)
-        service.admit(client_of(request))
-    except ApiError as error:
-        return EarlyRefusal(request, error, render)
+    refused = refused_early(request, render)
+    if refused is not None:
+        return refused
     body = await json_object(request)
     language, version = (_text(body, name) for name in ("language", "version"))
     settings: Settings = request.app.state.settings

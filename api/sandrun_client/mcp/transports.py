@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import socket
 import sys
@@ -16,6 +15,7 @@ from mcp import stdio_server
 from mcp.server import Server
 from mcp.server.transport_security import TransportSecuritySettings
 
+from sandrun_client.connecting import is_local
 from sandrun_client.errors import SandrunError
 
 PATH = "/mcp"
@@ -93,7 +93,7 @@ class Address:
         host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
         if not (port.isascii() and port.isdigit() and int(port) < 65536):
             raise SandrunError(f"{text!r} is no address like 127.0.0.1:8444.")
-        if not names and not _is_loopback(host):
+        if not names and not is_local(host):
             raise SandrunError(
                 f"{host} can be reached from other machines, and whoever reaches it can run code there. "
                 "If that is meant, name what clients call it with --allow-host."
@@ -165,12 +165,3 @@ class _Listening(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Signals are the command's."""
         yield
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

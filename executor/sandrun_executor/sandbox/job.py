@@ -49,6 +49,12 @@ def reset_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGCHLD)
 
 
+def reset_ignored() -> None:
+    """Undo what the interpreter does with signals, before another program takes its place."""
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
+
+
 def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Program:
     """Confine this process, take the order, unpack, and become the program; returns for Python run warm.
 
@@ -127,8 +133,7 @@ def _filled_in(words: tuple[str, ...], order: orders.Order) -> list[str]:
 
 def _exec(config: dict[str, Any], command: list[str], order: orders.Order) -> NoReturn:
     linux.close_range(3)
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
-    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
+    reset_ignored()
     try:
         if command[0].startswith("./"):
             _allow_execution(command[0])

@@ -6,7 +6,6 @@ the job from the executor, unpacks, passes on streams and order, and ends before
 
 from __future__ import annotations
 
-import _signal
 import _socket
 import os
 import resource
@@ -39,8 +38,7 @@ def main(config: dict[str, Any], name: str, confinement: Confinement, link: Chan
         os.dup2(far.fileno(), _SOCKET)
         os.set_inheritable(_SOCKET, True)  # even if it was that one already
         linux.close_range(_SOCKET + 1)
-        _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
-        _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
+        job.reset_ignored()
         command = bootstraps.COMMANDS[name]
         os.execve(command[0], command, config["environment"])  # noqa: S606
     except StepError as error:

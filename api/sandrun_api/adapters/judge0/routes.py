@@ -17,9 +17,9 @@ from starlette.responses import PlainTextResponse, Response
 from sandrun_api import archives
 from sandrun_api.adapters.foreign import (
     accept_final_slashes,
-    check_json,
     json_object,
     offered,
+    refused_early,
     renderer,
     route_class,
 )
@@ -38,7 +38,6 @@ from sandrun_api.adapters.judge0.results import (
 from sandrun_api.adapters.judge0.submission import InvalidSubmission, Submission, parse
 from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds
-from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.jobs.model import Job
 from sandrun_api.jobs.service import JobService
@@ -95,11 +94,9 @@ async def create_submission(request: Request) -> Response:
     """Take one submission; with `wait=true` its result, and then closing the connection cancels it."""
     service = service_of(request)
     fields = _fields(request)
-    try:
-        check_json(request)
-        service.admit(client_of(request))
-    except ApiError as error:
-        return EarlyRefusal(request, error, render)
+    refused = refused_early(request, render)
+    if refused is not None:
+        return refused
     try:
         token, job = await _submit(request, await json_object(request))
     except InvalidSubmission as invalid:
@@ -120,11 +117,9 @@ async def create_submission(request: Request) -> Response:
 async def create_batch(request: Request) -> Response:
     """Take several submissions; each answer is a token or what is wrong."""
     service = service_of(request)
-    try:
-        check_json(request)
-        service.admit(client_of(request))
-    except ApiError as error:
-        return EarlyRefusal(request, error, render)
+    refused = refused_early(request, render)
+    if refused is not None:
+        return refused
     asked = (await json_object(request)).get("submissions")
     if not isinstance(asked, list) or not asked:
         raise bad_request(_BATCH)
