@@ -6,6 +6,7 @@ A reader holds a position and nothing else, so a slow one costs no memory.
 import array
 import asyncio
 import bisect
+import codecs
 from collections.abc import Iterator
 
 from sandrun_api.budget import Reservation
@@ -127,13 +128,10 @@ class JobLogs:
         size = len(self._data)
         if self.closed or not size:
             return size
-        tail = bytes(self._data[max(self._starts[-1], size - 3) :])
-        for length in range(1, len(tail) + 1):
-            lead = tail[-length]
-            if lead & 0xC0 != 0x80:
-                needed = 4 if lead >= 0xF0 else 3 if lead >= 0xE0 else 2 if lead >= 0xC2 else 1
-                return size - length if needed > length else size
-        return size
+        # The decoder of the live texts judges, so that no text is sent of bytes that are held back here.
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(bytes(self._data[max(self._starts[-1], size - 3) :]))
+        return size - len(decoder.getstate()[0])
 
     def _wake(self) -> None:
         for waiter in self._waiters:

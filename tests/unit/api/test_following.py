@@ -80,6 +80,22 @@ def test_unfinished_is_what_the_decoder_still_holds(chunks: list[tuple[int, byte
             assert taken + rest[stream] == whole
 
 
+@settings(deadline=None)
+@given(OUTPUT)
+def test_what_a_text_tells_of_can_be_read_at_once(chunks: list[tuple[int, bytes]]) -> None:
+    """Clients fetch the exact bytes of a text with a replacement character while the job still runs."""
+    kept = logs(closed=False)
+    follower, decoder = Follower(kept), codecs.getincrementaldecoder("utf-8")
+    printed = {STDOUT: b"", STDERR: b""}
+    for stream, part in chunks:
+        kept.append(stream, part)
+        printed[stream] += part
+        list(follower.take())
+        told = decoder("replace")
+        told.decode(printed[stream])
+        assert kept.text_end() >= kept.size - len(told.getstate()[0])
+
+
 def test_the_order_is_that_of_reading() -> None:
     kept = logs((STDOUT, b"a"), (STDERR, b"b"), (STDOUT, b"c\xc3"), (STDERR, b"d"), (STDOUT, b"\xa9"))
     assert list(Follower(kept).take()) == [
