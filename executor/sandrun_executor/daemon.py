@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
-from sandrun_executor import cgroups, seccomp
+from sandrun_executor import cgroups, helpers, seccomp
 from sandrun_executor.access import Access, is_passed, listen
 from sandrun_executor.executor import Executor
 from sandrun_executor.server import BACKLOG, Server
@@ -67,6 +67,10 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
     try:
         worker_key = WorkerKey.load(settings.executor.worker_key)
     except KeyFileError as error:
+        raise DaemonError(str(error)) from None
+    try:
+        helpers.check(settings.executor.user)
+    except helpers.HelperError as error:
         raise DaemonError(str(error)) from None
     descriptors.allow_many()
     path = Path(settings.executor.socket)

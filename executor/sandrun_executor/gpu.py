@@ -10,7 +10,6 @@ import asyncio
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,11 +17,12 @@ from pathlib import Path
 
 import msgspec
 
+from sandrun_executor import helpers
 from sandrun_executor.gpu_types import Device, Driver
 from sandrun_shared.protocol import Gpu
 
 DEV = Path("/dev")
-PROBE = [sys.executable, "-P", "-m", "sandrun_executor.gpu_probe"]
+PROBE = [helpers.python(), "-P", "-m", "sandrun_executor.gpu_probe"]
 PROBE_SECONDS = 30.0  # a driver that nobody used yet starts its devices first
 ANSWER_BYTES = 64 << 10
 LIBRARY = "libcuda.so.1"

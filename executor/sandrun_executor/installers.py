@@ -1,12 +1,10 @@
 """What installs packages: one table, and which of it this machine has."""
 
 import os
-import shutil
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from sandrun_executor.helpers import find_uv
 from sandrun_executor.proxies import PORT
 from sandrun_executor.sandbox.install import INSTALLED, SCRATCH, TEMPORARY, TOOLS
 from sandrun_shared.environments import DEFAULT, PLACE
@@ -31,12 +29,6 @@ TABLE: dict[Installer, Entry] = {
     Installer.npm: Entry("/usr/bin/npm", "node", "package.json"),
     Installer.bundler: Entry("/usr/bin/bundle", "ruby", "Gemfile"),
 }
-
-
-def find_uv() -> str:
-    """The server's own uv, else the system's; "" when there is none."""
-    own = Path(sys.prefix, "bin", "uv")
-    return str(own) if own.is_file() else shutil.which("uv", path="/usr/local/bin:/usr/bin") or ""
 
 
 def installed(interpreters: frozenset[str]) -> tuple[Installer, ...]:

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Tells all there is to know of GPU jobs on a bare machine that has one, where Sandrun is not installed and
 # nothing can be fetched:
-#   tests/gpu/run.sh [FOLDER]     FOLDER holds wheels of deploy/requirements-executor.lock (docs/gpu.md)
+#   tests/gpu/run.sh [FOLDER]     FOLDER holds wheels of the executor's lock and NVML's bindings (docs/gpu.md)
 # Runs as root. Ends with the status of `doctor --gpu`.
 set -uo pipefail
 

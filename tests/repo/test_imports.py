@@ -51,7 +51,7 @@ def test_executor_loads_no_web_library() -> None:
 
 
 def test_executor_loads_four_libraries() -> None:
-    """uv and NVML's bindings, which lie beside them, are only ever run in processes without privileges."""
+    """And root's environment holds no other (tests/unit/deploy/test_units.py)."""
     code = (
         "import sys, sandrun_executor.__main__\n"
         "files = {name: getattr(module, '__file__', None) or '' for name, module in sys.modules.items()}\n"

@@ -99,7 +99,28 @@ def test_roots_environment_holds_what_it_declares() -> None:
     folder = Path("/opt/sandrun/current/executor/lib").glob("python3.*/site-packages/*.dist-info")
     names = {path.name.split("-")[0].lower() for path in folder}
     # cffi and what it needs come with pynacl.
-    assert names <= {*declared, "sandrun_executor", "cffi", "pycparser"}
+    assert names - {"cffi", "pycparser"} == {*declared, "sandrun_executor"}
+    assert declared == {"msgspec", "pynacl", "pyroute2", "pyseccomp"}
+
+
+def test_what_root_has_others_run_is_in_the_apis_environment() -> None:
+    python = "/opt/sandrun/current/executor/bin/python"
+    program = "from sandrun_executor import helpers; print(helpers.python(), helpers.find_uv())"
+    api = Path("/opt/sandrun/current").resolve() / "api" / "bin"
+    resolved = Path(python).parent.resolve() / "python"
+    assert installed.run(str(resolved), "-I", "-c", program).split() == [f"{api}/python", f"{api}/uv"]
+    probe = ["setpriv", "--reuid", SANDRUN, "--regid", SANDRUN, "--clear-groups", f"{api}/python"]
+    assert (
+        b"NVML"
+        in subprocess.run(
+            [*probe, "-P", "-m", "sandrun_executor.gpu_probe"], check=True, capture_output=True, cwd="/"
+        ).stdout
+    )
+
+
+def test_nobody_but_root_can_change_what_is_installed() -> None:
+    others = ["(", "!", "-user", "root", "-o", "!", "-group", "root", "-o", "-perm", "/022", ")"]
+    assert installed.run("find", "/opt/sandrun/", "!", "-type", "l", *others) == ""
 
 
 def test_systemd_finds_nothing_wrong() -> None:
