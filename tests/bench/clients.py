@@ -1,5 +1,6 @@
 """The subjects: each runs one program once, from the request to the last word about it, and checks it."""
 
+import functools
 import json
 import os
 import select
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -30,19 +32,40 @@ _decoder = msgspec.msgpack.Decoder(Event)
 
 @dataclass(frozen=True)
 class Program:
-    """What every subject runs, as a file or as an argument of the interpreter."""
+    """What every subject runs, as a file or as an argument of the interpreter; burst is how often in a row."""
 
     name: str
     interpreter: str
     path: str
     code: str
     output: bytes
+    option: str = "-c"
+    environment: str = "default"
+    burst: int = 11
 
 
 PROGRAMS = (
     Program("python", "python3", "/usr/bin/python3", "print(1)", b"1\n"),
     Program("bash", "bash", "/usr/bin/bash", "true", b""),
 )
+ML_BASIC = "ml-basic"
+
+
+def programs(environments: Path) -> list[Program]:
+    """PROGRAMS, and those whose interpreter or environment is there."""
+    found = [*PROGRAMS]
+    node = shutil.which("node", path="/usr/bin")
+    if node:
+        found.append(Program("node", "node", node, "console.log(1)", b"1\n", option="-e"))
+    python = environments / ML_BASIC / "current/bin/python3"
+    if python.exists():
+        code = "import pandas; print(1)"
+        found.append(Program("pandas", "python3", str(python), code, b"1\n", environment=ML_BASIC, burst=3))
+    else:
+        print(
+            f"{ML_BASIC} is not measured: not built in {environments} (tests/environments/run.py {ML_BASIC})"
+        )
+    return found
 
 
 class Client(Protocol):
@@ -63,7 +86,7 @@ class ProcessClient:
 
     def __init__(self, program: Program, prefix: list[str]) -> None:
         self._program = program
-        self._command = [*prefix, program.path, "-c", program.code]
+        self._command = [*prefix, program.path, program.option, program.code]
         self._path = shutil.which(self._command[0]) or self._command[0]
         self._environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
@@ -102,7 +125,8 @@ class ExecutorJob:
         self._socket.connect(path)
         fds = [_memfd(encode_order(Order("main"))), _memfd(encode_bundle({"main": program.code.encode()}))]
         try:
-            send(self._socket, Execute("bench", program.interpreter, Limits()), tuple(fds))
+            request = Execute("bench", program.interpreter, Limits(), program.environment)
+            send(self._socket, request, tuple(fds))
         finally:
             close_all(fds)
         self.printed = b""
@@ -211,7 +235,7 @@ class RunClient(HttpClient):
 
     def __call__(self) -> None:
         program = self._program
-        path = f"/run?interpreter={program.interpreter}"
+        path = f"/run?interpreter={program.interpreter}&environment={program.environment}"
         _expect(self._ask("POST", path, program.code.encode(), "text/plain"), program)
 
 
@@ -227,16 +251,16 @@ class Subject:
     """Something to measure; connect gives one client of it."""
 
     kind: str
-    program: str
+    program: Program
     connect: Callable[[], Client]
 
     @property
     def name(self) -> str:
         """For example "executor python"."""
-        return f"{self.kind} {self.program}"
+        return f"{self.kind} {self.program.name}"
 
 
-def subjects(socket_path: str, port: int) -> list[Subject]:
+def subjects(socket_path: str, port: int, environments: Path) -> list[Subject]:
     """All of them, bubblewrap only where it is installed and works."""
     kinds: dict[str, Callable[[Program], Client]] = {"bare": lambda p: ProcessClient(p, [])}
     if shutil.which("bwrap"):
@@ -249,9 +273,11 @@ def subjects(socket_path: str, port: int) -> list[Subject]:
     kinds["run"] = lambda p: RunClient(port, p)
     kinds["submit"] = lambda p: SubmitClient(port, p)
     return [
-        Subject(kind, program.name, lambda make=make, p=program: make(p))  # type: ignore[misc]
+        Subject(kind, program, functools.partial(make, program))
         for kind, make in kinds.items()
-        for program in PROGRAMS
+        for program in programs(environments)
+        # Of the others only what has an aim.
+        if program in PROGRAMS or kind in ("bare", "executor", "run")
     ]
 
 

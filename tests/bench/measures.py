@@ -9,7 +9,6 @@ from typing import TypeVar
 from clients import Client, Subject, pause
 
 IDLE_SECONDS = 0.1
-BURST = 12  # jobs back to back; the first, after a pause, is not counted
 IDLE_JOBS = 3  # in each round
 WINDOW_SECONDS = 1.0  # of throughput, in each round
 CLIENTS = (1, 2, 8)
@@ -28,7 +27,8 @@ def _timed(client: Client) -> float:
 
 def latencies(subjects: Iterable[Subject], rounds: int) -> Samples:
     """Seconds of each job: by subject, "back to back" and "after idleness"."""
-    clients = {subject.name: subject.connect() for subject in subjects}
+    chosen = {subject.name: subject for subject in subjects}
+    clients = {name: subject.connect() for name, subject in chosen.items()}
     samples: Samples = {name: {"back to back": [], "after idleness": []} for name in clients}
     try:
         for client in clients.values():
@@ -40,8 +40,8 @@ def latencies(subjects: Iterable[Subject], rounds: int) -> Samples:
                 client, taken = clients[name], samples[name]
                 pause(IDLE_SECONDS)  # what the subject before left to do is done now
                 client.close()  # connect anew: the api hangs up on a connection that was silent for long
-                client()
-                taken["back to back"] += [_timed(client) for _ in range(BURST - 1)]
+                client()  # after a pause, not counted
+                taken["back to back"] += [_timed(client) for _ in range(chosen[name].program.burst)]
                 for _ in range(IDLE_JOBS):
                     pause(IDLE_SECONDS)
                     taken["after idleness"].append(_timed(client))

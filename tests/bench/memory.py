@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from clients import PROGRAMS, ExecutorJob, HttpClient, Program, pause
@@ -39,8 +39,43 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _total_pss(executor: int) -> int:
+def total_pss(executor: int) -> int:
+    """KiB of the executor and of everything below it."""
     return sum(rollup(pid)["pss"] for pid in (executor, *descendants(executor)))
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _parked(zygote: int) -> list[list[int]]:
+    """The processes of each parked sandbox, but those in which node has started."""
+    sandboxes = [[pid, *descendants(pid)] for pid in children(zygote)]
+    return [pids for pids in sandboxes if not any(_command(pid).startswith("node") for pid in pids)]
+
+
+@contextlib.contextmanager
+def sleeping(socket_path: str) -> Iterator[ExecutorJob]:
+    """A job that has printed, and sleeps until it is left."""
+    job = ExecutorJob(socket_path, SLEEPER)
+    try:
+        while not job.printed:
+            if job.step() is not None:
+                raise RuntimeError("a sleeping job ended")
+        yield job
+    finally:
+        job.close()
+
+
+def charged_kib(job: ExecutorJob) -> float:
+    """What the cgroup of a sleeping job holds, as the executor tells it once a second."""
+    while job.usage is None:
+        if job.step() is not None:
+            raise RuntimeError("a sleeping job ended")
+    return job.usage.memory_bytes / 1024
 
 
 def measure(executor: int, api: int, socket_path: str, count: int) -> dict[str, float]:
@@ -51,29 +86,18 @@ def measure(executor: int, api: int, socket_path: str, count: int) -> dict[str, 
     for name, pid in (("executor", executor), ("api", api), ("zygote", zygote)):
         sizes = rollup(pid)
         result[f"{name} rss"], result[f"{name} pss"] = sizes["rss"], sizes["pss"]
-    parked = [rollup(pid)["pss"] for pid in descendants(zygote)]
-    result["parked sandboxes"] = len(children(zygote))
-    result["parked sandbox pss"] = sum(parked) / max(1, len(children(zygote)))
-    before, sandboxes_before = _total_pss(executor), len(children(zygote))
+    parked = _parked(zygote)
+    result["parked sandboxes"] = len(parked)
+    pss = sum(rollup(pid)["pss"] for pids in parked for pid in pids)
+    result["parked sandbox pss"] = pss / max(1, len(parked))
+    before, sandboxes_before = total_pss(executor), len(children(zygote))
     with contextlib.ExitStack() as stack:
-        jobs = []
-        for _ in range(count):
-            job = ExecutorJob(socket_path, SLEEPER)
-            stack.callback(job.close)
-            jobs.append(job)
-            while not job.printed:
-                if job.step() is not None:
-                    raise RuntimeError("a sleeping job ended")
+        jobs = [stack.enter_context(sleeping(socket_path)) for _ in range(count)]
         pause(SETTLE_SECONDS)
         more = len(children(zygote)) - sandboxes_before
         result["sandboxes added"] = more
-        result["one more sandbox pss"] = (_total_pss(executor) - before) / max(1, more)
-        charged = []
-        for job in jobs:
-            while job.usage is None:
-                job.step()
-            charged.append(job.usage.memory_bytes / 1024)
-        result["one more sandbox cgroup"] = sum(charged) / len(charged)
+        result["one more sandbox pss"] = (total_pss(executor) - before) / max(1, more)
+        result["one more sandbox cgroup"] = sum(map(charged_kib, jobs)) / len(jobs)
     pause(SETTLE_SECONDS)
     return result
 

@@ -7,20 +7,22 @@ import signal
 import sys
 from pathlib import Path
 
+import crowd
 import live
 import measures
 import memory
 import recovery
 import report
 import request_latency
-from clients import subjects
+from clients import PROGRAMS, subjects
 from stack import Stack, StackError
 
 ROUNDS = 20
-PARTS = ("latency", "throughput", "logs", "requests", "memory", "growth", "recovery")
+PARTS = ("latency", "throughput", "logs", "requests", "memory", "growth", "recovery", "crowd")
 SUBSCRIBERS = (1, 8)
 SLOTS = 8
 MANY_JOBS = 2000
+ENVIRONMENTS = Path(__file__).resolve().parents[2] / ".venv" / "environments"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -35,6 +37,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         type=int,
         default=MANY_JOBS,
         help=f"after the first {MANY_JOBS}, until memory is read again ({MANY_JOBS})",
+    )
+    parser.add_argument(
+        "--environments", type=Path, default=ENVIRONMENTS, help=f"where they are built ({ENVIRONMENTS})"
     )
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--subject", action="append", help="only these, e.g. run; bare always")
@@ -52,16 +57,17 @@ def main(arguments: list[str]) -> int:
     rounds = 4 if options.quick else options.rounds
     parts = options.only or PARTS
     try:
-        with Stack(slots=SLOTS, parked=options.parked) as stack:
+        with Stack(SLOTS, options.parked, options.environments, started="node") as stack:
             chosen = [
                 subject
-                for subject in subjects(stack.socket, stack.port)
+                for subject in subjects(stack.socket, stack.port, options.environments)
                 if not options.subject or subject.kind in ("bare", *options.subject)
             ]
             samples = measures.latencies(chosen, rounds if "latency" in parts else 1)
             rates: measures.Rates = {}
             if "throughput" in parts:
-                rates = measures.throughputs(chosen, max(1, rounds // 4), 0.5 if options.quick else 1.0)
+                simple = [subject for subject in chosen if subject.program in PROGRAMS]
+                rates = measures.throughputs(simple, max(1, rounds // 4), 0.5 if options.quick else 1.0)
             logs: dict[str, list[float]] = {}
             for count in SUBSCRIBERS if "logs" in parts else ():
                 name = f"{count} subscriber" + "s" * (count > 1)
@@ -79,10 +85,14 @@ def main(arguments: list[str]) -> int:
             back: dict[str, list[float]] = {}
             if "recovery" in parts:
                 back = recovery.seconds(stack, 2 if options.quick else 10)
+        levels: dict[int, crowd.Level] = {}
+        if "crowd" in parts:
+            with Stack(max(crowd.COUNTS) + 1, options.parked) as stack:
+                levels = crowd.levels(stack.pid("executor"), stack.socket, 8 if options.quick else 30)
     except StackError as error:
         print(error, file=sys.stderr)
         return 1
-    summary = report.summary(samples, rates, sizes, logs, asked, back)
+    summary = report.summary(samples, rates, sizes, logs, asked, back, levels)
     result = {"machine": report.machine(), "rounds": rounds, **summary}
     print(json.dumps(result["machine"]))
     print(report.table(result))

@@ -35,7 +35,13 @@ def free_port() -> int:
 class Stack:
     """Both daemons; a context manager that ends them and removes their folder."""
 
-    def __init__(self, slots: int = 8, parked: int | None = None) -> None:
+    def __init__(
+        self,
+        slots: int = 8,
+        parked: int | None = None,
+        environments: Path = Path("/nonexistent"),
+        started: str = "",
+    ) -> None:
         self.user = pwd.getpwnam(USER)
         # Short: a socket's path has room for 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="sr-bench-", dir="/tmp"))
@@ -56,6 +62,8 @@ class Stack:
             "SANDRUN_EXECUTOR__SOCKET": self.socket,
             "SANDRUN_EXECUTOR__USER": USER,
             "SANDRUN_EXECUTOR__SLOTS": str(slots),
+            "SANDRUN_EXECUTOR__ENVIRONMENTS_DIR": str(environments),
+            "SANDRUN_EXECUTOR__STARTED_INTERPRETERS": started,
         }
         if parked is not None:
             self._environment["SANDRUN_EXECUTOR__PARKED"] = str(parked)
