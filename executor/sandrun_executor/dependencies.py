@@ -76,9 +76,9 @@ class Dependencies:
         await self._installing.start()
 
     async def provide(
-        self, installer: Installer, environment: str, fd: int, peer: Waiting
+        self, installer: Installer, build_name: str, fd: int, peer: Waiting
     ) -> Provided | Failure:
-        """What the bundle behind fd requires; the caller gives it back with `release`.
+        """What the bundle behind fd requires, beside a build (Pool.build_name); given back with `release`.
 
         Raises RecordError when fd is no memfd that can be frozen.
         """
@@ -86,7 +86,7 @@ class Dependencies:
         size = os.fstat(fd).st_size
         if size > MAX_REQUIREMENTS_BYTES:
             return Failure(Verdict.setup_error, "what is required takes too many bytes")
-        words = (environment, installer.value, self._installing.version_for(installer))
+        words = (build_name, installer.value, self._installing.version_for(installer))
         key = hashlib.sha256("\0".join(words).encode() + b"\0" + os.pread(fd, size, 0)).digest()
         layer = await self._layers.find(key)
         if layer is not None:

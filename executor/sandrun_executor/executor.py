@@ -17,7 +17,7 @@ from sandrun_executor.gpu_types import for_image
 from sandrun_executor.handover import NO_PACKAGES, Packages
 from sandrun_executor.installations import Failure, Installing, outcome_of
 from sandrun_executor.layers import Keeper
-from sandrun_executor.pools import Pools
+from sandrun_executor.pools import Pool, Pools
 from sandrun_executor.records import Record, RecordError
 from sandrun_executor.sandboxes import Sandbox, SandboxError
 from sandrun_executor.server import Peer, nothing
@@ -206,30 +206,34 @@ class Executor:
             peer.send(Refused("unsupported", f"no packages can be installed with {installer.value} here"))
             return
         try:
-            provided = await dependencies.provide(installer, call.request.environment, fd, peer)
+            # What is installed is for one build: the job gets that one, even if there is a newer one by then.
+            with self._pools.hold(call.request.environment) as pool:
+                try:
+                    provided = await dependencies.provide(installer, pool.build_name, fd, peer)
+                finally:
+                    peer.on_gone = nothing
+                if isinstance(provided, Failure):
+                    await call.record.tell(peer, outcome_of(provided, call.requested_at), provided.log)
+                    return
+                try:
+                    packages = await dependencies.packages(provided, installer, call.request.environment)
+                    try:
+                        await self._run(call, packages, pool)
+                    finally:
+                        close_all(packages.mounts)
+                finally:
+                    await dependencies.release(provided)
         except RecordError as error:
             peer.send(Refused("invalid", str(error)))
-            return
-        finally:
-            peer.on_gone = nothing
-        if isinstance(provided, Failure):
-            await call.record.tell(peer, outcome_of(provided, call.requested_at), provided.log)
-            return
-        try:
-            packages = await dependencies.packages(provided, installer, call.request.environment)
-            try:
-                await self._run(call, packages)
-            finally:
-                close_all(packages.mounts)
-        finally:
-            await dependencies.release(provided)
+        except DefinitionError as error:
+            peer.send(Refused("unsupported", str(error)))
 
-    async def _run(self, call: Call, packages: Packages) -> None:
+    async def _run(self, call: Call, packages: Packages, held: Pool | None = None) -> None:
         request, peer = call.request, call.peer
         try:
             # One that has started does not look again for where packages are.
             taken = self._pools.take_started(request) if request.installer is None else None
-            pool, sandbox = taken or await self._pools.take(request.environment, request.gpu)
+            pool, sandbox = taken or await self._pools.take(request.environment, request.gpu, held)
         except TimeoutError:
             peer.send(Refused("full", "no slot became free in time"))
             return

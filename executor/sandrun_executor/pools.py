@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from sandrun_executor.environments import Build, Shelf
@@ -51,17 +51,29 @@ class Pool:
         return self._zygote is not None and self._zygote.alive
 
     @property
+    def build_name(self) -> str:
+        """What its jobs find their environment's packages in: NAME/DIGEST, as the folder of builds has it."""
+        return DEFAULT if self.build is None else f"{self.build.name}/{self.build.record.digest}"
+
+    @property
     def busy(self) -> bool:
         """Whether a job runs in it, or one is being prepared."""
         return self._takers > 0 or self._sandboxes > self.park.waiting
 
     async def take(self, gpu: int | None = None) -> Sandbox:
         """A sandbox, as Park.take; one with a GPU is made for its job."""
+        with self.held():
+            try:
+                return await self.park.take() if gpu is None else await self.prepare(gpu)
+            except NoSlotError:
+                raise TimeoutError from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep it, retired or not, for a job that is yet to take a sandbox."""
         self._takers += 1
         try:
-            return await self.park.take() if gpu is None else await self.prepare(gpu)
-        except NoSlotError:
-            raise TimeoutError from None
+            yield
         finally:
             self._takers -= 1
             self._close_if_empty()
@@ -203,9 +215,19 @@ class Pools:
         sandbox = self._started.take(request)
         return None if sandbox is None else (self._pools[DEFAULT], sandbox)
 
-    async def take(self, name: str, gpu: int | None = None) -> tuple[Pool, Sandbox]:
-        """A sandbox, and the pool that is to end it. Raises DefinitionError, and what Park.take raises."""
+    @contextmanager
+    def hold(self, name: str) -> Iterator[Pool]:
+        """The pool that a job is to run in later, whatever is built meanwhile. Raises DefinitionError."""
         pool = self._pool(name)
+        with pool.held():
+            yield pool
+
+    async def take(self, name: str, gpu: int | None = None, held: Pool | None = None) -> tuple[Pool, Sandbox]:
+        """A sandbox, and the pool that is to end it: the one that was held if one was.
+
+        Raises DefinitionError, and what Park.take raises.
+        """
+        pool = held or self._pool(name)
         self._demand.note(name)
         return pool, await pool.take(gpu)
 

@@ -14,6 +14,7 @@ import pytest
 from sandrun_shared.jobs import Installer, Verdict
 from support import machine
 from support.environments import Place
+from support.environments import wheel as one_wheel
 from support.executor import UIDS, ExecutorProcess, RefusedError, Result
 from support.registry import Registry, address, sdist, wheel
 
@@ -284,6 +285,30 @@ def test_packages_beside_those_of_an_environment(registry: Registry, tmp_path: P
         said = run(executor, "greeting==1.0", program, environment="mine").ok().decode()
     assert said.startswith("/usr/environment/bin/python3 /usr/environment/lib/")
     assert said.endswith("hello from a package\n")
+
+
+def test_packages_are_for_one_build_of_an_environment(registry: Registry, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.build()
+    folders = {"environments_dir": place.built, "environment_definitions": place.own}
+    program = "import later, one.rarely; print(one.rarely.version)"
+    line = registry.add(wheel("later", "1.0", {"later.py": ""}), folder="/held")
+    with ExecutorProcess(**settings(registry, installs=2, **folders)) as executor:
+        registry.hold.clear()
+        registry.held.clear()
+        requires = (Installer.uv, {"requirements.txt": line.encode()})
+        job = executor.start_job(program, "main.py", requires=requires, environment="mine")
+        assert registry.held.wait(100)
+        place.lock(one_wheel(place.wheels, "2.0"), "2.0")
+        place.build()
+        other = run(executor, "greeting==1.0", "import one.rarely as r; print(r.version)", environment="mine")
+        assert other.ok() == b"2.0\n"
+        registry.hold.set()
+        assert job.wait().ok() == b"1.0\n"  # what was installed beside it is not for the new one
+        asked = registry.count("/simple/later/")
+        for _ in range(2):
+            assert run(executor, line, program, environment="mine").ok() == b"2.0\n"
+        assert registry.count("/simple/later/") == asked + 1
 
 
 def test_packages_for_ruby(installing: ExecutorProcess, registry: Registry, tmp_path: Path) -> None:

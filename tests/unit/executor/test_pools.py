@@ -212,6 +212,23 @@ async def test_a_new_build_replaces_the_old_whose_jobs_go_on() -> None:
         assert house.alive() == ["a", "default"]
 
 
+async def test_a_job_that_waits_keeps_the_build_it_found() -> None:
+    async with started() as house:
+        with house.running.hold("a") as held:
+            assert held.build_name == "a/1"
+            house.shelf.digests["a"] = "2"
+            await house.balance()
+            assert [build.closed for build in house.shelf.builds] == [False, False]
+            pool, sandbox = await house.running.take("a", None, held)
+            assert (pool, pool.build_name) == (held, "a/1")
+            pool.end(sandbox)
+            await turns()
+            assert not house.shelf.builds[0].closed
+        assert [build.closed for build in house.shelf.builds] == [True, False]
+        with house.running.hold("default") as held:
+            assert held.build_name == "default"
+
+
 async def test_a_new_build_is_warm_before_a_job_asks() -> None:
     async with started("a") as house:
         house.shelf.digests["a"] = "2"
