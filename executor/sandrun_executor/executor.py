@@ -1,16 +1,14 @@
 """The executor: environments, their parked sandboxes, and the jobs that run in them."""
 
-import asyncio
 import logging
 import os
 import pwd
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandrun_executor import gpu, interpreters
-from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
+from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy, remove_when_empty
 from sandrun_executor.dependencies import Dependencies
 from sandrun_executor.environments import Shelf
 from sandrun_executor.gpu_types import for_image
@@ -32,7 +30,6 @@ from sandrun_shared.jobs import Installer, Limits
 from sandrun_shared.protocol import VERSION, Description, Execute, Identified, Identify, Refused
 from sandrun_shared.settings import Settings
 
-REMOVE_TRIES, REMOVE_PAUSE_SECONDS = 200, 0.01
 _log = logging.getLogger("sandrun.executor")
 
 
@@ -311,16 +308,6 @@ class Executor:
         await self._dependencies.close()
         await self._pools.close()
         if self._zygote_cgroup is not None:
-            await _remove(self._zygote_cgroup)
+            await remove_when_empty(self._zygote_cgroup)
         self._pool.close()
         self._hierarchy.close()
-
-
-async def _remove(cgroup: Cgroup) -> None:
-    """Remove a group whose processes are reaped: it is busy until the last one is off its processor."""
-    for _ in range(REMOVE_TRIES):
-        with suppress(CgroupError):
-            cgroup.remove()
-            return
-        await asyncio.sleep(REMOVE_PAUSE_SECONDS)
-    cgroup.remove()

@@ -1,5 +1,6 @@
 """The cgroups of this machine: limits that hold, counters that count, groups that go."""
 
+import asyncio
 import os
 import select
 import signal
@@ -242,7 +243,14 @@ def test_populated_group_stays(group: Cgroup) -> None:
     group.kill()
     assert wait(process) == -signal.SIGKILL
     assert group.pids() == []
-    group.remove()
+    remove_soon(group)
+
+
+def test_a_group_with_processes_is_ended_and_goes(hierarchy: Hierarchy, group: Cgroup) -> None:
+    processes = [sleeper(group) for _ in range(3)]
+    asyncio.run(cgroups.remove_when_empty(group))
+    assert [top / "job" for top in remaining(hierarchy) if (top / "job").exists()] == []
+    assert [wait(process) for process in processes] == [-signal.SIGKILL] * 3
 
 
 def test_kill_spares_the_others(hierarchy: Hierarchy, group: Cgroup) -> None:

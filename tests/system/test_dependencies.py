@@ -228,6 +228,22 @@ def test_hanging_up_ends_an_installation(installing: ExecutorProcess, registry: 
     registry.hold.set()
 
 
+def test_a_stop_ends_an_installation_and_leaves_nothing(registry: Registry) -> None:
+    line = registry.add(wheel("cut", "1.0", {"cut.py": ""}), folder="/held")
+    registry.hold.clear()
+    registry.held.clear()
+    with ExecutorProcess(**settings(registry)) as executor:
+        requires = (Installer.uv, {"requirements.txt": line.encode()})
+        job = executor.start_job("", "main.py", requires=requires)
+        assert registry.held.wait(100)
+        executor.signal(signal.SIGTERM)
+        assert job.wait().outcome.verdict is Verdict.cancelled
+        assert executor.wait() == 0
+        assert machine.cgroups(executor) == set()
+        assert b"cannot remove" not in executor.log.read_bytes()
+        registry.hold.set()
+
+
 def test_a_killed_executor_leaves_no_proxy_and_no_layer(registry: Registry) -> None:
     line = registry.add(wheel("orphan", "1.0", {"orphan.py": ""}), folder="/held")
     registry.hold.clear()
