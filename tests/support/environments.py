@@ -11,11 +11,12 @@ from sandrun_api import builds
 from sandrun_shared import environments
 
 
-def wheel(folder: Path, version: str = "1.0", code: str = "value = 1") -> str:
-    """Write a wheel of the package `one`; its SHA-256 in hex."""
+def wheel(folder: Path, version: str = "1.0", code: str = "value = 1", **more: str) -> str:
+    """Write a wheel of the package `one`, with .pth files by name; its SHA-256 in hex."""
     files = {
         "one/__init__.py": code,
         "one/rarely.py": f"version = {version!r}",
+        **{f"{name}.pth": text for name, text in more.items()},
         f"one-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: one\nVersion: {version}\n",
         f"one-{version}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }

@@ -99,6 +99,20 @@ def test_a_source_distribution_is_built(installing: ExecutorProcess, registry: R
     assert run(installing, line, "import built; print(built.SAID)").ok() == b"['built here']\n"
 
 
+@pytest.mark.parametrize("warm", [True, False])
+def test_what_a_package_runs_at_every_start_is_confined(
+    installing: ExecutorProcess, registry: Registry, warm: bool
+) -> None:
+    hook = "import os, sys; sys.seen = (os.getresuid(), open('/proc/self/status').read())\n"
+    line = registry.add(wheel("hooked", "1.0", {"hooked.pth": hook}))
+    program = (
+        "import os, sys\n"
+        "uids, status = sys.seen\n"
+        "print(set(uids) == {os.getuid()} != {0}, 'Seccomp:\\t2' in status, 'CapEff:\\t' + 16 * '0' in status)\n"
+    )
+    assert run(installing, line, program, warm=warm).ok() == b"True True True\n"
+
+
 def test_a_layer_is_read_only(installing: ExecutorProcess) -> None:
     program = (
         "import greeting, os\n"

@@ -199,6 +199,29 @@ def check_others_cannot_change_it(build: Path) -> None:
             build.chmod(0o755)
 
 
+def test_what_a_package_runs_at_every_start_runs_where_the_documents_say(tmp_path: Path) -> None:
+    """In the zygote as root and unconfined, in a root without the host's files; in a cold job as the job."""
+    seen = "dict(uids=os.getresuid(), secret=os.path.exists('/etc/shadow'), status=open('/proc/self/status').read())"
+    place = Place(tmp_path)
+    place.define()
+    place.lock(
+        wheel(place.wheels, code=f"import os; seen = {seen}", hook=f"import os, sys; sys.seen = {seen}\n")
+    )
+    place.build()
+    program = (
+        "import one, os, sys\n"
+        "for seen in (sys.seen, one.seen, dict(uids=os.getresuid(), status=open('/proc/self/status').read())):\n"
+        "    print(*seen['uids'], seen.get('secret'), *seen['status'].partition('Seccomp:')[2].split()[:1])\n"
+    )
+    with serving(place) as executor:
+        hook, module, job = run(executor, program).splitlines()
+        assert (hook, module) == ("0 0 0 False 0", "65534 65534 0 False 0")
+        cold = run(executor, program, warm=False).splitlines()
+    own = "1000 1000 1000"  # the slot's, as its user namespace shows it
+    assert job == f"{own} None 2"
+    assert cold == [f"{own} False 2"] * 2 + [job]
+
+
 def test_it_is_described(own: ExecutorProcess) -> None:
     run(own, "")
     found = {item.name: item for item in own.describe().environments}
