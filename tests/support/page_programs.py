@@ -45,3 +45,12 @@ for folder, folders, names in sorted(os.walk(".")):
         print(path[2:], os.path.getsize(path))
 print(sys.argv[1:], repr(sys.stdin.read()))
 """
+
+GREETS = r"""
+import os, greeting
+print(greeting.WORD, os.environ["NAME"], os.environ["QUOTED"])
+os.makedirs("results/deep")
+for path in ("results/deep/a.txt", "table.csv", "left.out"):
+    with open(path, "w") as file:
+        file.write("a,b\n1,2\n")
+"""

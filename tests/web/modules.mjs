@@ -11,7 +11,8 @@ const load = (name) => import(`file://${folder}/${name}`);
 
 before(async () => { // a package.json beside them says that they are modules
   folder = await mkdtemp(join(tmpdir(), "sandrun-web-"));
-  for (const name of ["ansi.js", "arguments.js", "csv.js", "languages.js", "share.js", "words.js"]) {
+  const names = ["ansi", "arguments", "csv", "dom", "faults", "form", "languages", "packages", "share", "variables", "words"];
+  for (const name of names.map((bare) => `${bare}.js`)) {
     await cp(new URL(name, assets), join(folder, name));
   }
   await writeFile(join(folder, "package.json"), '{"type": "module"}');
@@ -26,6 +27,48 @@ test("arguments are split as a shell splits words", async () => {
   };
   for (const [line, words] of Object.entries(cases)) assert.deepEqual(splitArguments(line), words, line);
   assert.throws(() => splitArguments("a 'b"), SyntaxError);
+});
+
+test("variables, as people write them", async () => {
+  const { readVariables } = await load("variables.js");
+  const cases = {
+    "": {}, "\n # no\nA=1\n\nexport B_2= x = 'y' \nC=": { A: "1", B_2: " x = 'y' ", C: "" }, "__proto__=x": { ["__proto__"]: "x" },
+  };
+  for (const [text, variables] of Object.entries(cases)) assert.deepEqual(readVariables(text), variables, text);
+  for (const [text, reason] of Object.entries({
+    "A=1\nB": /^SyntaxError: Line 2 .* NAME=value/, "=1": /Line 1 .* a name has/, "A =1": /a name has/, "1A=": /a name has/, "A=\n\nA=": /Line 3 .* sets A again/,
+  })) assert.throws(() => readVariables(text), (error) => reason.test(String(error)), text);
+});
+
+test("packages, as the language has them", async () => {
+  const { namesPackages, packagesFileOf, packagesText } = await load("packages.js");
+  assert.deepEqual(["python3", "bash", "node", "ruby"].map(packagesFileOf), ["requirements.txt", "requirements.txt", "package.json", "Gemfile"]);
+  assert.equal(packagesText("six\n--hash x\n\n", "python3"), "six\n--hash x\n");
+  assert.equal(packagesText("gem 'x'", "ruby"), "gem 'x'\n");
+  const { dependencies } = JSON.parse(packagesText("# all\nleft-pad\n\n @a/b@^1.2 \nc@1.0.0", "node"));
+  assert.deepEqual(dependencies, { "left-pad": "latest", "@a/b": "^1.2", c: "1.0.0" });
+  assert.equal(packagesText(' {"dependencies": {}}', "node"), ' {"dependencies": {}}');
+  for (const bad of ["{", "a b", "@a", "a@"]) assert.throws(() => packagesText(bad, "node"), SyntaxError, bad);
+  const paths = ["requirements.txt", "x/requirements-dev.txt", "a/dev-requirements.txt", "x/package.json", "Gemfile", "notes.txt", "package.json5", "Gemfile.lock"];
+  assert.deepEqual(paths.filter(namesPackages), paths.slice(0, 5));
+});
+
+test("faults of a manifest are told at the fields that set it", async () => {
+  const { faultsOf } = await load("faults.js");
+  const faults = faultsOf([
+    { pointer: "/env/A~1B", detail: "one" }, { pointer: "/requirements", detail: "two" }, { pointer: "/env", detail: "three" },
+    { pointer: "/entrypoints", detail: "not here" }, { pointer: "", detail: "nowhere" },
+  ]);
+  assert.deepEqual(faults.map(({ field, message }) => [field, message]), [["variables", "one; three"], ["packages", "two"]]);
+  // Whatever the page sets of a manifest has its field.
+  const page = await readFile(new URL("../index.html", assets), "utf8");
+  const source = await readFile(new URL("../../api/sandrun_api/manifest.py", import.meta.url), "utf8");
+  const names = [.../class Manifest.*?\n\n\n/s.exec(source)[0].matchAll(/^ {4}(\w+): /gm)].map(([, name]) => name);
+  assert.ok(names.length > 10);
+  for (const name of names.filter((each) => each !== "encrypt_to")) {
+    const [fault] = faultsOf([{ pointer: `/${name}`, detail: "x" }]);
+    assert.ok(page.includes(`id="${fault?.field}"`), name);
+  }
 });
 
 test("tables", async () => {
@@ -72,6 +115,8 @@ test("links hold only what they may, and come back as they went", async () => {
   assert.equal(await decodeLink(""), null);
   assert.equal(await decodeLink("#editor-section"), null);
   assert.deepEqual(await decodeLink(await encodeLink({ code: "x", server: "https://example.org", stdin: 7 })), { code: "x" });
+  const more = { code: "x", variables: "A=1", packages: "six", keep: "a/", cpu: "3", fresh: "yes", batch: "yes", gpu: "yes" };
+  assert.deepEqual(await decodeLink(await encodeLink(more)), more);
   for (const bad of ["#z=AAAA", "#j=AAAA", `#${await encodeLink(null)}`, `#${link.slice(0, -4)}`]) await assert.rejects(decodeLink(bad), bad);
   const bomb = await encodeLink({ code: "x".repeat((1 << 20) + 1) });
   assert.ok(bomb.length < 4000);
@@ -81,9 +126,12 @@ test("links hold only what they may, and come back as they went", async () => {
 });
 
 test("numbers and verdicts in words", async () => {
-  const { count, duration, size, verdict } = await load("words.js");
+  const { count, duration, size, transferred, verdict } = await load("words.js");
   assert.deepEqual([0, 1, 1023, 1536, 5 << 20, 250 << 20].map(size), ["0 bytes", "1 byte", "1023 bytes", "1.5 KB", "5 MB", "250 MB"]);
   assert.deepEqual([0.034, 5, 75, 300, 3600, 4800].map(duration), ["0.03 s", "5 s", "75 s", "5 min", "1 h", "1 h 20 min"]);
+  assert.deepEqual([transferred(0, 3 << 20, 9), transferred(1 << 20, 3 << 20, 1.9), transferred(1 << 20, 3 << 20, 2.1), transferred(5, 5, 9)], [
+    "0 bytes of 3 MB", "1 MB of 3 MB", "1 MB of 3 MB, about 5 s left", "5 bytes of 5 bytes",
+  ]);
   assert.deepEqual([count(1, "file"), count(2, "file")], ["1 file", "2 files"]);
   const limits = { timeout: 300, memory_mb: 512, log_mb: 10, disk_mb: 100, cpu_seconds: 4 };
   const say = (name, more = {}) => verdict({ verdict: name, limits, ...more }).text;

@@ -7,40 +7,15 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from playwright.sync_api import Page, WebSocketRoute, expect
+from playwright.sync_api import WebSocketRoute, expect
 
 from support import page_programs as programs
-from support.browser import PATIENCE_MS, Visit, screenshot, violations
+from support.browser import Visit, screenshot, violations
 from support.service import Service
+from support.web_page import job_of, run, status_is, unfold, write
 
 JOBS_PER_HOUR = 12  # as conftest.py has it
 Open = Callable[..., Visit]
-expect.set_options(timeout=PATIENCE_MS)
-
-
-def write(page: Page, code: str) -> None:
-    """Put the code in the place of what the editor holds."""
-    page.get_by_role("textbox", name="Code").click()
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(code)
-
-
-def run(page: Page, code: str) -> None:
-    """Write code and press Ctrl-Enter."""
-    write(page, code)
-    page.keyboard.press("Control+Enter")
-
-
-def status_is(page: Page, text: str | re.Pattern[str]) -> None:
-    # By its id: roles are looked for in every line of the output.
-    expect(page.locator("#status")).to_have_text(text)
-
-
-def job_of(page: Page, act: Callable[[], object]) -> str:
-    """The id of the job that the act submits."""
-    with page.expect_response("**/submit") as submitted:
-        act()
-    return str(submitted.value.json()["job_id"])
 
 
 def test_type_and_run(visit: Open) -> None:
@@ -66,7 +41,7 @@ def test_type_and_run(visit: Open) -> None:
 
 def test_every_language_begins_with_a_program_that_runs(visit: Open) -> None:
     page = visit().page
-    page.locator("#input-options summary").click()
+    unfold(page, "input")
     page.get_by_label("Arguments, as in a shell").fill("'Ann Lee' Bo")
     picker = page.get_by_label("Language")
     offered = [str(option.get_attribute("value")) for option in picker.get_by_role("option").all()]
@@ -116,7 +91,7 @@ def test_images_tables_and_downloads(visit: Open, service: Service) -> None:
 
 def test_verdicts_in_words(visit: Open) -> None:
     page = visit().page
-    page.locator("#limit-options summary").click()
+    unfold(page, "limit")
     endings: list[tuple[str, str, str, str | re.Pattern[str]]] = [
         (programs.LOOPS, "1", "", "Ran out of time: 1 s. It printed nothing."),
         (programs.FILLS, "", "64", "Ran out of memory: 64 MB. It printed nothing."),
@@ -124,7 +99,7 @@ def test_verdicts_in_words(visit: Open) -> None:
         ("import os; os.abort()", "", "", re.compile(r"Was ended by signal 6 \(SIGABRT, .*")),
     ]
     for code, seconds, memory, words in endings:
-        page.get_by_label("Time, in seconds").fill(seconds)
+        page.get_by_label("Time, in seconds", exact=True).fill(seconds)
         page.get_by_label("Memory, in MB").fill(memory)
         run(page, code)
         status_is(page, words)
@@ -132,11 +107,23 @@ def test_verdicts_in_words(visit: Open) -> None:
 
 def test_a_limit_that_is_too_high_is_not_sent(visit: Open) -> None:
     opened = visit()
-    opened.page.locator("#limit-options summary").click()
+    unfold(opened.page, "limit")
     opened.page.get_by_label("Memory, in MB").fill("999999")
     opened.page.keyboard.press("Control+Enter")
     expect(opened.page.get_by_role("alert")).to_contain_text("The limit of memory is not possible")
     assert "POST" not in {method for method, _ in opened.requests}
+
+
+def test_packages_where_the_server_installs_none(visit: Open) -> None:
+    page = visit().page
+    unfold(page, "more")
+    field = page.get_by_label("Packages to install")
+    field.fill("six")
+    field.press("Control+Enter")
+    status_is(page, "Not run.")
+    expect(field).to_have_accessible_description(re.compile("This server installs no packages"))
+    page.get_by_label("Language").select_option("node")
+    expect(field).to_have_accessible_description(re.compile("a whole package.json"))
 
 
 def test_queue_and_cancel(visit: Open, service: Service, address: str) -> None:
@@ -192,7 +179,7 @@ def test_dropped_files_and_folders(visit: Open, tmp_path: Path) -> None:
     status_is(page, "3 files added, 3 files in all.")
     page.get_by_role("button", name="Edit and run project/tool.py").click()
     expect(page.get_by_label("File", exact=True)).to_have_value("project/tool.py")
-    page.locator("#input-options summary").click()
+    unfold(page, "input")
     page.get_by_label("Arguments, as in a shell").fill("--name 'two words'")
     page.get_by_label("Standard input").fill("typed")
     page.keyboard.press("Control+Enter")
@@ -212,7 +199,7 @@ def test_chosen_files_and_folders(visit: Open, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text("a")
     page = visit().page
-    page.locator("#file-options summary").click()
+    unfold(page, "file")
     for button, path in (("Add files", tmp_path / "in" / "a.txt"), ("Add a folder", tmp_path / "in")):
         with page.expect_file_chooser() as chooser:
             page.get_by_role("button", name=button).click()
@@ -227,7 +214,7 @@ def test_a_link_carries_the_program(visit: Open) -> None:
     page = opened.page
     page.get_by_label("Language").select_option("node")
     write(page, "console.log('geteilt ✓', process.argv[2])")
-    page.locator("#input-options summary").click()
+    unfold(page, "input")
     page.get_by_label("Arguments, as in a shell").fill("x")
     page.get_by_role("button", name="Copy link").click()
     status_is(page, re.compile("The link is copied"))
@@ -320,8 +307,7 @@ def test_keyboard_only(visit: Open) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessible_in_both_schemes_and_on_a_phone(visit: Open, scheme: str) -> None:
     page = visit(color_scheme=scheme, reduced_motion="reduce").page
-    for part in ("input", "file", "limit"):
-        page.locator(f"#{part}-options summary").click()
+    unfold(page, "input", "file", "limit", "more")
     run(page, programs.LEAVES_FILES + programs.COLOURS + "sys.exit(1)")
     status_is(page, re.compile("Ended with exit code 1"))
     page.get_by_role("link", name="results/wave.png").wait_for()
@@ -331,8 +317,7 @@ def test_accessible_in_both_schemes_and_on_a_phone(visit: Open, scheme: str) -> 
     page.set_viewport_size({"width": 360, "height": 720})
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert violations(page) == []
-    for part in ("input", "file", "limit"):
-        page.locator(f"#{part}-options summary").click()
+    unfold(page, "input", "file", "limit", "more")
     page.locator("#result-section").evaluate("section => section.scrollIntoView()")
     if scheme == "dark":
         screenshot(page, "web-page-phone.png")

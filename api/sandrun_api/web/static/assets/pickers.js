@@ -61,10 +61,12 @@ export function fillLimits(limits) {
   const memory = byId("memory");
   Object.assign(timeout, { max: limits.max_timeout, placeholder: Math.min(limits.timeout, limits.max_timeout) });
   Object.assign(memory, { max: limits.max_memory_mb, placeholder: Math.min(limits.memory_mb, limits.max_memory_mb) });
+  const cpu = byId("cpu");
   const show = () => {
     byId("limits-summary").textContent =
-      `${duration(Number(timeout.value || timeout.placeholder))}, ${memory.value || memory.placeholder} MB`;
+      `${duration(Number(timeout.value || timeout.placeholder))}, ${memory.value || memory.placeholder} MB`
+      + (Number(cpu.value) > 0 ? `, ${duration(Number(cpu.value))} of CPU time` : "");
   };
-  for (const input of [timeout, memory]) input.addEventListener("input", show);
+  for (const input of [timeout, memory, cpu]) input.addEventListener("input", show);
   show();
 }

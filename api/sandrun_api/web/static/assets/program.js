@@ -2,10 +2,12 @@
 
 import { splitArguments } from "./arguments.js";
 import { byId } from "./dom.js";
+import { FieldFault, reading } from "./faults.js";
+import { readFields, writeFields } from "./form.js";
 import { interpreterOf, isSample, language } from "./languages.js";
 import { createEditor } from "./vendor/codemirror.js";
 
-const FIELDS = { file: "file-name", arguments: "arguments", stdin: "stdin", timeout: "timeout", memory: "memory" };
+const LIMITS = [["timeout", "timeout", "time"], ["memory_mb", "memory", "memory"], ["cpu_seconds", "cpu", "CPU time"]];
 
 /** The editor and the fields around it; `run` is called for Ctrl-Enter, `pick(interpreter)` chooses a language. */
 export class Program {
@@ -52,18 +54,14 @@ export class Program {
     this.focus();
   }
 
-  /** The manifest. Throws SyntaxError with a sentence for the person. */
+  /** The manifest. Throws FieldFault. */
   manifest(interpreter, environment) {
-    if (!this.path) throw new SyntaxError("The file needs a name.");
-    const manifest = { entrypoint: this.path, interpreter, environment, args: splitArguments(byId("arguments").value) };
+    if (!this.path) throw new FieldFault("file-name", "The file needs a name.");
+    const manifest = { entrypoint: this.path, interpreter, environment, args: reading("arguments", splitArguments) };
     if (byId("stdin").value) manifest.stdin = byId("stdin").value;
-    for (const [field, id, what] of [["timeout", "timeout", "time"], ["memory_mb", "memory", "memory"]]) {
+    for (const [field, id, what] of LIMITS) {
       const input = byId(id);
-      if (!input.checkValidity()) {
-        byId("limit-options").open = true;
-        input.focus();
-        throw new SyntaxError(`The limit of ${what} is not possible: ${input.validationMessage}`);
-      }
+      if (!input.checkValidity()) throw new FieldFault(id, `The limit of ${what} is not possible: ${input.validationMessage}`);
       if (input.value) manifest[field] = Number(input.value);
     }
     return manifest;
@@ -71,19 +69,14 @@ export class Program {
 
   /** Everything a link carries. */
   fields() {
-    const fields = { code: this._editor.text };
-    for (const [name, id] of Object.entries(FIELDS)) if (byId(id).value) fields[name] = byId(id).value;
-    return fields;
+    return { code: this._editor.text, ...readFields() };
   }
 
   /** What a link carried; what it does not name becomes empty. */
   setFields(fields) {
-    for (const [name, id] of Object.entries(FIELDS)) byId(id).value = fields[name] ?? "";
+    writeFields(fields);
     if (!fields.file) this._fileName.value = this._defaultName;
     this._editor.text = fields.code ?? "";
-    byId("timeout").dispatchEvent(new Event("input"));
-    this._summarize();
-    if (fields.arguments || fields.stdin) byId("input-options").open = true;
   }
 
   _summarize() {

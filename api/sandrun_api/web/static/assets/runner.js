@@ -1,9 +1,11 @@
 // A run: from the button to the last file, told in words as it goes.
 
 import { byId, make, save } from "./dom.js";
+import { clearFaults, faultsOf, showFaults } from "./faults.js";
 import { Job } from "./job.js";
 import { clearOutputs, showOutputs } from "./outputs.js";
 import { Terminal } from "./terminal.js";
+import { UploadBar } from "./upload.js";
 import { count, duration, size, verdict } from "./words.js";
 
 const LONG_UPLOAD_BYTES = 1 << 20;
@@ -48,11 +50,13 @@ export class Runner {
   /** Run what the page holds. */
   async run() {
     if (this._busy) return;
+    clearFaults();
     let request;
     try {
       request = this._prepare();
     } catch (error) {
       this.fault("Not run", error.message);
+      if (error.field) showFaults([error], { focus: true });
       return;
     }
     this._setBusy(true);
@@ -73,8 +77,16 @@ export class Runner {
     const long = bytes > LONG_UPLOAD_BYTES;
     this.say("busy", long ? `Uploading ${size(bytes)}…` : "Submitting…");
     // Only what takes long is broken off: otherwise the job could have begun, and nobody would know its name.
-    this._abort = long ? new AbortController() : null;
-    const { job_id: id } = await this._server.submit(manifest, files, this._abort?.signal);
+    this._bar = long ? new UploadBar(bytes, {
+      sent: () => this._progress("Sent. Waiting for the server…"),
+      again: () => this._progress("The connection broke. Uploading again…"),
+    }) : null;
+    let id;
+    try {
+      ({ job_id: id } = await this._server.submit(manifest, files, this._bar));
+    } finally {
+      this._bar?.end();
+    }
     this._job = new Job(this._server, id, {
       queued: (position) => this.say("busy", position ? `Waiting: number ${position} in the queue.` : "Waiting for a free place."),
       running: () => this._running(),
@@ -93,6 +105,8 @@ export class Runner {
     this.say(good ? "good" : "bad", `${text}${printed}${left ? ` ${count(left, "file")} left.` : ""}`);
     await this._beyond(() => showOutputs(this._server, id));
   }
+
+  _progress(text) { if (!this._cancelled) this.say("busy", text); }
 
   _running() {
     if (byId("status").textContent !== "Running…") this.say("busy", "Running…");
@@ -133,12 +147,14 @@ export class Runner {
   }
 
   _failed(error) {
-    if (this._cancelled) {
-      this.say("idle", "Cancelled. Everything of the job is deleted.");
+    if (this._cancelled && (this._job || error.status !== 0)) {
+      this.say("idle", this._job ? "Cancelled. Everything of the job is deleted." : "Cancelled. Nothing was run.");
       return;
     }
     this.say("bad", this._job ? "The run was lost." : error.status === 429 ? "Not run: your quota is used up." : "Not run.");
     this.fault(error.title ?? "Something went wrong in this page", error.message);
+    // Who waited for a long upload does something else by now.
+    showFaults(faultsOf(error.errors ?? []), { focus: !this._bar });
     if (error.retryAfter) this._countDown(error.retryAfter);
   }
 
@@ -163,7 +179,7 @@ export class Runner {
   async _cancel() {
     this.say("busy", "Cancelling…");
     this._cancelled = true;
-    if (!this._job) this._abort?.abort();
+    if (!this._job) this._bar?.abort();
     await this._beyond(() => this._job?.remove());
   }
 

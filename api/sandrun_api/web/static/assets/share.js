@@ -1,5 +1,7 @@
 // A program in the fragment of a link. Fragments are never sent to a server: only who has the link can read it.
 
+import { LINK_NAMES } from "./form.js";
+
 const MOST_BYTES = 1 << 20; // of an unpacked link: a short one may not fill the memory
 const LONGEST_LINK = 32_000; // characters; some programs that pass links on cut longer ones
 
@@ -9,7 +11,7 @@ export async function encodeLink(fields) {
   const text = globalThis.CompressionStream
     ? `z=${base64(await through(bytes, new CompressionStream("deflate-raw")))}`
     : `j=${base64(bytes)}`;
-  if (text.length > LONGEST_LINK) throw new RangeError("This program is too long for a link.");
+  if (text.length > LONGEST_LINK) throw new RangeError("This program, with what goes with it, is too long for a link.");
   return text;
 }
 
@@ -22,8 +24,7 @@ export async function decodeLink(fragment) {
   const fields = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   if (fields === null || typeof fields !== "object") throw new TypeError("not the fields of a program");
   // Who wrote the link is not known: only text is taken, and only under the names the page knows.
-  const names = ["code", "language", "environment", "file", "arguments", "stdin", "timeout", "memory"];
-  return Object.fromEntries(names.filter((name) => typeof fields[name] === "string").map((name) => [name, fields[name]]));
+  return Object.fromEntries(LINK_NAMES.filter((name) => typeof fields[name] === "string").map((name) => [name, fields[name]]));
 }
 
 async function through(bytes, transform) {

@@ -8,14 +8,15 @@ const MOST_SHOWN = 200;
 const EDITABLE_BYTES = 256 << 10;
 const LEFT_OUT = new Set([".git", ".hg", "__pycache__", ".DS_Store", "Thumbs.db"]);
 
-/** The list of files; `open(path, text)` edits one, `say(text)` announces, `fault(text)` complains. */
+/** The list of files; `open(path, text)` edits one, `say(text)` announces, `fault(text)` complains, `changed(paths)` is told. */
 export class Uploads {
-  constructor({ open, say, fault }) {
+  constructor({ open, say, fault, changed }) {
     this.files = new Map(); // path: File
     this.mostBytes = Infinity;
     this._open = open;
     this._say = say;
     this._fault = fault;
+    this._changed = changed;
     this._list = byId("files");
     for (const kind of ["file", "folder"]) {
       const input = byId(`${kind}-input`);
@@ -71,6 +72,7 @@ export class Uploads {
     if (this.files.size > MOST_SHOWN) rows.push(make("li", {}, `and ${count(this.files.size - MOST_SHOWN, "more file")}`));
     this._list.replaceChildren(...rows);
     byId("files-summary").textContent = this.files.size ? `${count(this.files.size, "file")}, ${size(total(this.files))}` : "";
+    this._changed([...this.files.keys()]);
   }
 
   _watchDrops() {
