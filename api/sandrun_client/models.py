@@ -59,6 +59,7 @@ class Metrics:
     setup_seconds: float = 0.0
     compile_seconds: float = 0.0
     setup_cpu_seconds: float = 0.0
+    compile_cpu_seconds: float = 0.0
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:

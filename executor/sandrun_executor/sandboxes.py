@@ -9,6 +9,7 @@ from contextlib import suppress
 from fcntl import F_ADD_SEALS, F_SEAL_SEAL, fcntl
 
 from sandrun_executor.cgroups import CgroupError
+from sandrun_executor.compilations import Compilation
 from sandrun_executor.folders import Folders
 from sandrun_executor.handover import NO_PACKAGES, Packages, Program, Sink, orders_for
 from sandrun_executor.links import Link, Words
@@ -55,7 +56,8 @@ class Sandbox:
         self._dead: asyncio.Future[None] = self._loop.create_future()
         self._stop: Stop | None = None
         self._failure = ""
-        self._started_at = self._compiling_at = 0.0
+        self._started_at = 0.0
+        self._compilation = Compilation(slot.cgroup)
         self._timers: list[asyncio.TimerHandle] = []
         self._zygote = zygote
 
@@ -138,17 +140,15 @@ class Sandbox:
                 if not self._ready.done():
                     self._ready.set_result(None)
             case ["compiling"]:
-                self._compiling_at = time.monotonic()
+                self._compilation.begin()
             case ["started"]:
                 self._started_at = time.monotonic()
+                self._compilation.end(self._started_at)
                 self._on_started()
             case ["failed", step, code]:
                 self._fail(f"step {step} failed with errno {code}")
             case _:
                 pass  # the end of file is the job's exec, or its end: PID 1 tells which
-
-    def _compile_seconds(self, until: float) -> float:
-        return until - self._compiling_at if self._compiling_at else 0.0
 
     def _fail(self, text: str) -> None:
         self._failure = self._failure or text
@@ -210,15 +210,14 @@ class Sandbox:
         program says how entrypoints of its language run (`interpreters.program_of`).
         fds: order, upload, and stdin if the request has one; they stay the caller's, as the record does.
         """
-        limits = request.limits
-        cgroup = self._slot.cgroup
+        limits, cgroup, compilation = request.limits, self._slot.cgroup, self._compilation
 
         def deliver(output: Output) -> bool:
             record.saw(output)
             return sink.send(output)
 
         def tell_started() -> None:
-            sink.send(Started(self._started_at - requested_at - self._compile_seconds(self._started_at)))
+            sink.send(Started(self._started_at - requested_at - self._compilation.seconds))
 
         self._on_started = tell_started
         pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver, sealer=record.log_sealer)
@@ -250,7 +249,7 @@ class Sandbox:
             # Everything but PID 1 is reaped, and PID 1 never held the pipes: they are at their end.
             logs = pump.drain()
             code = exited.code if exited is not None else None
-            compile_seconds = self._compile_seconds(self._started_at or ended_at)
+            compilation.end(ended_at)  # it was cut short, if it had not ended before
             outcome = Outcome(
                 verdict=judge(self._stop, exited, oom_kills, bool(self._started_at), self._failure),
                 exit_code=code if self._started_at else None,
@@ -258,8 +257,9 @@ class Sandbox:
                 detail="" if self._started_at else self._failure,
                 cpu_seconds=cpu_seconds,
                 wall_seconds=ended_at - (self._started_at or ended_at),
-                setup_seconds=(self._started_at or ended_at) - requested_at - compile_seconds,
-                compile_seconds=compile_seconds,
+                setup_seconds=(self._started_at or ended_at) - requested_at - compilation.seconds,
+                compile_seconds=compilation.seconds,
+                compile_cpu_seconds=compilation.cpu_seconds,
                 setup_cpu_seconds=packages.cpu_seconds,
                 memory_peak_bytes=memory_peak,
                 stdout_bytes=pump.counts[STDOUT],

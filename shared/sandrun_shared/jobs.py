@@ -73,7 +73,8 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     exit_code is 128+n for signal n and None when the program never ran; times are seconds,
     measured by the cgroup (cpu) and the monotonic clock (wall, setup, compile; none within another).
-    setup_cpu_seconds is what installing packages took of the processors, besides cpu_seconds.
+    setup_cpu_seconds is what installing packages took of the processors, besides cpu_seconds;
+    compile_cpu_seconds is the part of cpu_seconds before the program ran, the compiler's.
     """
 
     verdict: Verdict
@@ -85,6 +86,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     setup_seconds: float = 0.0
     compile_seconds: float = 0.0
     setup_cpu_seconds: float = 0.0
+    compile_cpu_seconds: float = 0.0
     memory_peak_bytes: int = 0
     stdout_bytes: int = 0
     stderr_bytes: int = 0

@@ -35,7 +35,20 @@ def test_the_program_sees_nothing_of_its_compilation(executor: ExecutorProcess) 
     assert (result.stdout, result.stderr, result.outputs) == (b"/tmp/a.out one\n", b"", {})
     assert (result.outcome.verdict, result.outcome.exit_code) == ("nonzero_exit", 3)
     assert result.outcome.compile_seconds > 0
-    assert executor.run_job("exit 3", "main", "sh").outcome.compile_seconds == 0
+    assert 0 < result.outcome.compile_cpu_seconds <= result.outcome.cpu_seconds
+    script = executor.run_job("exit 3", "main", "sh").outcome
+    assert (script.compile_seconds, script.compile_cpu_seconds) == (0, 0)
+
+
+def test_what_the_compiler_took_is_told_apart(executor: ExecutorProcess) -> None:
+    """The program uses half a second of CPU time by its own count; what it begins with may count as the compiler's."""
+    busy = (
+        "#include <stdio.h>\n#include <time.h>\n"
+        'int main(void) { while (clock() < CLOCKS_PER_SEC / 2); printf("%ld", (long)clock()); }'
+    )
+    result = executor.run_job(busy, "main.c", "c")
+    assert int(result.ok()) >= 500_000
+    assert 0 < result.outcome.compile_cpu_seconds < result.outcome.cpu_seconds - 0.25
 
 
 @pytest.mark.parametrize(("name", "entrypoint"), [("c", "main.c"), ("cpp", "main.cpp")])
@@ -49,6 +62,7 @@ def test_a_compile_error_is_a_verdict_with_the_compilers_words(
     assert result.stdout == b""
     assert result.outputs == {}
     assert outcome.compile_seconds > 0
+    assert 0 < outcome.compile_cpu_seconds <= outcome.cpu_seconds
     assert executor.run_job("print('after')").ok() == b"after\n"
 
 

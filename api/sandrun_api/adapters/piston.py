@@ -252,7 +252,7 @@ def _limits(body: dict[str, Any], settings: JobLimits, *, is_compiled: bool) -> 
     compile_seconds = (asked["compile_timeout"] or COMPILE_SECONDS * 1000) / 1000 if is_compiled else 0.0
     cpu_seconds = None
     if asked["run_cpu_time"]:
-        # Of the compiler's CPU time no more is known than that it is within its time.
+        # Of what the compiler will take no more is known than that it is within its time.
         cpu_seconds = min(asked["run_cpu_time"] / 1000 + compile_seconds, MAX_CPU_SECONDS)
     limits = {
         "timeout": min(run_seconds + compile_seconds, most_seconds),

@@ -29,8 +29,8 @@ def stages_of(job: Job, run_seconds: float) -> dict[str, Any]:
         return {"compile": failed, "run": failed}  # there too, as nothing ran
     # The job had the compiler's time in addition.
     is_late = outcome.exit_code is not None and outcome.wall_seconds > run_seconds
-    stage = _stage(outcome, (None, None, None), outcome.compile_seconds)
-    nothing = {"stdout": "", "stderr": "", "output": "", "memory": None, "cpu_time": None, "code": 0}
+    stage = _stage(outcome, (None, None, None), outcome.compile_seconds, outcome.compile_cpu_seconds)
+    nothing = {"stdout": "", "stderr": "", "output": "", "memory": None, "code": 0}
     return {
         "compile": {**stage, **nothing},
         "run": _printed(job, outcome, _LATE if is_late else _ending(outcome)),
@@ -40,14 +40,20 @@ def stages_of(job: Job, run_seconds: float) -> dict[str, Any]:
 def _printed(job: Job, outcome: Outcome, ending: _Ending) -> dict[str, Any]:
     stdout, stderr = job.logs.split(0, job.logs.size)
     return {
-        **_stage(outcome, ending, outcome.wall_seconds),
+        **_stage(outcome, ending, outcome.wall_seconds, _run_cpu_seconds(outcome)),
         "stdout": stdout.decode("utf-8", "replace"),
         "stderr": stderr.decode("utf-8", "replace"),
         "output": job.logs.combined().decode("utf-8", "replace"),
     }
 
 
-def _stage(outcome: Outcome, ending: _Ending, wall_seconds: float) -> dict[str, Any]:
+def _run_cpu_seconds(outcome: Outcome) -> float:
+    """Without the compiler's, unless nothing else ran."""
+    compiling = 0.0 if outcome.verdict is Verdict.compile_error else outcome.compile_cpu_seconds
+    return max(0.0, outcome.cpu_seconds - compiling)
+
+
+def _stage(outcome: Outcome, ending: _Ending, wall_seconds: float, cpu_seconds: float) -> dict[str, Any]:
     status, message, killed_by = ending
     return {
         "code": outcome.exit_code if killed_by is None else None,
@@ -55,7 +61,7 @@ def _stage(outcome: Outcome, ending: _Ending, wall_seconds: float) -> dict[str, 
         "message": message,
         "status": status,
         "memory": outcome.memory_peak_bytes,
-        "cpu_time": round(outcome.cpu_seconds * 1000),
+        "cpu_time": round(cpu_seconds * 1000),
         "wall_time": round(wall_seconds * 1000),
     }
 

@@ -11,6 +11,7 @@ _METRICS: JsonDict = {
     "setup_seconds": 0.003,
     "compile_seconds": 0.0,
     "setup_cpu_seconds": 0.0,
+    "compile_cpu_seconds": 0.0,
 }
 _OUTPUT: JsonDict = {
     "path": "results/data.csv",

@@ -58,6 +58,7 @@ class Metrics(Schema):
     setup_seconds: float
     compile_seconds: float
     setup_cpu_seconds: float
+    compile_cpu_seconds: float
 
 
 class ExecutionMetadata(Schema):

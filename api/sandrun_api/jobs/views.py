@@ -59,6 +59,7 @@ def metrics_of(job: Job) -> dict[str, float]:
         "setup_seconds": round(setup, 6),
         "compile_seconds": round(outcome.compile_seconds, 6) if outcome else 0.0,
         "setup_cpu_seconds": round(outcome.setup_cpu_seconds, 6) if outcome else 0.0,
+        "compile_cpu_seconds": round(outcome.compile_cpu_seconds, 6) if outcome else 0.0,
     }
 
 

@@ -155,9 +155,17 @@ def test_piston_says_how_a_compiler_ended() -> None:
     failed = stages_of(job_with(Outcome(Verdict.compile_error), (2, b"no ;"), interpreter="c"), 1.0)
     assert failed["compile"] == failed["run"]
     assert (failed["run"]["code"], failed["run"]["status"], failed["run"]["stderr"]) == (1, "RE", "no ;")
-    well = Outcome(Verdict.nonzero_exit, 3, compile_seconds=0.5, wall_seconds=0.9)
+    well = Outcome(
+        Verdict.nonzero_exit,
+        3,
+        cpu_seconds=1.0,
+        compile_seconds=0.5,
+        compile_cpu_seconds=0.4,
+        wall_seconds=0.9,
+    )
     ran = stages_of(job_with(well, (1, b"out"), interpreter="c"), 1.0)
     assert (ran["compile"]["code"], ran["compile"]["output"], ran["compile"]["wall_time"]) == (0, "", 500)
+    assert (ran["compile"]["cpu_time"], ran["run"]["cpu_time"]) == (400, 600)
     assert (ran["run"]["code"], ran["run"]["stdout"], ran["run"]["wall_time"]) == (3, "out", 900)
     late = stages_of(job_with(well, interpreter="c"), 0.8)["run"]
     assert (late["status"], late["signal"], late["code"]) == ("TO", "SIGKILL", None)
@@ -197,7 +205,7 @@ def test_judge0_says_what_a_compiler_said() -> None:
     [(2.5, 1.0, 3, "1.000"), (3.7, 1.0, 5, "2.200"), (0.1, 3.5, 5, "0.000"), (2.5, 2.9, 3, "1.000")],
 )
 def test_judge0_does_not_count_the_compiler(cpu: float, wall: float, status: int, time: str) -> None:
-    outcome = Outcome(Verdict.ok, 0, cpu_seconds=cpu, wall_seconds=wall, compile_seconds=1.5)
+    outcome = Outcome(Verdict.ok, 0, cpu_seconds=cpu, wall_seconds=wall, compile_cpu_seconds=1.5)
     limited = asked(language_id=50, source_code="1", cpu_time_limit=2, wall_time_limit=3)
     body = results.serialize(
         "t", job_with(outcome, interpreter="c"), limited, ("status_id", "time"), encoded=False

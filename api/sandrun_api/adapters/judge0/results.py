@@ -128,8 +128,8 @@ def _lateness(outcome: Outcome, submission: Submission) -> Ending | None:
 
 
 def _cpu_seconds(outcome: Outcome) -> float:
-    """Without the compiler's, which is measured by the clock."""
-    return max(0.0, outcome.cpu_seconds - outcome.compile_seconds)
+    """Without the compiler's."""
+    return max(0.0, outcome.cpu_seconds - outcome.compile_cpu_seconds)
 
 
 def _is_right(job: Job, submission: Submission) -> bool:
