@@ -94,8 +94,8 @@ def _shared_network(network: Network) -> None:
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
     "own_network": ((Network, "__init__", _shared_network),),
-    "layer_read_only": (
-        (Keeper, "_seal", lambda *_: 1 << 20),
+    "layer_sealed": ((Keeper, "_seal", lambda *_: 1 << 20),),
+    "layer_mounted_read_only": (
         (layers_module, "_share", lambda number: linux.open_tree_clone(f"/{number}")),
     ),
     **dict.fromkeys(("proxy_hosts", "proxy_addresses", "proxy_port"), ()),
