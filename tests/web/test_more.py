@@ -63,6 +63,7 @@ def test_packages_variables_and_patterns(visit: Open, service: Service, tmp_path
     job = job_of(page, lambda: page.keyboard.press("Control+Enter"))
     status_is(page, "Finished. 1 line of output. 2 files left.")
     expect(page.get_by_role("log")).to_have_text("Hello, Ann Lee 'x'=")
+    expect(page.locator("#numbers dt")).to_contain_text(["Waited", "Packages", "Environment"])
     for path in ("results/deep/a.txt", "table.csv"):
         expect(page.get_by_role("link", name=path)).to_be_visible()
     assert service.status(job)["limits"]["cpu_seconds"] == 20
@@ -81,12 +82,14 @@ def test_packages_variables_and_patterns(visit: Open, service: Service, tmp_path
 def test_faults_are_beside_their_fields(visit: Open) -> None:
     page = visit().page
     faults = [
+        ("File", "../main.py", "The file lies in the work directory"),
         ("Environment variables", "A=1\nB", "Line 2 of the environment variables is not of the form"),
         ("Environment variables", "LD_PRELOAD=x", "'env' cannot set LD_PRELOAD: the sandbox relies on it."),
         ("Files to keep", "../x", "An output pattern leaves the work directory."),
     ]
     for label, text, reason in faults:
-        field = page.get_by_label(label)
+        field = page.get_by_label(label, exact=True)
+        before = field.input_value()
         field.evaluate("(field, text) => { field.value = text; }", text)  # without being looked at
         run(page, "print(1)")
         expect(page.get_by_role("alert")).to_contain_text(reason)
@@ -95,7 +98,7 @@ def test_faults_are_beside_their_fields(visit: Open) -> None:
         expect(page.locator("p.fault:visible")).to_contain_text([reason])
         if (label, text, reason) == faults[-1]:
             assert violations(page) == []
-        field.fill("")
+        field.fill(before)
         expect(page.locator("p.fault:visible")).to_have_count(0)
         expect(field).not_to_have_attribute("aria-invalid", "true")
     run(page, "print(1)")
@@ -107,6 +110,7 @@ def test_a_link_carries_all_of_it(visit: Open) -> None:
     page = opened.page
     unfold(page, "limit", "more")
     fill(page)
+    page.locator("#gpu").evaluate("box => box.click()")  # on a server that had one
     page.get_by_role("button", name="Copy link").click()
     status_is(page, re.compile("environment variables"))
     second = opened.new_page()
@@ -115,8 +119,11 @@ def test_a_link_carries_all_of_it(visit: Open) -> None:
     for label, text in FIELDS.items():
         expect(second.get_by_label(label)).to_be_visible()  # nobody runs what they did not see
         expect(second.get_by_label(label)).to_have_value(text)
-    for label in CHOICES:
+    for label in (*CHOICES, "Use a GPU"):
         expect(second.get_by_label(label)).to_be_checked()
+    second.get_by_role("button", name="Run", exact=True).click()
+    reason = "This server has no GPU for jobs: leave 'gpu' out."
+    expect(second.get_by_label("Use a GPU")).to_have_accessible_description(reason)
 
 
 def test_a_long_upload_shows_how_far_it_is(visit: Open, tmp_path: Path) -> None:

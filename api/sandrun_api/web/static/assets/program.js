@@ -7,6 +7,7 @@ import { readFields, writeFields } from "./form.js";
 import { interpreterOf, isSample, language } from "./languages.js";
 import { createEditor } from "./vendor/codemirror.js";
 
+const OUTSIDE = /(?:^|\/)\.\.(?:\/|$)|\/$/;
 const LIMITS = [["timeout", "timeout", "time"], ["memory_mb", "memory", "memory"], ["cpu_seconds", "cpu", "CPU time"]];
 
 /** The editor and the fields around it; `run` is called for Ctrl-Enter, `pick(interpreter)` chooses a language. */
@@ -57,6 +58,7 @@ export class Program {
   /** The manifest. Throws FieldFault. */
   manifest(interpreter, environment) {
     if (!this.path) throw new FieldFault("file-name", "The file needs a name.");
+    if (OUTSIDE.test(this.path)) throw new FieldFault("file-name", "The file lies in the work directory: its name has no .. and no / at its end.");
     const manifest = { entrypoint: this.path, interpreter, environment, args: reading("arguments", splitArguments) };
     if (byId("stdin").value) manifest.stdin = byId("stdin").value;
     for (const [field, id, what] of LIMITS) {

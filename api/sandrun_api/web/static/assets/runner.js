@@ -55,7 +55,8 @@ export class Runner {
     try {
       request = this._prepare();
     } catch (error) {
-      this.fault("Not run", error.message);
+      this.say("bad", "Not run.");
+      this.fault("Please check", error.message);
       if (error.field) showFaults([error], { focus: true });
       return;
     }
@@ -87,17 +88,22 @@ export class Runner {
     } finally {
       this._bar?.end();
     }
+    let phase = manifest.requirements ? "Installing packages, then running…" : "Running…";
     this._job = new Job(this._server, id, {
       queued: (position) => this.say("busy", position ? `Waiting: number ${position} in the queue.` : "Waiting for a free place."),
-      running: () => this._running(),
+      running: () => this._running(phase),
       reconnecting: () => this.say("busy", "The connection broke. Connecting again…"),
-      output: (stream, text) => this._terminal.write(stream, text),
+      output: (stream, text) => {
+        phase = "Running…"; // the installer's own output comes at the end, if it failed
+        this._running(phase);
+        this._terminal.write(stream, text);
+      },
     });
     if (this._cancelled) await this._job.remove();
     this._changed();
     const status = await this._job.follow();
     this._terminal.flush();
-    this._numbers(status);
+    this._numbers(status, manifest);
     byId("save-output").hidden = this._terminal.lines === 0;
     const { good, text } = verdict(status);
     const left = Object.keys(status.output_files ?? {}).length;
@@ -108,8 +114,9 @@ export class Runner {
 
   _progress(text) { if (!this._cancelled) this.say("busy", text); }
 
-  _running() {
-    if (byId("status").textContent !== "Running…") this.say("busy", "Running…");
+  _running(text) {
+    if (this._cancelled) return;
+    if (byId("status").textContent !== text) this.say("busy", text);
     if (this._timer) return;
     const since = performance.now();
     const clock = byId("clock");
@@ -208,12 +215,13 @@ export class Runner {
     }
   }
 
-  _numbers({ metrics, limits, execution_metadata: { environment } }) {
+  _numbers({ metrics, limits, execution_metadata: { environment } }, { requirements }) {
     const values = {
       "Time": duration(metrics.runtime),
       "CPU": duration(metrics.cpu_seconds),
       "Memory": `${size(metrics.memory_mb * 1048576)} of ${limits.memory_mb} MB`,
       "Waited": duration(metrics.queued_seconds),
+      ...(requirements && { "Packages": duration(metrics.setup_seconds) }),
       "Environment": environment,
     };
     const pairs = Object.entries(values).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)));
