@@ -1,11 +1,12 @@
 """What of an executor is on this machine right now, for comparing before with after."""
 
+import contextlib
 import os
 import re
 import select
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -121,9 +122,13 @@ def shared_memory() -> int:
     return int(re.search(r"^Shmem:\s+(\d+)", Path("/proc/meminfo").read_text(), re.M)[1]) << 10
 
 
-def descriptors(pid: int) -> int:
-    """How many descriptors a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def descriptors(pid: int) -> tuple[str, ...]:
+    """What each descriptor of a process is open on, sorted, without the numbers of sockets and the like."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed while we look
+            found.append(re.sub(r"\d+", "N", os.readlink(f"/proc/{pid}/fd/{fd}")))
+    return tuple(sorted(found))
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ class State:
     job_processes: int
     cgroups: int
     network_namespaces: int
-    descriptors: int
+    descriptors: tuple[str, ...]
     mounts: tuple[str, ...]
 
     @classmethod
@@ -175,5 +180,10 @@ def assert_unchanged(executor: ExecutorProcess, before: State, shared_before: in
     """Nothing more and nothing less than before. Raises AssertionError."""
     eventually(lambda: at_rest(executor) and State.of(executor) == before)
     after = State.of(executor)
-    assert after == before, f"before: {before}\nafter: {after}"
+    lost = [
+        f"{field.name}: {getattr(before, field.name)}\nnow: {getattr(after, field.name)}"
+        for field in fields(State)
+        if getattr(before, field.name) != getattr(after, field.name)
+    ]
+    assert not lost, "\n".join(lost)
     assert eventually(lambda: shared_memory() <= shared_before + _SHMEM_SLACK), "tmpfs was not given back"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -136,14 +137,18 @@ def test_json(piped: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     assert (document["stdout"], document["exit_code"], done.returncode) == ("a\n", 3, 3)
     assert [file["path"] for file in document["files"]] == ["f"]
     job_id = document["job_id"]
-    assert json.loads(piped("status", job_id, "--json").stdout)["status"] == "failed"
-    assert json.loads(piped("logs", job_id, "--json").stdout)["stdout"] == "a\n"
-    assert json.loads(piped("outputs", job_id, "--json").stdout)[0]["size_bytes"] == 1
-    assert json.loads(piped("download", job_id, "--json", "-o", "d").stdout) == {"saved": ["d/f"]}
+
+    def answer(*words: str) -> Any:
+        return json.loads(piped(*words, "--json").stdout)
+
+    assert answer("status", job_id).get("status") == "failed"
+    assert answer("logs", job_id).get("stdout") == "a\n"
+    assert answer("outputs", job_id)[0]["size_bytes"] == 1
+    assert answer("download", job_id, "-o", "d") == {"saved": ["d/f"]}
     gone = piped("status", job_id, "--json")
     assert (gone.returncode, json.loads(gone.stdout)["status"]) == (125, 404)
-    assert "templates" in json.loads(piped("envs", "--json").stdout)
-    assert "your_quota" in json.loads(piped("stats", "--json").stdout)
+    assert "templates" in answer("envs")
+    assert "your_quota" in answer("stats")
 
 
 def test_only_what_the_worker_signed_is_accepted(

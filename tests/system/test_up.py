@@ -4,6 +4,7 @@ import os
 import pwd
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,18 +73,18 @@ def test_neither_daemon_keeps_descriptors(service: Service) -> None:
         assert service.client.delete(f"/jobs/{job}").status_code == 204
         assert service.client.post("/submit", files={"files": ("x.zip", b"no zip")}).status_code == 400
 
-    def counts() -> list[int]:
-        return [machine.descriptors(pid) for pid in pids]
+    def opened() -> list[Counter[str]]:
+        return [Counter(machine.descriptors(pid)) for pid in pids]
 
-    def no_more_than(before: list[int]) -> bool:
-        return all(now <= then for now, then in zip(counts(), before, strict=True))
+    def no_more_than(before: list[Counter[str]]) -> bool:
+        return all(now <= then for now, then in zip(opened(), before, strict=True))
 
     for _ in range(3):
         use()
-    before = counts()  # of a sandbox that is still being ended too: more than this is a leak
+    before = opened()  # of a sandbox that is still being ended too: more than this is a leak
     for _ in range(20):
         use()
-    assert machine.eventually(lambda: no_more_than(before)), (before, counts())
+    assert machine.eventually(lambda: no_more_than(before)), (before, opened())
 
 
 def test_no_log_tells_of_a_job(service: Service) -> None:
