@@ -329,9 +329,13 @@ def test_accessible_in_both_schemes_and_on_a_phone(visit: Open, scheme: str) -> 
     assert page.evaluate("document.querySelector('.status').getAnimations({subtree: true}).length") == 0
 
 
-def test_the_page_works_on_another_host(visit: Open, elsewhere: str, service: Service) -> None:
+def test_the_page_works_on_another_host(
+    visit: Open, elsewhere: str, service: Service, tmp_path: Path
+) -> None:
     opened = visit(elsewhere)
     page = opened.page
+    (tmp_path / "big").write_bytes(bytes(2_000_000))  # with a progress bar: by another way than the rest
+    page.locator("#file-input").set_input_files(tmp_path / "big")
     page.get_by_role("textbox", name="Code").click()
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(programs.LEAVES_FILES)
