@@ -3,6 +3,7 @@
 import logging
 import os
 import pwd
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from sandrun_executor.zygotes import Image, Zygote, ZygoteError
 from sandrun_shared.environments import DefinitionError
 from sandrun_shared.framing import close_all
 from sandrun_shared.jobs import Installer, Limits
-from sandrun_shared.protocol import VERSION, Description, Execute, Identified, Identify, Refused
+from sandrun_shared.protocol import VERSION, Description, Execute, Identified, Identify, Installed, Refused
 from sandrun_shared.settings import Settings
 
 _log = logging.getLogger("sandrun.executor")
@@ -213,6 +214,10 @@ class Executor:
                     await call.record.tell(peer, outcome_of(provided, call.requested_at), provided.log)
                     return
                 try:
+                    if call.request.install_only:
+                        took = time.monotonic() - call.requested_at
+                        peer.send(Installed(took, provided.cpu_seconds))
+                        return
                     packages = await dependencies.packages(provided, installer, call.request.environment)
                     try:
                         await self._run(call, packages, pool)

@@ -1,8 +1,8 @@
 """The messages on the executor's socket: a closed, tagged union.
 
 One connection carries one request. `Execute` is answered by `Started`, any number of `Output` and
-`Usage`, and one `Finished`; or by one `Refused`. `Describe` is answered by one `Description`,
-`Identify` by one `Identified`.
+`Usage`, and one `Finished`; or by one `Refused`. With install_only `Installed` stands for what would
+else follow installing. `Describe` is answered by one `Description`, `Identify` by one `Identified`.
 Hanging up after `Execute` cancels the job.
 
 What a client wrote (arguments, names, code) is in the attached memfds, which the executor hands to
@@ -40,6 +40,7 @@ class Execute(Message, frozen=True):
     memfd of what to install, a bundle as uploads have it, if there is an installer.
 
     gpu is the device that the job is to have, for itself.
+    install_only: nothing but what is to be installed; the same request without it then finds it there.
     manifest_sha256 is stated in the receipt. With encrypt_to logs and outputs leave sealed to that key.
     """
 
@@ -54,7 +55,13 @@ class Execute(Message, frozen=True):
     encrypt_to: X25519Key | None = None
     gpu: GpuIndex | None = None
     installer: Installer | None = None
+    install_only: bool = False
     version: int = VERSION
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when there is nothing to install."""
+        if self.install_only and self.installer is None:
+            raise ValueError("install_only without an installer")
 
 
 class Identify(Message, frozen=True):
@@ -90,6 +97,13 @@ class Usage(Message, frozen=True):
 
     cpu_seconds: float
     memory_bytes: int
+
+
+class Installed(Message, frozen=True):
+    """What the job requires is there, and nothing of the job ran; seconds by the clock and of the CPU."""
+
+    setup_seconds: float
+    setup_cpu_seconds: float
 
 
 class Finished(Message, frozen=True):
@@ -167,4 +181,4 @@ class Identified(Message, frozen=True):
 
 
 Request = Execute | Describe | Identify
-Event = Started | Output | Usage | Finished | Refused | Description | Identified
+Event = Started | Output | Usage | Installed | Finished | Refused | Description | Identified

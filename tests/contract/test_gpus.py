@@ -5,6 +5,7 @@ import json
 import httpx
 import pytest
 
+from sandrun_shared.jobs import Installer
 from sandrun_shared.protocol import Gpu
 from support import programs
 from support.fake_executor import FakeExecutor
@@ -41,6 +42,27 @@ async def test_a_job_asks_for_the_device_that_is_listed(live_fake: Live, fake: F
         "/run", content=programs.HELLO.code, headers={"content-type": "text/plain"}
     )
     assert (plain.status_code, fake.executed[-1].gpu) == (200, None)
+
+
+async def test_a_job_has_its_packages_before_it_has_a_device(live_fake: Live, fake: FakeExecutor) -> None:
+    fake.gpus, fake.installers = (DEVICE,), (Installer.uv,)
+    manifest = {"entrypoint": "main.py", "gpu": {}, "requirements": "requirements.txt"}
+    taken = await live_fake.client.post(
+        "/submit",
+        files=[
+            ("files", ("main.py", programs.HELLO.code.encode())),
+            ("files", ("requirements.txt", b"six\n")),
+        ],
+        data={"manifest": json.dumps(manifest)},
+    )
+    ended = (await live_fake.client.get(taken.headers["location"], params={"wait": 30})).json()
+    assert ended["verdict"] == "ok", ended
+    asked = [(job.install_only, job.gpu, job.installer) for job in fake.executed]
+    assert asked == [(True, None, Installer.uv), (False, 0, Installer.uv)]
+    assert fake.required[0] == fake.required[1] == {b"requirements.txt": b"six\n"}
+    # What the fake says that installing and running took.
+    assert (ended["metrics"]["setup_seconds"], ended["metrics"]["setup_cpu_seconds"]) == (2.001, 1.0)
+    assert ended["metrics"]["cpu_seconds"] == 0.01
 
 
 async def test_what_is_not_there_is_refused_before_the_queue(live_fake: Live, fake: FakeExecutor) -> None:

@@ -333,6 +333,7 @@ class ExecutorProcess:
         environment: str = "default",
         gpu: int | None = None,
         requires: tuple[Installer, dict[str, bytes]] | None = None,
+        install_only: bool = False,
     ) -> JobConnection:
         """Send one job; a program alone (bytes or str) becomes the file `main`."""
         if isinstance(files, str):
@@ -360,6 +361,7 @@ class ExecutorProcess:
                 warm=warm,
                 gpu=gpu,
                 installer=installer,
+                install_only=install_only,
             )
             send(sock, request, tuple(fds))
         except BaseException:

@@ -22,6 +22,7 @@ from sandrun_shared.protocol import (
     Gpu,
     Identified,
     Identify,
+    Installed,
     Interpreter,
     Message,
     Output,
@@ -143,6 +144,9 @@ class FakeExecutor:
         self.running += 1
         self.changed.set()
         try:
+            if request.install_only:
+                await self._send(sock, Installed(setup_seconds=2.0, setup_cpu_seconds=1.0))
+                return
             program, code = self._program(request, fds)
             await self._send(sock, Started(0.001))
             if code == CONNECTION_LOST:

@@ -58,6 +58,7 @@ class ScriptedExecutor(ExecutorClient):
         self.running: dict[str, ScriptedConnection] = {}
         self.started: list[str] = []
         self.gpus: dict[str, int | None] = {}  # which device a job was given
+        self.installs: set[str] = set()  # jobs that are being installed only
 
     async def describe(self) -> Description:
         """One interpreter, one environment."""
@@ -74,7 +75,9 @@ class ScriptedExecutor(ExecutorClient):
         self.started.append(request.job_id)
         self.gpus[request.job_id] = request.gpu
         connection = self.running[request.job_id] = ScriptedConnection()
-        if self.starts_jobs:
+        if request.install_only:
+            self.installs.add(request.job_id)
+        elif self.starts_jobs:
             connection.say(Started(0.001))
         try:
             yield connection
@@ -82,4 +85,5 @@ class ScriptedExecutor(ExecutorClient):
             connection.cancelled = True
             raise
         finally:
+            self.installs.discard(request.job_id)
             del self.running[request.job_id]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sandrun_shared.jobs import Installer, Verdict
+from sandrun_shared.protocol import Installed, Usage
 from support import machine
 from support.environments import Place
 from support.environments import wheel as one_wheel
@@ -74,6 +75,27 @@ def test_packages_are_installed_once_and_used_again(installing: ExecutorProcess,
     assert second.ok() == b"hello from a package\n"
     assert len(registry.asked) == asked
     assert second.outcome.setup_cpu_seconds == 0
+
+
+def test_packages_may_be_installed_for_a_job_that_comes_later(
+    installing: ExecutorProcess, registry: Registry
+) -> None:
+    line = registry.add(wheel("ahead", "1.0", {"ahead.py": "NAME = 'ahead'"}))
+    requires = (Installer.uv, {"requirements.txt": line.encode()})
+    for first in (True, False):
+        asked = len(registry.asked)
+        job = installing.start_job("print(1)", "main.py", requires=requires, install_only=True)
+        job.until(lambda job: any(isinstance(event, Installed) for event in job.events))
+        job.hang_up()
+        (event,) = [event for event in job.events if not isinstance(event, Usage)]
+        assert isinstance(event, Installed)
+        assert (event.setup_cpu_seconds > 0, len(registry.asked) > asked) == (first, first)
+    result = run(installing, line, "import ahead; print(ahead.NAME)")
+    assert (result.ok(), result.outcome.setup_cpu_seconds) == (b"ahead\n", 0)
+    job = installing.start_job(
+        "", "main.py", requires=(Installer.uv, {"requirements.txt": b"nowhere"}), install_only=True
+    )
+    failed(job.wait())
 
 
 def test_a_cold_job_and_other_programs_find_them(installing: ExecutorProcess) -> None:

@@ -14,6 +14,7 @@ from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
 from sandrun_api.requirements import Requirements
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
+from sandrun_shared.protocol import Installed
 from sandrun_shared.receipts import SignedStatement
 
 
@@ -28,7 +29,11 @@ class State(enum.StrEnum):
 
 _NEXT = {
     State.queued: {State.running, State.failed},
-    State.running: {State.queued, State.completed, State.failed},  # back: the executor had no room after all
+    State.running: {
+        State.queued,
+        State.completed,
+        State.failed,
+    },  # back: the executor had no room after all, or has its packages
     State.completed: set[State](),
     State.failed: set[State](),
 }
@@ -79,7 +84,14 @@ class Job:
         self.memory_bytes = 0
         self.deleted = False
         self.gpu: int | None = None  # the device it has
+        self.installed: Installed | None = None  # what came of installing apart from running
         self._readers = 0
+
+    def has_packages(self, installed: Installed) -> None:
+        """Its packages are there and paid for: what it uses is counted anew from when it runs."""
+        self.installed = installed
+        self.cpu_seconds = 0.0
+        self.measured_at = self.first_refused_at = None
 
     def transition(self, state: State) -> None:
         """Move to the next state. Raises IllegalTransition, which is a bug of ours."""
@@ -104,6 +116,12 @@ class Job:
         self.ended(self)
 
     @property
+    def needs_device(self) -> bool:
+        """Whether it cannot be started without a device."""
+        wish = self.request.manifest.gpu
+        return wish is not None and wish.required and not self.installs_first
+
+    @property
     def is_finished(self) -> bool:
         """Whether the job has its outcome."""
         return self.outcome is not None
@@ -112,7 +130,12 @@ class Job:
     def queued_seconds(self) -> float:
         """How long the job waited, or has waited so far."""
         until = self.started_at or self.finished_at or time.monotonic()
-        return until - self.submitted_at
+        return until - self.submitted_at - (self.installed.setup_seconds if self.installed else 0.0)
+
+    @property
+    def installs_first(self) -> bool:
+        """Whether its packages are yet to be installed; until then no device is held for it."""
+        return bool(self.request.gpus) and self.request.requirements is not None and self.installed is None
 
     def release_upload(self) -> None:
         """Forget the upload, which nobody needs once the job runs."""

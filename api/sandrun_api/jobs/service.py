@@ -28,6 +28,7 @@ from sandrun_shared.protocol import (
     Execute,
     Finished,
     Identified,
+    Installed,
     Output,
     Refused,
     Started,
@@ -184,15 +185,14 @@ class JobService:
             return
         while self._may_start_one() and (job := self.queue.pop()) is not None:
             job.transition(State.running)
-            job.gpu = self._gpus.take(job.request.gpus)
+            job.gpu = None if job.installs_first else self._gpus.take(job.request.gpus)
             task = self._tasks.create_task(self._run(job))
             self._running[job.job_id] = task
             task.add_done_callback(functools.partial(self._ended, job))
         self._wake_when_due()
 
     def _has_its_gpu(self, job: Job) -> bool:
-        wish = job.request.manifest.gpu
-        return wish is None or not wish.required or self._gpus.has_one(job.request.gpus)
+        return not job.needs_device or self._gpus.has_one(job.request.gpus)
 
     def _may_start_one(self) -> bool:
         # What a job leaves is kept whether there is room or not: beyond the budget one at a time.
@@ -263,6 +263,8 @@ class JobService:
         elif (refusal := task.result()) is not None:
             # Not in the task: the job must not be started again before the task counts as ended.
             self._put_back(job, refusal)
+        elif not job.is_finished:  # its packages are there: now it takes its turn
+            self._queue_again(job)
         if job.is_finished:
             self.store.retain(job)
         self._dispatch()
@@ -291,11 +293,17 @@ class JobService:
         if self._stopping or job.deleted or now - job.first_refused_at > PATIENCE_SECONDS:
             self._fail(job, refusal.verdict, refusal.detail)
             return
-        job.transition(State.queued)
-        self.queue.push_front(job)
+        self._queue_again(job)
         if self._retry is None:
             self._retry = asyncio.get_running_loop().call_later(self._pause_seconds, self._resume)
             self._pause_seconds = min(2 * self._pause_seconds, LAST_RETRY_SECONDS)
+
+    def _queue_again(self, job: Job) -> None:
+        if self._stopping or job.deleted:
+            self._fail(job, Verdict.cancelled, "cancelled")
+            return
+        job.transition(State.queued)
+        self.queue.push_front(job)
 
     async def _execute(self, job: Job) -> None:
         request, manifest = job.request, job.request.manifest
@@ -318,6 +326,7 @@ class JobService:
                 encrypt_to=manifests.encryption_key_of(manifest),
                 gpu=job.gpu,
                 installer=request.requirements.installer if request.requirements is not None else None,
+                install_only=job.installs_first,
             )
             fds = (files[0].fileno(), job.upload.fileno(), *(file.fileno() for file in files[1:]))
             async with (
@@ -354,6 +363,10 @@ class JobService:
                     case Usage(cpu_seconds=seconds, memory_bytes=size):
                         self._charge(job, seconds)
                         job.memory_bytes = max(job.memory_bytes, size)
+                    case Installed(setup_cpu_seconds=seconds):
+                        self._charge(job, seconds)
+                        job.has_packages(message)
+                        return
                     case Finished():
                         self._finish(job, message, fds)
                         return

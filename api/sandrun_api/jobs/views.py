@@ -51,6 +51,10 @@ def metrics_of(job: Job) -> dict[str, float]:
     cpu = outcome.cpu_seconds if outcome else job.cpu_seconds
     memory = outcome.memory_peak_bytes if outcome else job.memory_bytes
     setup = outcome.setup_seconds if outcome else job.setup_seconds
+    setup_cpu = outcome.setup_cpu_seconds if outcome else 0.0
+    if job.installed is not None:  # by another request to the executor
+        setup += job.installed.setup_seconds
+        setup_cpu += job.installed.setup_cpu_seconds
     return {
         "cpu_seconds": round(cpu, 6),
         "memory_mb": round(memory / (1 << 20), 3),
@@ -58,7 +62,7 @@ def metrics_of(job: Job) -> dict[str, float]:
         "queued_seconds": round(job.queued_seconds, 6),
         "setup_seconds": round(setup, 6),
         "compile_seconds": round(outcome.compile_seconds, 6) if outcome else 0.0,
-        "setup_cpu_seconds": round(outcome.setup_cpu_seconds, 6) if outcome else 0.0,
+        "setup_cpu_seconds": round(setup_cpu, 6),
         "compile_cpu_seconds": round(outcome.compile_cpu_seconds, 6) if outcome else 0.0,
     }
 

@@ -11,10 +11,12 @@ from sandrun_api.errors import ApiError
 from sandrun_api.gpus import Gpu
 from sandrun_api.jobs.model import Job, JobRequest, State
 from sandrun_api.jobs.service import JobService
+from sandrun_api.jobs.views import metrics_of
 from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
-from sandrun_shared.jobs import Limits, UploadKind
-from sandrun_shared.protocol import Refused
+from sandrun_api.requirements import Requirements
+from sandrun_shared.jobs import Installer, Limits, UploadKind, Verdict
+from sandrun_shared.protocol import Installed, Refused
 from sandrun_shared.settings import JobLimits, Quota, Settings
 from support.clocks import FakeClock
 from support.scripted_executor import ScriptedExecutor
@@ -31,10 +33,17 @@ class Bench:
         self.clock = clock
 
     def submit(
-        self, client: str = "a", priority: str = "normal", gpu: Gpu | None = None, gpus: tuple[int, ...] = ()
+        self,
+        client: str = "a",
+        priority: str = "normal",
+        gpu: Gpu | None = None,
+        gpus: tuple[int, ...] = (),
+        requirements: Requirements | None = None,
     ) -> Job:
         manifest = Manifest(entrypoint="main.py", priority=priority, gpu=gpu)  # type: ignore[arg-type]
-        request = JobRequest(client, manifest, "python3", Limits(), UploadKind.bundle, "hash", gpus)
+        request = JobRequest(
+            client, manifest, "python3", Limits(), UploadKind.bundle, "hash", gpus, requirements
+        )
         reservation = Reservation(self.service.budget)
         reservation.ask(4)
         upload = Memfd.create("test", b"code")
@@ -346,6 +355,57 @@ async def test_a_gpu_that_is_only_wished_for_is_not_waited_for(monkeypatch: pyte
         assert [it.executor.gpus[job.job_id] for job in jobs] == [0, None]
         for job in jobs:
             await it.finish(job)
+
+
+async def test_no_gpu_is_held_while_packages_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    required = Requirements(Installer.uv, b"")
+    async with bench(monkeypatch) as it:
+        job = it.submit("a", gpu=Gpu(), gpus=(0,), requirements=required)
+        await it.runs(job)
+        assert (it.executor.installs, it.executor.gpus[job.job_id]) == ({job.job_id}, None)
+        other = it.submit("b", gpu=Gpu(), gpus=(0,))
+        await it.runs(other)
+        assert it.executor.gpus[other.job_id] == 0
+        connection = it.executor.running[job.job_id]
+        connection.uses(1.5)
+        connection.say(Installed(setup_seconds=5.0, setup_cpu_seconds=2.0))
+        await it.until(lambda: job.state is State.queued)
+        await it.settle()
+        assert job.job_id not in it.executor.running
+        assert it.service.ledger.usage("a").cpu_seconds == 2.0
+        await it.finish(other)
+        await it.runs(job)
+        assert (it.executor.installs, it.executor.gpus[job.job_id]) == (set(), 0)
+        await it.finish(job, 0.5)
+        assert it.service.ledger.usage("a").cpu_seconds == 2.5
+        metrics = metrics_of(job)
+        assert (metrics["cpu_seconds"], metrics["setup_cpu_seconds"]) == (0.5, 2.0)
+        assert metrics["setup_seconds"] >= 5.0
+        # Without a wish for a device one request does it all.
+        plain = it.submit("c", requirements=required)
+        await it.runs(plain)
+        assert it.executor.installs == set()
+        await it.finish(plain)
+
+
+@pytest.mark.parametrize("ends_by", ["a failure", "its deletion", "its deletion while it waits"])
+async def test_a_job_that_ends_before_it_has_its_gpu(monkeypatch: pytest.MonkeyPatch, ends_by: str) -> None:
+    async with bench(monkeypatch) as it:
+        holder = it.submit("b", gpu=Gpu(), gpus=(0,))
+        job = it.submit("a", gpu=Gpu(), gpus=(0,), requirements=Requirements(Installer.uv, b""))
+        await it.runs(holder, job)
+        if ends_by == "a failure":
+            it.executor.running[job.job_id].finish(1.0, Verdict.setup_error)
+        elif ends_by == "its deletion":
+            it.service.delete(job)
+        else:
+            it.executor.running[job.job_id].say(Installed(1.0, 1.0))
+            await it.until(lambda: job.state is State.queued)
+            it.service.delete(job)
+        await it.until(lambda: job.is_finished)
+        await it.finish(holder)
+        assert (len(it.service.queue), it.service.queue.running_total) == (0, 0)
+        assert it.executor.started.count(job.job_id) == 1
 
 
 async def test_a_gpu_is_free_again_when_its_job_was_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
