@@ -61,7 +61,7 @@ class Job:
     """One job; times are seconds of the monotonic clock."""
 
     def __init__(self, request: JobRequest, upload: Memfd, reservation: Reservation) -> None:
-        self.job_id = secrets.token_urlsafe(16)
+        self.job_id = secrets.token_hex(16)  # 128 bits; no dash, which commands would take for an option
         self.request = request
         self.upload = upload
         self.reservation = reservation

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import tarfile
 
 import pytest
@@ -40,6 +41,12 @@ async def test_life_of_a_job() -> None:
         job.transition(State.running)
     with pytest.raises(IllegalTransition):
         job.finish(Outcome(Verdict.ok, 0))
+
+
+async def test_an_id_is_a_word_for_every_command_line() -> None:
+    ids = {make_job().job_id for _ in range(500)}
+    assert len(ids) == 500
+    assert all(re.fullmatch("[0-9a-f]{32}", job_id) for job_id in ids)
 
 
 async def test_memory_is_given_back_once_however_a_job_is_forgotten() -> None:
