@@ -11,35 +11,47 @@ cd -- "$root"
 # What cannot run here must fail, not be skipped.
 export SANDRUN_SYSTEM_MUST_WORK=${SANDRUN_SYSTEM_MUST_WORK:-1} PYTHONDONTWRITEBYTECODE=1
 
-machine='' words=''
+pytest() { .venv/bin/python -P -m pytest --ignore=tests/bench "$@" </dev/null; }
+[[ $# -eq 0 ]] || { pytest "$@"; exit; }
+
+work=$(mktemp -d)
+declare -A group=()
 leave() {
     trap '' INT TERM
-    if [[ -n $machine ]]; then
-        kill -TERM -- "-$machine" 2>/dev/null || true
-        wait "$machine" || true
-    fi
-    rm -f -- "$words"
+    local pid
+    for pid in "${group[@]}"; do
+        kill -TERM -- "-$pid" 2>/dev/null || true
+        wait "$pid" || true
+    done
+    rm -rf -- "$work"
 }
-if [[ $# -eq 0 && ${SANDRUN_VM-} != skip ]]; then
-    words=$(mktemp)
-    trap leave EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    echo "The test machine is at work meanwhile; what it says comes at the end."
-    # A group of its own, to be ended as one. The tests here go first: some have time limits for real machines.
-    setsid nice -n 5 tests/vm/run.sh short >"$words" 2>&1 </dev/null &
-    machine=$!
-fi
+trap leave EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+beside() { # NAME COMMAND...: in the background, in a process group to be ended as one; after what is done here
+    setsid nice -n 5 "${@:2}" >"$work/$1" 2>&1 </dev/null &
+    group[$1]=$!
+}
+outcome() { # NAME: its status, after its words
+    local status=0
+    echo "Waiting for the $1"
+    wait "${group[$1]}" || status=$?
+    unset "group[$1]"
+    cat -- "$work/$1"
+    return "$status"
+}
+
+echo "The test machine and the tests without services run beside the others; what they say comes at the end."
+[[ ${SANDRUN_VM-} == skip ]] || beside machine tests/vm/run.sh short
+beside units .venv/bin/python -P -m pytest tests/repo tests/unit
 
 status=0
-.venv/bin/python -P -m pytest --ignore=tests/bench "$@" </dev/null || status=$?
-
-if [[ -n $machine ]]; then
-    echo "Waiting for the test machine"
+pytest --ignore=tests/repo --ignore=tests/unit || status=$?
+outcome units || status=$?
+if [[ -n ${group[machine]-} ]]; then
     in_machine=0
-    wait "$machine" || in_machine=$?
-    machine=''
-    cat -- "$words"
+    outcome machine || in_machine=$?
     if [[ $in_machine -ne 0 ]]; then
         echo "The checks in the test machine failed or could not run (tests/vm/run.sh short): status $in_machine" >&2
         [[ $SANDRUN_SYSTEM_MUST_WORK != 1 || $status -ne 0 ]] || status=1

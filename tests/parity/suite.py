@@ -9,11 +9,11 @@ from sandrun_shared.jobs import Limits
 from support.executor import ExecutorProcess
 
 # Quick ones, for every run of the tests.
-QUICK = ("test_atexit", "test_contextlib", "test_copy", "test_weakref")
+QUICK = ("test_atexit", "test_contextlib", "test_copy", "test_dataclasses")
 MODULES = (
     *QUICK,
     *"test_abc test_array test_ast test_asyncgen test_baseexception test_builtin test_bytes test_calendar".split(),
-    *"test_codecs test_collections test_context test_coroutines test_csv test_ctypes test_dataclasses".split(),
+    *"test_codecs test_collections test_context test_coroutines test_csv test_ctypes".split(),
     *"test_deque test_dict test_enum test_except_star test_exception_group test_exceptions".split(),
     *"test_faulthandler test_fcntl test_file test_fileio test_fork1 test_frame test_functools test_gc".split(),
     *"test_generators test_glob test_grammar test_hashlib test_import test_importlib test_inspect".split(),
@@ -22,7 +22,7 @@ MODULES = (
     *"test_poll test_posix test_pwd test_queue test_random test_re test_resource test_runpy test_select".split(),
     *"test_shutil test_signal test_site test_stat test_struct test_subprocess".split(),
     *"test_support test_sys test_sys_settrace test_sysconfig test_tempfile test_thread test_threading".split(),
-    *"test_time test_traceback test_tracemalloc test_typing test_uuid test_warnings test_zipfile".split(),
+    *"test_time test_traceback test_tracemalloc test_typing test_uuid test_warnings test_weakref test_zipfile".split(),
 )
 SECONDS = 900.0
 LIMITS = Limits(
