@@ -26,8 +26,9 @@ _PATH = f"{PLACE}/bin:/usr/bin:/bin"
 class Build:
     """A build that is held: `sandrun env` deletes it only after close."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, import_ahead: bool = True) -> None:
         """Raises DefinitionError when there is none, or one that root does not own alone."""
+        self._import_ahead = import_ahead
         try:
             state = folder.stat()
             self._lock = os.open(folder / RECORD, os.O_RDONLY | os.O_CLOEXEC)
@@ -54,10 +55,10 @@ class Build:
         record = self.record
         return Image(
             folder=str(self._folder),
-            python=self.python,
+            python=self.python if self._import_ahead else "",
             links=list(record.links),
             variables={"PATH": _PATH, "VIRTUAL_ENV": PLACE, **record.variables},
-            modules=record.modules if preload else (),
+            modules=record.modules if preload and self._import_ahead else (),
         )
 
     def program(self, program: dict[str, object]) -> dict[str, object]:
@@ -80,8 +81,12 @@ class Build:
 class Shelf:
     """What lies in the folder of builds; looked at anew each time, so that a new build needs no restart."""
 
-    def __init__(self, folder: str, definitions: str, python: str) -> None:
-        """python: the version of the system's interpreter; a build for another 3.x does not work with it."""
+    def __init__(self, folder: str, definitions: str, python: str, *, import_ahead: bool = True) -> None:
+        """python: the version of the system's interpreter; a build for another 3.x does not work with it.
+
+        import_ahead: whether code of its packages may run in a zygote.
+        """
+        self._import_ahead = import_ahead
         self._folder = Path(folder)
         self._definitions = definitions
         self._python = python
@@ -104,7 +109,7 @@ class Shelf:
         digest = self.current(name)
         if not digest:
             raise DefinitionError(self.missing(name))
-        build = Build(self._folder / name / digest)
+        build = Build(self._folder / name / digest, import_ahead=self._import_ahead)
         if _minor(build.record.python) != _minor(self._python):
             built_for = build.record.python
             build.close()
@@ -135,7 +140,7 @@ class Shelf:
                     record.description,
                     record.packages,
                     names,
-                    warm=name in warm,
+                    warm=self._import_ahead and name in warm,
                     disk_bytes=record.disk_bytes,
                 )
             )

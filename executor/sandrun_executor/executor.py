@@ -103,6 +103,7 @@ class Executor:
             self._settings.environments_dir,
             self._settings.environment_definitions,
             python.version if python is not None else "",
+            import_ahead=self._settings.import_ahead,
         )
         self._pools = Pools(
             self._shelf,

@@ -71,7 +71,7 @@ _FIRST = """
 import os
 with open({second}) as file:
     program = sys.modules["sandrun_executor.sandbox.frames"].compiled(file.read())
-sys.modules["sandrun_executor.sandbox.root"].enter_image(program, {gpus!r})
+sys.modules["sandrun_executor.sandbox.root"].enter_image(program, {gpus!r}, {folder!r})
 os.execve({command!r}[0], {command!r}, dict(os.environ))
 """
 _FIRST_WITH_ENVIRONMENT = """
@@ -133,7 +133,8 @@ class ZygoteError(Exception):
 class Image:
     """What the zygote of an environment has besides: a folder of the host, and what to make of it.
 
-    links: as Built.links; modules are imported before any job is known.
+    links: as Built.links; modules are imported before any job is known. python is the environment's
+    interpreter, "" if the zygote is to be the system's: then nothing of the folder runs but in jobs.
     """
 
     folder: str
@@ -144,8 +145,10 @@ class Image:
 
 
 def _first_stage(second: int, command: list[str], image: Image | None, gpus: dict[str, Any]) -> str:
-    if image is None:
-        return _load(_IMAGE_MODULES) + _FIRST.format(second=second, command=command, gpus=gpus)
+    if image is None or not image.python:
+        folder = "" if image is None else image.folder
+        first = _FIRST.format(second=second, command=command, gpus=gpus, folder=folder)
+        return _load(_IMAGE_MODULES) + first
     # As in a job, but one thread: others would not live through a fork.
     environment = {**ENVIRONMENT, **image.variables, **dict.fromkeys(THREADS, "1")}
     return _load(_PREVIEW_MODULES) + _FIRST_WITH_ENVIRONMENT.format(
@@ -160,7 +163,7 @@ def _first_stage(second: int, command: list[str], image: Image | None, gpus: dic
 
 def _second_stage(config: dict[str, object], image: Image | None, tasks: list[int]) -> str:
     preload = _NOTHING_PRELOADED
-    if image is not None:
+    if image is not None and image.python:
         preload = _PRELOAD.format(
             tasks=tasks,
             uid=preview.UID,
@@ -244,10 +247,13 @@ class Zygote:
             "without": list(without),
             "environment": {} if image is None else image.variables,
             "links": None if image is None else image.links,
+            "forks": image is None or bool(image.python),
         }
         gpus = gpus or {"devices": [], "driver": ""}
         second = _source(_second_stage(config, image, tasks))
-        command = [PYTHON, PROGRAM, _PADDING] if image is None else [image.python, preview.PROGRAM, _PADDING]
+        command = [PYTHON, PROGRAM, _PADDING]
+        if image is not None and image.python:
+            command = [image.python, preview.PROGRAM, _PADDING]
         first = _source(_first_stage(second, command, image, gpus))
         try:
             process = subprocess.Popen(  # noqa: ASYNC220 (a millisecond, at start)

@@ -205,6 +205,14 @@ class Executor(Table, frozen=True):
             le=64,
         ),
     ] = 4
+    import_ahead: Annotated[
+        bool,
+        Meta(
+            description="Import environments' modules ahead of jobs, in a process that can be root: their"
+            " packages are then trusted as root's. Without, code of packages runs in jobs only, and each"
+            " Python job of an environment starts anew."
+        ),
+    ] = True
     preload: Annotated[
         str,
         Meta(

@@ -39,9 +39,11 @@ def made(folder: Path) -> Place:
     return place
 
 
-def serving(place: Place) -> ExecutorProcess:
+def serving(place: Place, **settings: object) -> ExecutorProcess:
     """An executor for it."""
-    return ExecutorProcess(environments_dir=place.built, environment_definitions=place.own, preload="mine")
+    return ExecutorProcess(
+        environments_dir=place.built, environment_definitions=place.own, preload="mine", **settings
+    )
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +222,16 @@ def test_what_a_package_runs_at_every_start_runs_where_the_documents_say(tmp_pat
     own = "1000 1000 1000"  # the slot's, as its user namespace shows it
     assert job == f"{own} None 2"
     assert cold == [f"{own} False 2"] * 2 + [job]
+    with serving(place, import_ahead=False) as executor:
+        assert run(executor, program).splitlines() == cold
+        assert run(executor, "import sys; print(sys.executable)") == "/usr/environment/bin/python3\n"
+        shell = executor.run_job(
+            "python3 -c 'import one; print(one.__file__)'", "main", "bash", environment="mine"
+        )
+        assert shell.ok().startswith(b"/usr/environment/lib/")
+        assert executor.run_job("print(1)").ok() == b"1\n"
+        (described,) = [item for item in executor.describe().environments if item.name == "mine"]
+        assert not described.warm
 
 
 def test_it_is_described(own: ExecutorProcess) -> None:

@@ -74,7 +74,8 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
         for kind, value in rlimits(request):
             lower(kind, value)
         order.env = {**request["env"], **order.env}
-        request["warm"] = request["warm"] and not _were_read(order.env, config["preloaded"])
+        warm = request["warm"] and config["forks"]
+        request["warm"] = warm and not _were_read(order.env, config["preloaded"])
         threads = dict.fromkeys(THREADS, str(request["threads"]))
         order.env = {**threads, **request["packages"], **order.env}
         if request["compiler"]:

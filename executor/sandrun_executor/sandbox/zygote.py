@@ -50,8 +50,9 @@ def main(config: dict[str, Any]) -> Program:
     config: control (descriptor), tasks (descriptors of the cgroup to join), seccomp and gpu_seccomp (BPF
     bytes; the latter for jobs with a GPU), core_bytes, noswap (mount option or ""), baseline (names of the
     modules that every interpreter has), without (layers switched off, for containment tests), environment
-    (variables of jobs besides ENVIRONMENT), links (what HOME holds, None without an environment), preloaded
-    (what sandbox.preload found and how to leave its root, None without).
+    (variables of jobs besides ENVIRONMENT), links (what HOME holds, None without an environment), forks
+    (whether a Python job may be a fork of this interpreter, or must start its environment's), preloaded (what
+    sandbox.preload found and how to leave its root, None without).
     """
     preloaded = config["preloaded"]
     if preloaded is not None:
