@@ -12,8 +12,11 @@ import pytest
 
 from sandrun_api import gpu_check, gpu_job
 from sandrun_executor.seccomp_nvidia import NVIDIA_FRONTEND, NVIDIA_UVM, NVIDIA_UVM_START
+from sandrun_shared.jobs import Installer
+from sandrun_shared.protocol import Installed
 from support import machine
 from support.executor import PYTHON, USER, ExecutorProcess, RefusedError, next_uids
+from support.registry import Registry, address, wheel
 
 PROGRAM = Path(__file__).parents[1] / "support" / "gpu_executor.py"
 # On a descriptor that is none: EBADF from the kernel where the filter lets the call pass.
@@ -156,6 +159,40 @@ def test_a_node_that_is_missing_is_told(driver: Path) -> None:
         assert [gpu.index for gpu in description.gpus] == [0, 1]
         assert "nvidia2: No such file" in description.gpu_problem
         assert executor.run_job("print(1)", gpu=1).ok() == b"1\n"
+
+
+def test_packages_are_installed_while_another_job_has_the_device(driver: Path, tmp_path: Path) -> None:
+    with Registry(tmp_path, address(6)) as registry:
+        line = registry.add(wheel("greeting", "1.0", {"greeting.py": "TEXT = 'hello'"}))
+        executor = ExecutorProcess(
+            gpu=True,
+            parked=0,
+            hosts={"registry.test": registry.address},
+            package_hosts="registry.test",
+            package_networks=f"{registry.address}/32",
+            package_index_url="https://registry.test/simple/",
+            package_ca=registry.certificate,
+        )
+        executor.command = [str(PROGRAM), str(driver), "1"]
+        requires = (Installer.uv, {"requirements.txt": line.encode()})
+        program = "import greeting, os; print(greeting.TEXT, os.environ['CUDA_VISIBLE_DEVICES'][-1])"
+        with executor:
+            other = executor.start_job("print('has it', flush=True)\nimport time\ntime.sleep(60)", gpu=0)
+            other.printed(b"has it")
+            job = executor.start_job(program, requires=requires, install_only=True)
+            job.until(lambda job: isinstance(job.events[-1] if job.events else None, Installed)).hang_up()
+            asked = len(registry.asked)
+            other.hang_up()
+
+            def ran() -> bool:
+                try:
+                    return executor.run_job(program, requires=requires, gpu=0).ok() == b"hello 0\n"
+                except RefusedError as error:  # the other is not dead yet
+                    assert error.reason == "full"
+                    return False
+
+            assert machine.eventually(ran)
+            assert len(registry.asked) == asked
 
 
 @pytest.mark.parametrize(("program", "status"), [("print('fine')", 0), (gpu_job.PROGRAM, 1)])
