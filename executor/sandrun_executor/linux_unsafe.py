@@ -55,6 +55,7 @@ _libc.unshare.argtypes = (_int,)
 _libc.sethostname.argtypes = (_str, _c.c_size_t)
 _libc.prctl.argtypes = (_int, _ulong, _ulong, _ulong, _ulong)
 _libc.ioctl.argtypes = (_int, _ulong, _ptr)
+_libc.madvise.argtypes = (_ptr, _c.c_size_t, _int)
 _libc.mprotect.argtypes = (_ptr, _c.c_size_t, _int)
 _libc.syscall.restype = _long
 _held.syscall.restype = _long
@@ -188,20 +189,8 @@ def clone3(flags: int, cgroup_fd: int | None) -> tuple[int, int]:
     pidfd = _c.c_int(-1)
     flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
     sigchld = 17
-    args = struct.pack(
-        "11Q",
-        flags,
-        _c.addressof(pidfd),
-        0,
-        0,
-        sigchld,
-        0,
-        0,
-        0,
-        0,
-        0,
-        cgroup_fd if cgroup_fd is not None else 0,
-    )
+    into = cgroup_fd if cgroup_fd is not None else 0
+    args = struct.pack("11Q", flags, _c.addressof(pidfd), 0, 0, sigchld, 0, 0, 0, 0, 0, into)
     _c.pythonapi.PyOS_BeforeFork()
     pid = _held.syscall(_long(_SYS_CLONE3), args, _c.c_size_t(len(args)))
     if pid == 0:
@@ -320,6 +309,20 @@ def lend_recursion(frames: int) -> None:
         fields[found[0] - 1] += frames
 
 
+def refill_dict(old: dict[Any, Any], new: dict[Any, Any]) -> None:
+    """Let old hold what new does, of its own, and new be used no more; the rest stays alive, and untouched.
+
+    That is all of a PyDictObject but the head of every object (Include/cpython/dictobject.h), in one call.
+    """
+    head = object.__basicsize__
+    _c.pythonapi.Py_IncRef(_c.py_object(new))
+    _c.pythonapi.PyObject_GC_UnTrack(_c.py_object(new))
+    values = [_c.py_object(value) for value in new.values()]
+    _held.memmove(_ptr(id(old) + head), _ptr(id(new) + head), _c.c_size_t(dict.__basicsize__ - head))
+    for value in values:
+        _c.pythonapi.Py_DecRef(value)  # what old held it with
+
+
 def command_line_room() -> tuple[int, int]:
     """Where /proc/self/cmdline reads: address and length, the same in every fork. Raises OSError.
 
@@ -343,6 +346,34 @@ def signalfd(number: int) -> int:
     """A descriptor to read a blocked signal from (signalfd(2))."""
     mask = struct.pack("=Q", 1 << number - 1).ljust(128, b"\0")  # a sigset_t of glibc
     return _check(_libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK), "signalfd")
+
+
+def collapse(start: int, end: int) -> None:
+    """Put what lies between the addresses into huge pages, now (MADV_COLLAPSE, madvise(2), Linux 6.1)."""
+    huge, madv_collapse = 1 << 21, 25
+    start, end = -(-start // huge) * huge, end // huge * huge
+    if start < end:
+        _check(_libc.madvise(start, end - start, madv_collapse), "madvise")
+
+
+def arenas_from_heap() -> Callable[[], None]:
+    """Have the interpreter take memory for objects where malloc(3) has its heap; returns what ends that.
+
+    Elsewhere each arena, a mebibyte, is a mapping of its own between those of libraries, where no huge page
+    fits. An arena from the heap that is empty afterwards is not given back: munmap(2) refuses its address
+    (Objects/obmalloc.c; PyMem_GetAllocator, PyObject_SetArenaAllocator).
+    """
+    api = _c.pythonapi
+    raw, before = (_ptr * 5)(), (_ptr * 3)()
+    api.PyMem_GetAllocator(_int(0), raw)  # of PYMEM_DOMAIN_RAW: ctx, malloc, calloc, realloc, free
+    api.PyObject_GetArenaAllocator(before)  # ctx, alloc, free
+    heap = (_ptr * 3)(raw[0], raw[1], raw[4])
+    # The largest block that was freed is the largest that comes from the heap (mallopt(3), M_MMAP_THRESHOLD).
+    api.PyMem_RawMalloc.restype = _ptr
+    api.PyMem_RawFree.argtypes = (_ptr,)
+    api.PyMem_RawFree(api.PyMem_RawMalloc(_c.c_size_t(2 << 20)))
+    api.PyObject_SetArenaAllocator(heap)
+    return lambda: api.PyObject_SetArenaAllocator(before)
 
 
 def own_one_page(address: int, length: int, protection: int) -> None:

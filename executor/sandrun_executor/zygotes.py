@@ -98,6 +98,12 @@ def run_finish():
 os.setgroups([])
 os.setresgid({uid}, {uid}, 0)
 os.setresuid({uid}, {uid}, 0)
+there = frozenset(sys.modules)
+for name, text in {unsafe!r}:
+    load(name, text)
+arenas_as_before = sys.modules["sandrun_executor.linux_unsafe"].arenas_from_heap()
+for name in sys.modules.keys() - there:
+    del sys.modules[name]
 for name, text in {modules!r}:
     load(name, text)
 try:
@@ -108,6 +114,7 @@ except Exception as error:
 preloaded["way_back"], preloaded["finish"] = way_back, finish
 for name, _ in {modules!r}:
     del sys.modules[name]
+arenas_as_before()
 """
 _SECOND = """
 config = {config!r}
@@ -167,6 +174,7 @@ def _second_stage(config: dict[str, object], image: Image | None, tasks: list[in
         preload = _PRELOAD.format(
             tasks=tasks,
             uid=preview.UID,
+            unsafe=_modules(("linux_unsafe",)),
             modules=_modules(_PRELOAD_MODULES),
             names=image.modules,
         )

@@ -90,6 +90,18 @@ ENDS: dict[str, str | dict[str, str]] = {
         "main.py": "import helper\nprint('end')\n",
         "helper.py": "class A:\n    def __del__(self): print('module', A is None)\na = A()\n",
     },
+    "destructor in a module beside one deleted": {
+        "main.py": "import helper, sys\ndel sys.modules['stat']\nprint('end')\n",
+        "helper.py": "class A:\n    def __del__(self): print('module', A is None)\na = A()\n",
+    },
+    "destructor in a module before the one that was last": {
+        "main.py": "import sys\nname, module = sys.modules.popitem()\nimport helper\nsys.modules[name] = module\nprint('end')\n",
+        "helper.py": "class A:\n    def __del__(self): print('module', A is None)\na = A()\n",
+    },
+    "modules at the end": (
+        "import sys, colorsys\nclass A:\n    modules = sys.modules\n    def __del__(self, there=len(sys.modules)):\n"
+        "        print(there > 20, self.modules.get('colorsys'), 'os' in self.modules)\nkept = A()\n"
+    ),
     "weak references": "import weakref\nclass A: pass\na = A()\nweakref.finalize(a, print, 'finalized')\n",
     "file not closed": "f = open('out.txt', 'w')\nf.write('x')\nimport atexit\natexit.register(lambda: print(open('out.txt').read()))\n",
     "generator not finished": "def g():\n    try:\n        yield 1\n    finally:\n        print('closed')\nx = g()\nnext(x)\n",

@@ -10,8 +10,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox.frames import CAN_HIDE, hide
 from sandrun_executor.sandbox.job import Program
+
+# Of the modules that every interpreter has: it takes these apart itself, the last two after all others.
+_NEVER_SPARED = ("sys", "builtins", "__main__")
 
 
 def _renew_stdio() -> None:
@@ -59,7 +63,34 @@ class _Arguments(list):  # type: ignore[type-arg]
         leave(self.code)
 
 
-def _spare_shared_modules(arguments: _Arguments, spared: tuple[str, ...]) -> None:
+class _Modules:
+    """The interpreter's table of modules, as the zygote left it."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._table = sys.modules
+        self._count = len(sys.modules)
+        self._last = next(reversed(sys.modules))
+
+    def spare(self) -> list[object]:
+        """Take out those of these names, so that they are not taken apart; what is to be kept alive for it.
+
+        To take one out is to write to its reference count, and so to copy the page that it shares with the
+        zygote: instead the table is filled anew with the others, which were put in last.
+        """
+        table, others = self._table, []
+        for name in reversed(table):
+            if name == self._last:
+                break
+            others.append(name)
+        if len(table) - len(others) != self._count:  # the program has taken some of the zygote's out itself
+            return [table.pop(name) for name in self._names if name in table]
+        names = (*_NEVER_SPARED, *reversed(others))
+        linux.refill_dict(table, {name: table[name] for name in names if name in table})
+        return []
+
+
+def _spare_shared_modules(arguments: _Arguments, modules: _Modules) -> None:
     """Keep the modules of the zygote from being taken apart; the last thing that atexit calls."""
     try:
         sys.stdout.flush()
@@ -68,7 +99,7 @@ def _spare_shared_modules(arguments: _Arguments, spared: tuple[str, ...]) -> Non
         arguments.code = None  # the interpreter has a status of its own for this
         return
     arguments.streams = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None]
-    arguments.kept += [sys.modules.pop(name) for name in spared if name in sys.modules]
+    arguments.kept += modules.spare()
 
 
 def _at_the_end(
@@ -134,7 +165,7 @@ def run(program: Program) -> None:
     sys.argv = words[1:]
     arguments = _Arguments(words)
     sys.orig_argv = arguments
-    _at_the_end(program.finish, _spare_shared_modules, (arguments, program.spared))
+    _at_the_end(program.finish, _spare_shared_modules, (arguments, _Modules(program.spared)))
     sys.path[0] = os.path.dirname(os.path.realpath(path))
     _renew_stdio()
     arguments.kept = [sys.modules["__main__"], program]
