@@ -123,11 +123,12 @@ def shared_memory() -> int:
 
 
 def descriptors(pid: int) -> tuple[str, ...]:
-    """What each descriptor of a process is open on, sorted, without the numbers of sockets and the like."""
+    """What each descriptor of a process is open on, sorted, without numbers, and whether a thread of it is gone."""
     found = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):  # closed while we look
-            found.append(re.sub(r"\d+", "N", os.readlink(f"/proc/{pid}/fd/{fd}")))
+            name = os.readlink(f"/proc/{pid}/fd/{fd}").removesuffix(" (deleted)")
+            found.append(re.sub(r"\d+", "N", name))
     return tuple(sorted(found))
 
 
