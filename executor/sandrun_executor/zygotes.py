@@ -61,7 +61,9 @@ def load(name, text):
     if text is None:
         module.__path__ = []
     else:
-        exec(compile(text, "<" + child + ">", "exec", dont_inherit=True), module.__dict__)
+        if type(text) is str:  # else frames.compiled has compiled it
+            text = compile(text, "<" + child + ">", "exec", dont_inherit=True)
+        exec(text, module.__dict__)
 """
 _LOAD_ALL = """
 for name, text in {modules!r}:

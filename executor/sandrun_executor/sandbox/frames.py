@@ -12,6 +12,7 @@ import marshal
 import opcode
 import sys
 from types import CodeType
+from typing import Any
 
 CAN_HIDE = sys.version_info[:2] == (3, 11)
 # What the frames that carry a program take from its recursion limit: ours, its caller's and, before 3.12,
@@ -32,8 +33,24 @@ def hide(code: CodeType) -> CodeType:
     return code.replace(co_code=bytes(data))
 
 
+def _with_code(constant: Any) -> Any:
+    """A constant with each (name, text) in it that is a module of ours as (name, code)."""
+    if not isinstance(constant, tuple):
+        return constant
+    if len(constant) == 2 and str(constant[0]).startswith("sandrun_executor.") and constant[1]:
+        name, text = constant
+        child = name.rpartition(".")[2]
+        return name, compile(text, f"<{child}>", "exec", dont_inherit=True, optimize=2)
+    return tuple(_with_code(item) for item in constant)
+
+
 def compiled(source: str) -> bytes:
-    """A .pyc file that runs the source in a hidden frame (Lib/importlib/_bootstrap_external.py)."""
+    """A .pyc file that runs the source in a hidden frame (Lib/importlib/_bootstrap_external.py).
+
+    The modules among its constants are compiled too: a zygote that compiled them would keep what is left of
+    that between its objects, and each of its forks write to as many more pages.
+    """
     magic: bytes = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
     code = hide(compile(source, "<zygote>", "exec", dont_inherit=True))
+    code = code.replace(co_consts=tuple(_with_code(constant) for constant in code.co_consts))
     return magic + bytes(12) + marshal.dumps(code)
