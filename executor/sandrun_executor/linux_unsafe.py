@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import re
 import struct
 import sys
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 _c = ctypes
 _libc = _c.CDLL(None, use_errno=True)
@@ -201,17 +203,20 @@ def clone3(flags: int, cgroup_fd: int | None) -> tuple[int, int]:
 
 
 _PHDR_CALLBACK = _c.CFUNCTYPE(_int, _c.POINTER(_ptr), _c.c_size_t, _ptr)
-_THREAD_SETTERS = {
-    "openblas": (
-        "scipy_openblas_set_num_threads64_",
-        "scipy_openblas_set_num_threads",
-        "openblas_set_num_threads64_",
-        "openblas_set_num_threads",
-    ),
-    "gomp": ("omp_set_num_threads",),
-    "omp": ("omp_set_num_threads",),
-    "mkl_rt": ("MKL_Set_Num_Threads",),
-    "blis": ("bli_thread_set_num_threads",),
+_OPENBLAS = (
+    "scipy_openblas_set_num_threads64_",
+    "scipy_openblas_set_num_threads",
+    "openblas_set_num_threads64_",
+    "openblas_set_num_threads",
+)
+_THREAD_SETTERS = {  # by how the library's file name begins
+    "libopenblas": _OPENBLAS,
+    "libscipy_openblas": _OPENBLAS,
+    "libgomp": ("omp_set_num_threads",),
+    "libomp": ("omp_set_num_threads",),
+    "libiomp": ("omp_set_num_threads",),
+    "libmkl_rt": ("MKL_Set_Num_Threads",),
+    "libblis": ("bli_thread_set_num_threads",),
 }
 
 
@@ -242,10 +247,9 @@ def thread_setters() -> list[Callable[[int], object]]:
             library = _c.CDLL(os.path.realpath(path), mode=os.RTLD_LAZY | rtld_noload)
         except OSError:
             continue  # the loader itself, which it knows by one name only
-        kind = re.match(r"lib(?:scipy_)?(openblas|gomp|i?omp|mkl_rt|blis)", os.path.basename(path))
-        if kind is None:
-            continue
-        for name in _THREAD_SETTERS[kind[1].replace("iomp", "omp")]:
+        name = os.path.basename(path)
+        setters = next((names for begin, names in _THREAD_SETTERS.items() if name.startswith(begin)), ())
+        for name in setters:
             setter = getattr(library, name, None)
             if setter is not None:
                 setter.argtypes = (_int,)

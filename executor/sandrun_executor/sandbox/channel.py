@@ -9,7 +9,10 @@ from __future__ import annotations
 import _socket
 import marshal
 import struct
-from typing import Any
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from typing import Any
 
 _ROOM = 4096
 _MAX_FDS = 16

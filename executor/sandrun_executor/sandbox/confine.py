@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import resource
-from typing import NamedTuple
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import landlock
-from sandrun_executor.sandbox.steps import Step, run_steps
+from sandrun_executor.sandbox.steps import run_steps
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from sandrun_executor.sandbox.steps import Step
 
 # The one user id that every job sees, whichever slot it runs in.
 INNER_ID = 1000
@@ -71,13 +74,16 @@ def lower(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-class Confinement(NamedTuple):
+class Confinement:
     """What a process of one sandbox gives everything up with; without names layers switched off by tests."""
 
-    uid: int
-    ruleset: int
-    seccomp: linux.SeccompProgram
-    without: frozenset[str]
+    def __init__(
+        self, uid: int, ruleset: int, seccomp: linux.SeccompProgram, without: frozenset[str]
+    ) -> None:
+        self.uid = uid
+        self.ruleset = ruleset
+        self.seccomp = seccomp
+        self.without = without
 
     def enter(self) -> None:
         """Become the job's user with nothing but the job's folders. Raises StepError."""

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
 
 from sandrun_executor import linux_unsafe as linux
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from typing import Any
 
 DRIVER = "/opt/nvidia"
 _LAYERS, _MOUNTED = "/gpu", "/driver"  # in the image's parent

@@ -11,8 +11,11 @@ from __future__ import annotations
 import marshal
 import opcode
 import sys
-from types import CodeType
-from typing import Any
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Any
 
 CAN_HIDE = sys.version_info[:2] == (3, 11)
 # What the frames that carry a program take from its recursion limit: ours, its caller's and, before 3.12,

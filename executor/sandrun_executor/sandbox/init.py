@@ -9,13 +9,16 @@ import _signal
 import os
 import select
 import time
-from typing import Any
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import collect, devices, job, landlock, orders, root, started
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import Confinement
 from sandrun_executor.sandbox.steps import StepError, run_steps
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: list[int]) -> job.Program:

@@ -6,14 +6,17 @@ import _signal
 import os
 import resource
 import stat
-from collections.abc import Iterable
-from typing import Any, NamedTuple, NoReturn
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import orders, root, unpack
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import Confinement, lower
 from sandrun_executor.sandbox.steps import StepError
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, NoReturn
 
 ENTRYPOINT = "{entrypoint}"  # in a command, as sandrun_shared.languages says it
 _EXEC_FAILED = 126
@@ -32,16 +35,30 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC_", "TZ")
 
 
-class Program(NamedTuple):
-    """A Python program to run in this very process."""
+class Program:
+    """A Python program to run in this very process.
 
-    command: str
-    entrypoint: str
-    args: list[str]
-    environment: dict[str, str]  # besides ENVIRONMENT, which the zygote has
-    spared: tuple[str, ...]  # names of modules that every interpreter has
-    # What to call after all that atexit calls: modules that the zygote imported have registered theirs.
-    finish: list[tuple[Any, tuple[Any, ...]]] | None = None
+    environment: variables besides ENVIRONMENT, which the zygote has; spared: names of modules that every
+    interpreter has; finish: what to call after all that atexit calls, where modules that the zygote imported
+    have registered theirs.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        entrypoint: str,
+        args: list[str],
+        environment: dict[str, str],
+        spared: tuple[str, ...],
+        *,
+        finish: list[tuple[Any, tuple[Any, ...]]] | None = None,
+    ) -> None:
+        self.command = command
+        self.entrypoint = entrypoint
+        self.args = args
+        self.environment = environment
+        self.spared = spared
+        self.finish = finish
 
 
 def reset_signals() -> None:
@@ -123,7 +140,7 @@ def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], orde
         finish = config["preloaded"]["finish"]
         for set_threads in config["thread_setters"] if request["threads"] > 1 else ():
             set_threads(request["threads"])
-    return Program(command[0], order.entrypoint, order.args, order.env, config["spared"], finish)
+    return Program(command[0], order.entrypoint, order.args, order.env, config["spared"], finish=finish)
 
 
 def _filled_in(words: tuple[str, ...], order: orders.Order) -> list[str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, NamedTuple
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import bootstraps, devices
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from typing import Any
 
 WORK, HOME = "/work", "/home/job"
 ENVIRONMENT = "/usr/environment"  # where a job finds its packages, if its environment has any
@@ -162,13 +165,14 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
     linux.mount("", "/", "", linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
 
 
-class Sizes(NamedTuple):
+class Sizes:
     """The room of a job's tmpfs folders, in bytes and inodes; noswap is the mount option or ""."""
 
-    disk_bytes: int
-    inodes: int
-    shm_bytes: int
-    noswap: str
+    def __init__(self, disk_bytes: int, inodes: int, shm_bytes: int, noswap: str) -> None:
+        self.disk_bytes = disk_bytes
+        self.inodes = inodes
+        self.shm_bytes = shm_bytes
+        self.noswap = noswap
 
     def disk(self) -> str:
         """Mount options of the folders that share one tmpfs (tmpfs(5))."""

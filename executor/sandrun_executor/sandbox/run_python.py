@@ -7,12 +7,15 @@ import atexit
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox.frames import CAN_HIDE, hide
 from sandrun_executor.sandbox.job import Program
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 # Of the modules that every interpreter has: it takes these apart itself, the last two after all others.
 _NEVER_SPARED = ("sys", "builtins", "__main__")

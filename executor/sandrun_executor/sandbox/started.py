@@ -10,13 +10,16 @@ import _socket
 import os
 import resource
 import stat
-from typing import Any, NoReturn
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import bootstraps, job, orders
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import Confinement
 from sandrun_executor.sandbox.steps import StepError
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 _SOCKET = 3  # where a bootstrap looks
 

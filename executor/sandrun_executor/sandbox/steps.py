@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Step = tuple[str, Callable[[], object]]
 
 
 class StepError(Exception):
@@ -11,9 +15,6 @@ class StepError(Exception):
     def __init__(self, name: str, code: int) -> None:
         super().__init__(name, code)
         self.report = f"{name} {code}"
-
-
-Step = tuple[str, Callable[[], object]]
 
 
 def run_steps(steps: Iterable[Step], without: frozenset[str]) -> None:

@@ -6,13 +6,16 @@ import _signal
 import gc
 import os
 import sys
-from typing import Any
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import frames, init, preview, root
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import lower_rlimits
 from sandrun_executor.sandbox.job import ENVIRONMENT, Program
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from typing import Any
 
 _NAMESPACES = {
     "pid": linux.CLONE_NEWPID,

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from sandrun_executor import linux_unsafe as linux
+from sandrun_executor import zygotes
 
 ARENAS = """
 import re
@@ -44,10 +45,9 @@ os._exit(0)  # the view of ctypes keeps the memory from being closed
 """
 
 
-def run(program: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
+def run(program: str, *python: str) -> str:
+    command = [*(python or (sys.executable,)), "-"]
+    done = subprocess.run(command, input=program, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
     return done.stdout
 
@@ -78,3 +78,11 @@ def test_a_dict_keeps_a_part_of_what_it_held() -> None:
     assert sys.getrefcount(part) == before
     old.clear()
     assert not old
+
+
+def test_the_zygotes_modules_import_little() -> None:
+    """Each large module more is memory that every fork goes over."""
+    program = zygotes._load(zygotes._MODULES) + "print(*sorted(sys.modules))"
+    loaded = set(run(program, zygotes.PYTHON, "-IS").split())
+    assert "sandrun_executor.sandbox.run_python" in loaded
+    assert not loaded & {"typing", "re", "enum", "collections", "functools", "contextlib"}
