@@ -21,8 +21,12 @@ class FakeZygote:
     alive = True
 
 
+class FakeSlot:
+    cgroup = None
+
+
 def sandbox(zygote: FakeZygote) -> Sandbox:
-    return Sandbox(cast(Zygote, zygote), cast(SlotPool, None), cast(Slot, None), Limits())
+    return Sandbox(cast(Zygote, zygote), cast(SlotPool, None), cast(Slot, FakeSlot()), Limits())
 
 
 async def test_a_parked_sandbox_waits_until_something_in_it_ends() -> None:
