@@ -54,10 +54,16 @@ run "$here/build.sh" ${packages[@]+"${packages[@]}"} >"$work/image"
 image=$(<"$work/image")
 say "making wheels"
 run "$here/wheels.sh" "$work/given"
-if [[ $1 == @(short|suites) && $suite == bookworm ]] && /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+if [[ $1 == @(short|service|suites) && $suite == bookworm ]] && /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
     # Making the environments takes minutes inside; the package holds them, made by this host's same Python.
     say "making the package"
     run "$root/deploy/build-deb.sh" --wheels "$work/given/wheels" "$work/given" >/dev/null
+    if [[ $1 == service ]]; then
+        say "making another, to upgrade to"
+        cp -r -- "$work/given/wheels" "$work/wheels"
+        touch -- "$work/wheels/another"
+        run "$root/deploy/build-deb.sh" --wheels "$work/wheels" "$work/given/next" >/dev/null
+    fi
 fi
 say "starting the machine"
 run /usr/bin/python3 -I "$here/machine.py" --image "$image" run --give "$root:/src" --give "$work/given:/given" \

@@ -21,7 +21,7 @@ check() { # FILE...: arguments of pytest
     systemd-run --quiet --pipe --wait --collect --unit sandrun-checks -p Delegate="cpu memory pids" \
         -p TasksMax=infinity -p OOMPolicy=continue -p LimitNOFILE=65536 --working-directory /src \
         -E SANDRUN_SYSTEM_MUST_WORK -E SANDRUN_TEST_MACHINE -E PYTHONDONTWRITEBYTECODE -E PATH \
-        "$checks/bin/python" -P -m pytest -q -p no:cacheprovider --timeout 900 --durations 8 "$@"
+        "$checks/bin/python" -P -m pytest -v -p no:cacheprovider --timeout 900 --durations 8 "$@"
 }
 
 settings() {
@@ -40,7 +40,7 @@ CONF
 install_project() {
     local package=(/given/*.deb)
     settings
-    if [[ $mode == @(short|suites) && -f ${package[0]} ]]; then
+    if [[ $mode == @(short|service|suites) && -f ${package[0]} ]]; then
         say "installing the package, which holds the environments ready-made"
         dpkg -i "${package[0]}"
     else
