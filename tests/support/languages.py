@@ -1,6 +1,10 @@
 """Programs that do the same in every language."""
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from sandrun_shared.languages import BY_NAME
 
 FLOOD_BYTES = 64 << 20
 
@@ -158,3 +162,8 @@ HELLO = {name: (programs.hello, programs.main) for name, programs in PROGRAMS.it
     "rust": ('fn main() { println!("hello"); }', "main.rs"),
 }
 OPTIONAL = ("go", "rust")  # compilers that deploy/languages.txt leaves to the operator
+
+
+def installed(names: Iterable[str]) -> list[str]:
+    """Those of the names that are here; what is not optional must be."""
+    return sorted(name for name in names if name not in OPTIONAL or os.path.exists(BY_NAME[name].needs))

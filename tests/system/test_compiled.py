@@ -12,8 +12,10 @@ import pytest
 
 from sandrun_shared.jobs import Limits, UploadKind
 from support.executor import QUICK, ExecutorProcess
+from support.languages import HELLO, installed
 from support.service import Service
 
+PATIENT = msgspec.structs.replace(QUICK, wall_seconds=60.0)
 SAYS = (
     "#include <stdio.h>\n"
     'int main(int n, char **words) { printf("%s %s\\n", words[0], n > 1 ? words[1] : ""); return 3; }'
@@ -51,11 +53,11 @@ def test_what_the_compiler_took_is_told_apart(executor: ExecutorProcess) -> None
     assert 0 < result.outcome.compile_cpu_seconds < result.outcome.cpu_seconds - 0.25
 
 
-@pytest.mark.parametrize(("name", "entrypoint"), [("c", "main.c"), ("cpp", "main.cpp")])
-def test_a_compile_error_is_a_verdict_with_the_compilers_words(
-    executor: ExecutorProcess, name: str, entrypoint: str
-) -> None:
-    result = executor.run_job("int main(void) { return zebra; }", entrypoint, name, stdin=b"given")
+@pytest.mark.parametrize("name", installed({"c", "cpp", "go", "rust"}))
+def test_a_compile_error_is_a_verdict_with_the_compilers_words(executor: ExecutorProcess, name: str) -> None:
+    program, entrypoint = HELLO[name]
+    wrong = program.rstrip().removesuffix("}") + "; zebra(1); }"
+    result = executor.run_job(wrong, entrypoint, name, stdin=b"given", limits=PATIENT)
     outcome = result.outcome
     assert (outcome.verdict, outcome.exit_code, outcome.signal) == ("compile_error", None, None)
     assert b"zebra" in result.stderr

@@ -1,14 +1,11 @@
 """Programs in every language run, see what they were given, and run into every limit."""
 
-import os
-
 import msgspec
 import pytest
 
 from sandrun_shared.jobs import Limits
-from sandrun_shared.languages import BY_NAME
 from support.executor import QUICK, ExecutorProcess, RefusedError
-from support.languages import FLOOD_BYTES, HELLO, OPTIONAL, PROGRAMS
+from support.languages import FLOOD_BYTES, HELLO, PROGRAMS, installed
 
 PATIENT = msgspec.structs.replace(QUICK, wall_seconds=60.0)  # many at once, on two processors
 SMALL = msgspec.structs.replace(PATIENT, memory_bytes=96 << 20, disk_bytes=4 << 20, log_bytes=1 << 20)
@@ -23,9 +20,7 @@ def run_all(executor: ExecutorProcess, what: str, limits: Limits) -> dict[str, o
     return {name: job.wait().outcome for name, job in jobs.items()}
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in HELLO if name not in OPTIONAL or os.path.exists(BY_NAME[name].needs)]
-)
+@pytest.mark.parametrize("name", installed(HELLO))
 def test_hello(executor: ExecutorProcess, name: str) -> None:
     versions = {entry.name: entry.version for entry in executor.describe().interpreters}
     program, entrypoint = HELLO[name]
