@@ -158,10 +158,15 @@ class State:
 
 
 def at_rest(executor: ExecutorProcess) -> bool:
-    """Whether exactly the parked sandboxes are there: the zygote, two processes in each, and a network each."""
+    """Whether exactly the parked sandboxes are there: the zygote, two processes in each, and a network each.
+
+    And whether the executor, which may be slow to run, was told of each: it has its pidfd.
+    """
     pids = descendants(executor.pid)
     networks = network_namespaces({executor.pid, *pids})
-    return len(pids) == 1 + 2 * executor.parked and len(networks) == 1 + executor.parked
+    told = sum("pidfd" in name for name in descriptors(executor.pid))
+    parked = executor.parked
+    return (len(pids), len(networks), told) == (1 + 2 * parked, 1 + parked, parked)
 
 
 def settled(executor: ExecutorProcess) -> State:
