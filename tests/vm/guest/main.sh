@@ -89,6 +89,7 @@ case $mode in
         ;;
     rebooted)
         say "after a reboot"
+        systemctl is-system-running --wait || systemctl --failed  # until it has booted
         check $guest/test_units.py $guest/test_verdicts.py
         ;;
 esac
