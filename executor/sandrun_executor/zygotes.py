@@ -64,6 +64,7 @@ def load(name, text):
         if type(text) is str:  # else frames.compiled has compiled it
             text = compile(text, "<" + child + ">", "exec", dont_inherit=True)
         exec(text, module.__dict__)
+        module.code = text  # or each job would free it at its end, page by page
 """
 _LOAD_ALL = """
 for name, text in {modules!r}:

@@ -106,6 +106,7 @@ def main(config: dict[str, Any]) -> Program:
     linux.lend_recursion(frames.DEPTH)
     config["spared"] = tuple(config["baseline"] - {"sys", "builtins", "__main__"})
     config["kept"] = _forget_ourselves(config["baseline"])
+    compile("", "<zygote>", "exec")  # whatever an interpreter sets up for its first program
     maps = [_Mapping(line) for line in root.read_maps()]
     _share_page_tables(maps)
     gc.collect()
