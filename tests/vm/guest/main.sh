@@ -15,6 +15,7 @@ make_checks() {
     local lib
     lib=lib/$(/usr/bin/python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')/site-packages
     printf '%s\n' /given/site /opt/sandrun/current/{api,executor}/"$lib" >"$checks/$lib/checks.pth"
+    ln -s /opt/sandrun/current/api/bin/uv "$checks/bin/uv"  # an executor that a test starts looks beside its python
 }
 # In a unit of its own, as the executor is: a delegated group, nothing of the services' hardening.
 check() { # FILE...: arguments of pytest
