@@ -2,7 +2,7 @@
 # Sandrun as a service on a real Debian: systemd, pure cgroup v2, no network, emulated by qemu.
 #   tests/vm/run.sh short          what tests/run.sh runs: installs, a job of each verdict, crashes, stops
 #   tests/vm/run.sh suites [FILE…] the system and security suites, or these files of them
-#   tests/vm/run.sh service        short, an upgrade while jobs run, a reboot
+#   tests/vm/run.sh service        short, an upgrade while jobs run, a reboot, the removal
 #   tests/vm/run.sh full           service and suites
 #   tests/vm/run.sh COMMAND...     that command, as root, with the checkout at /src and wheels at /given
 #   tests/vm/run.sh --suite trixie …   on Debian 13, with its systemd and its Python, instead of Debian 12

@@ -81,7 +81,7 @@ case $mode in
     service | full)
         install_project
         say "the services, a job of each verdict, crashes and stops, an upgrade while jobs run"
-        check $guest tests/system/test_cgroups.py
+        check $guest/test_{life,units,upgrade,verdicts}.py tests/system/test_cgroups.py
         [[ $mode == service ]] || suites
         ;;
     suites)
@@ -89,9 +89,9 @@ case $mode in
         suites "$@"
         ;;
     rebooted)
-        say "after a reboot"
+        say "after a reboot, and taken away"
         systemctl is-system-running --wait || systemctl --failed  # until it has booted
-        check $guest/test_units.py $guest/test_verdicts.py
+        check $guest/test_units.py $guest/test_verdicts.py $guest/test_removal.py
         ;;
 esac
 say "done"
