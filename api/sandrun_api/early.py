@@ -9,8 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from sandrun_api.errors import ApiError, respond
 
-DRAIN_BYTES = 2 << 20
-DRAIN_SECONDS = 2.0
+DRAIN_BYTES = 16 << 20
+DRAIN_SECONDS = 5.0
 
 
 class EarlyRefusal(Response):
