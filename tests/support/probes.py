@@ -71,7 +71,8 @@ PROBES = {
     "io_uring": Probe("verdict(reached(425, 1, None))", _SECCOMP),
     "userfaultfd": Probe("verdict(call(323, 1) == 0)", _SECCOMP),
     "perf_event": Probe("verdict(reached(298, None, 0, -1, -1, 0))", _SECCOMP),
-    "open_by_handle": Probe("verdict(reached(304, -100, None, 0))", _SECCOMP),
+    # Before Linux 6.11 the kernel itself wants a privilege for it.
+    "open_by_handle": Probe("verdict(reached(304, -100, None, 0))", (*_SECCOMP, *_PRIVILEGED)),
     "name_to_handle": Probe("verdict(reached(303, -100, b'/', None, None, 0))", _SECCOMP),
     "seccomp_again": Probe("verdict(reached(317, 1, 0, None))", _SECCOMP),
     "personality": Probe("verdict(call(135, 0x40000) == 0)", _SECCOMP),
