@@ -176,4 +176,5 @@ def serve(settings: Settings) -> None:
         raise SettingsError(
             f"cannot listen on {settings.api.host}, port {settings.api.port}: {error.strerror}"
         ) from None
-    server.run(sockets=list(sockets))
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn ends with the signal that stopped it
+        server.run(sockets=list(sockets))

@@ -112,6 +112,7 @@ def test_an_orderly_end_leaves_nothing(number: signal.Signals) -> None:
         inside = machine.descendants(own.pid)
         os.kill(own.pid, number)
         assert own.wait() == 0
+        assert "Traceback" not in own.log.read_text()
         assert not inside & machine.processes().keys()
         assert _gone(own)
         assert machine.mounts() == mounts

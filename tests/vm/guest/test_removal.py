@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import installed, machine
-from support.installed import API, BACK_SECONDS, EXECUTOR, Installed
+from support.installed import API, BACK_SECONDS, EXECUTOR, SOCKET, Installed
 
 PACKAGE = "sandrun-server"
 # Of the checks' own settings; everything else that has our name is ours.
@@ -45,7 +45,8 @@ def test_nothing_is_left() -> None:
         installed.run("/src/deploy/install.sh", "--uninstall")
     assert job.wait().outcome.verdict == "cancelled"
     assert places() == set()
-    assert installed.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "sandrun[.-]*") == ""
+    units = (API, EXECUTOR, SOCKET, "sandrun.target")
+    assert installed.run("systemctl", "list-units", "--all", "--plain", "--no-legend", *units) == ""
     assert machine.eventually(lambda: installed.job_processes() == set(), BACK_SECONDS)
     assert list(Path("/sys/fs/cgroup").rglob("sandrun-*/job-*")) == []
     assert not [line for line in machine.mounts() if "sandrun" in line]
