@@ -3,12 +3,19 @@
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from sandrun_executor import cgroups
 from sandrun_executor.cgroup_types import CgroupError
 from sandrun_executor.cgroups_v1 import HierarchyV1
 from support import machine
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile(
+    "sandrun", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("sandrun")
 
 # A shell's background command ignores these, and so would everything that a test starts and then interrupts.
 for _number, _handler in (

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sandrun_api import manifest as manifests
@@ -315,7 +315,6 @@ EXECUTION_FIELDS = [
 ]
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(SUBMISSION_FIELDS), JSON), st.booleans())
 def test_judge0_takes_or_refuses_whatever_is_sent(body: dict[str, Any], encoded: bool) -> None:
     with contextlib.suppress(submission.InvalidSubmission):
@@ -326,7 +325,6 @@ def test_judge0_takes_or_refuses_whatever_is_sent(body: dict[str, Any], encoded:
 ENTRY = st.fixed_dictionaries({"content": TEXT}, optional={"name": JSON, "encoding": JSON})
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(EXECUTION_FIELDS), JSON),
     st.lists(ENTRY | JSON, max_size=3),

@@ -3,7 +3,7 @@
 import codecs
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sandrun_api.budget import MemoryBudget, Reservation
@@ -38,7 +38,6 @@ def decoded(kept: JobLogs) -> dict[int, str]:
     return {STDOUT: stdout.decode(errors="replace"), STDERR: stderr.decode(errors="replace")}
 
 
-@settings(deadline=None)
 @given(OUTPUT, st.data())
 def test_coming_back_after_any_text_loses_and_repeats_nothing(
     chunks: list[tuple[int, bytes]], data: st.DataObject
@@ -69,7 +68,6 @@ def test_coming_back_after_any_text_loses_and_repeats_nothing(
     assert all(text.text for text in taken)
 
 
-@settings(deadline=None)
 @given(OUTPUT)
 def test_unfinished_is_what_the_decoder_still_holds(chunks: list[tuple[int, bytes]]) -> None:
     kept = logs(*chunks)
@@ -80,7 +78,6 @@ def test_unfinished_is_what_the_decoder_still_holds(chunks: list[tuple[int, byte
             assert taken + rest[stream] == whole
 
 
-@settings(deadline=None)
 @given(OUTPUT)
 def test_what_a_text_tells_of_can_be_read_at_once(chunks: list[tuple[int, bytes]]) -> None:
     """Clients fetch the exact bytes of a text with a replacement character while the job still runs."""

@@ -1,7 +1,7 @@
 """Windows, accounts and the times they name, under a clock that the test moves."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sandrun_api.quotas import CPU_GRAIN, HOUR, MINUTE, SECOND, Ledger, Window
@@ -73,7 +73,6 @@ moments = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(moments)
 def test_the_time_named_is_right_and_no_minute_has_more(charges: list[tuple[int, int]]) -> None:
     clock = FakeClock()
@@ -91,7 +90,6 @@ def test_the_time_named_is_right_and_no_minute_has_more(charges: list[tuple[int,
     assert ledger.shortage(CLIENT) is None
 
 
-@settings(deadline=None)
 @given(moments)
 def test_a_window_never_forgets_early_and_stays_small(charges: list[tuple[int, int]]) -> None:
     window = Window(MINUTE, CPU_GRAIN)
