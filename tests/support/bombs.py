@@ -117,6 +117,7 @@ BOMBS = {
         "import glob\ndef zombies(): return sum('\\nState:\\tZ' in open(p).read() for p in glob.glob('/proc/[0-9]*/status'))\n"
         "for n in range(500):\n if zombies() <= 5: break\n time.sleep(0.01)\nprint('reaped', zombies() <= 5)",
         ("ok",),
+        Limits(wall_seconds=60.0, memory_bytes=96 << 20),
         says=b"reaped True\n",
     ),
     "deep folders": Bomb(
