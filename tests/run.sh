@@ -11,8 +11,8 @@ cd -- "$root"
 # What cannot run here must fail, not be skipped.
 export SANDRUN_SYSTEM_MUST_WORK=${SANDRUN_SYSTEM_MUST_WORK:-1} PYTHONDONTWRITEBYTECODE=1
 
-pytest() { .venv/bin/python -P -m pytest --ignore=tests/bench "$@" </dev/null; }
-[[ $# -eq 0 ]] || { pytest "$@"; exit; }
+pytest=(.venv/bin/python -P -m pytest)
+[[ $# -eq 0 ]] || exec "${pytest[@]}" --ignore=tests/bench "$@" </dev/null
 
 work=$(mktemp -d)
 declare -A group=()
@@ -44,10 +44,10 @@ outcome() { # NAME: its status, after its words
 
 echo "The test machine and the tests without services run beside the others; what they say comes at the end."
 [[ ${SANDRUN_VM-} == skip ]] || beside machine tests/vm/run.sh short
-beside units .venv/bin/python -P -m pytest tests/repo tests/unit
+beside units "${pytest[@]}" tests/repo tests/unit
 
 status=0
-pytest --ignore=tests/repo --ignore=tests/unit || status=$?
+"${pytest[@]}" --ignore=tests/{bench,repo,unit} </dev/null || status=$?
 outcome units || status=$?
 if [[ -n ${group[machine]-} ]]; then
     in_machine=0

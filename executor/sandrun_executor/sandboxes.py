@@ -217,7 +217,7 @@ class Sandbox:
             return sink.send(output)
 
         def tell_started() -> None:
-            sink.send(Started(self._started_at - requested_at - self._compilation.seconds))
+            sink.send(Started(self._started_at - requested_at - compilation.seconds))
 
         self._on_started = tell_started
         pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver, sealer=record.log_sealer)

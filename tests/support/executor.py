@@ -44,6 +44,7 @@ SOCKETS: set[Path] = set()  # of every executor that was started, to look for wh
 START_SECONDS = 30.0
 WAIT_SECONDS = 40.0
 QUICK = Limits(wall_seconds=20.0, memory_bytes=256 << 20)
+PATIENT = msgspec.structs.replace(QUICK, wall_seconds=60.0)  # many at once, on two processors, or a compiler
 _decoder = msgspec.msgpack.Decoder(Event)
 
 

@@ -11,11 +11,10 @@ import msgspec
 import pytest
 
 from sandrun_shared.jobs import Limits, UploadKind
-from support.executor import QUICK, ExecutorProcess
+from support.executor import PATIENT, QUICK, ExecutorProcess
 from support.languages import HELLO, installed
 from support.service import Service
 
-PATIENT = msgspec.structs.replace(QUICK, wall_seconds=60.0)
 SAYS = (
     "#include <stdio.h>\n"
     'int main(int n, char **words) { printf("%s %s\\n", words[0], n > 1 ? words[1] : ""); return 3; }'

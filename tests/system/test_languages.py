@@ -4,10 +4,9 @@ import msgspec
 import pytest
 
 from sandrun_shared.jobs import Limits
-from support.executor import QUICK, ExecutorProcess, RefusedError
+from support.executor import PATIENT, ExecutorProcess, RefusedError
 from support.languages import FLOOD_BYTES, HELLO, PROGRAMS, installed
 
-PATIENT = msgspec.structs.replace(QUICK, wall_seconds=60.0)  # many at once, on two processors
 SMALL = msgspec.structs.replace(PATIENT, memory_bytes=96 << 20, disk_bytes=4 << 20, log_bytes=1 << 20)
 
 

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from support.executor import QUICK, ExecutorProcess, Result
+from support.executor import PATIENT, ExecutorProcess, Result
 from support.started import NODE, NODE_MODULES, run_started, waiting
 
 BOOTSTRAP = "/etc/sandrun/node.cjs"
-PATIENT = msgspec.structs.replace(QUICK, wall_seconds=60.0)
 
 
 @pytest.fixture(scope="module")

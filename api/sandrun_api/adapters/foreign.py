@@ -17,10 +17,17 @@ from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, printable, respond
 from sandrun_api.jobs.views import service_of
 from sandrun_api.run import read_body
+from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.protocol import Description
 
 MIB = 1 << 20
 _PARTS = 3  # of a semantic version
+
+
+def run_cpu_seconds(outcome: Outcome) -> float:
+    """CPU time of a job without the compiler's, unless nothing else ran."""
+    compiling = 0.0 if outcome.verdict is Verdict.compile_error else outcome.compile_cpu_seconds
+    return max(0.0, outcome.cpu_seconds - compiling)
 
 
 def renderer(shape: Callable[[str], Any]) -> Callable[[ApiError], Response]:

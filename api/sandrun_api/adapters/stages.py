@@ -3,6 +3,7 @@
 import signal
 from typing import Any
 
+from sandrun_api.adapters.foreign import run_cpu_seconds
 from sandrun_api.jobs.model import Job
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.languages import BY_NAME
@@ -40,17 +41,11 @@ def stages_of(job: Job, run_seconds: float) -> dict[str, Any]:
 def _printed(job: Job, outcome: Outcome, ending: _Ending) -> dict[str, Any]:
     stdout, stderr = job.logs.split(0, job.logs.size)
     return {
-        **_stage(outcome, ending, outcome.wall_seconds, _run_cpu_seconds(outcome)),
+        **_stage(outcome, ending, outcome.wall_seconds, run_cpu_seconds(outcome)),
         "stdout": stdout.decode("utf-8", "replace"),
         "stderr": stderr.decode("utf-8", "replace"),
         "output": job.logs.combined().decode("utf-8", "replace"),
     }
-
-
-def _run_cpu_seconds(outcome: Outcome) -> float:
-    """Without the compiler's, unless nothing else ran."""
-    compiling = 0.0 if outcome.verdict is Verdict.compile_error else outcome.compile_cpu_seconds
-    return max(0.0, outcome.cpu_seconds - compiling)
 
 
 def _stage(outcome: Outcome, ending: _Ending, wall_seconds: float, cpu_seconds: float) -> dict[str, Any]:

@@ -29,11 +29,8 @@ class State(enum.StrEnum):
 
 _NEXT = {
     State.queued: {State.running, State.failed},
-    State.running: {
-        State.queued,
-        State.completed,
-        State.failed,
-    },  # back: the executor had no room after all, or has its packages
+    # Back to the queue: the executor had no room after all, or has its packages now.
+    State.running: {State.queued, State.completed, State.failed},
     State.completed: set[State](),
     State.failed: set[State](),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sandrun_api.adapters.foreign import run_cpu_seconds
 from sandrun_api.adapters.judge0.submission import Submission
 from sandrun_api.jobs.model import Job, State
 from sandrun_shared.jobs import Outcome, Verdict
@@ -120,16 +121,11 @@ def _lateness(outcome: Outcome, submission: Submission) -> Ending | None:
     """For a compiled program: the job had more time, for its compiler, than the program may take."""
     if not submission.language.is_compiled or outcome.exit_code is None:
         return None
-    if _cpu_seconds(outcome) > submission.numbers["cpu_time_limit"]:
+    if run_cpu_seconds(outcome) > submission.numbers["cpu_time_limit"]:
         return _ENDINGS[Verdict.cpu_time_limit]
     if outcome.wall_seconds > submission.numbers["wall_time_limit"]:
         return _ENDINGS[Verdict.wall_time_limit]
     return None
-
-
-def _cpu_seconds(outcome: Outcome) -> float:
-    """Without the compiler's."""
-    return max(0.0, outcome.cpu_seconds - outcome.compile_cpu_seconds)
 
 
 def _is_right(job: Job, submission: Submission) -> bool:
@@ -175,7 +171,7 @@ def _attributes(token: str, job: Job, submission: Submission) -> dict[str, Calla
         "stderr": lambda: (_stderr(job, submission) or None) if ran else None,
         "compile_output": lambda: job.logs.combined() or None if failed else None,
         "message": lambda: None if ending.message is None else ending.message.encode(),
-        "time": lambda: f"{_cpu_seconds(ran):.3f}" if ran else None,
+        "time": lambda: f"{run_cpu_seconds(ran):.3f}" if ran else None,
         "wall_time": lambda: f"{ran.wall_seconds:.3f}" if ran else None,
         "memory": lambda: ran.memory_peak_bytes >> 10 if ran else None,
         "exit_code": lambda: outcome.exit_code if outcome and not killed else None,
