@@ -1,5 +1,6 @@
 """What a job's cgroup offers, whatever the version, and what both drivers share."""
 
+import logging
 import os
 import select
 import signal
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 _SWEEP_DEPTH = 8
-_SWEEP_SECONDS = 10.0  # for one group; a big process takes a while to give its memory back
+# For one tree. A group without processes stays busy until the last one, reaped or not, is off its processor,
+# and a big process takes a while to give its memory back.
+_SWEEP_SECONDS = 10.0
 _SWEEP_PAUSE_MS = 5
-_SWEEP_EMPTY_ROUNDS = 50  # a group without processes stays busy until its last one is off its CPU
+_log = logging.getLogger("sandrun.executor")
 
 
 class CgroupError(Exception):
@@ -68,10 +71,7 @@ class Hierarchy(Protocol):
         """A group for one sandbox. Raises CgroupError; nothing is left then."""
 
     def sweep(self) -> int:
-        """End and remove what a dead predecessor left; how many groups."""
-
-    def close(self) -> None:
-        """Remove the executor's own, now empty, groups."""
+        """End and remove every group of this executor, or what a dead predecessor left; how many groups."""
 
 
 def has_swap(proc_swaps: Path = Path("/proc/swaps")) -> bool:
@@ -116,25 +116,28 @@ def remove_tree(mount: Path, name: str) -> int:
 
 
 def _remove_group(top: Path) -> int:
-    groups = [Path(folder) for folder, _, _ in os.walk(top, topdown=False)]
-    removed = 0
-    for group in groups:
+    left = [Path(folder) for folder, _, _ in os.walk(top, topdown=False)]
+    for group in left:
         with suppress(OSError), (group / "pids.max").open("r+") as file:
             file.write("0")  # else a fork bomb could outrun us
-        deadline = time.monotonic() + _SWEEP_SECONDS
-        empty_rounds = 0
-        while time.monotonic() < deadline and empty_rounds < _SWEEP_EMPTY_ROUNDS:
-            empty_rounds = 0 if _end_all(group) else empty_rounds + 1
+    removed = 0
+    deadline = time.monotonic() + _SWEEP_SECONDS
+    while left and time.monotonic() < deadline:
+        busy = []
+        for group in left:
+            _end_all(group)
             try:
                 group.rmdir()
+                removed += 1
             except FileNotFoundError:
-                break
+                pass
             except OSError:
-                if empty_rounds:
-                    select.poll().poll(_SWEEP_PAUSE_MS)
-                continue
-            removed += 1
-            break
+                busy.append(group)
+        left = busy
+        if left:
+            select.poll().poll(_SWEEP_PAUSE_MS)
+    if left:
+        _log.error("something in %s does not die: %d cgroups stay", top, len(left))
     return removed
 
 
@@ -157,8 +160,8 @@ def send_kill(pids: list[int], again: Callable[[], list[int]]) -> list[int]:
     return list(opened.values())
 
 
-def _end_all(group: Path) -> bool:
-    """SIGKILL whatever is in the group and give it a moment to end; False when nothing was there."""
+def _end_all(group: Path) -> None:
+    """SIGKILL whatever is in the group and give it a moment to end."""
     dying = send_kill(_living(group), lambda: _living(group))
     poll = select.poll()
     for fd in dying:
@@ -167,7 +170,6 @@ def _end_all(group: Path) -> bool:
         poll.poll(_SWEEP_PAUSE_MS)
     for fd in dying:
         os.close(fd)
-    return bool(dying)
 
 
 def _living(group: Path) -> list[int]:

@@ -1,7 +1,5 @@
 """Finds out which cgroups this machine has: v2 with its controllers, else v1, else a refusal."""
 
-import asyncio
-from contextlib import suppress
 from pathlib import Path
 
 from sandrun_executor import cgroups_v1, cgroups_v2
@@ -9,10 +7,7 @@ from sandrun_executor.cgroup_types import Cgroup, CgroupError, Hierarchy, has_sw
 from sandrun_executor.cgroups_v1 import HierarchyV1
 from sandrun_executor.cgroups_v2 import HierarchyV2
 
-__all__ = ["Cgroup", "CgroupError", "Hierarchy", "probe", "remove_when_empty"]
-
-REMOVE_SECONDS = 5.0
-_LONGEST_PAUSE_SECONDS = 0.1
+__all__ = ["Cgroup", "CgroupError", "Hierarchy", "probe"]
 
 
 def _own_groups(proc_self_cgroup: Path) -> dict[str, str]:
@@ -85,22 +80,3 @@ def probe(
     if not swap_files and has_swap(proc_swaps):
         raise CgroupError("swap is on and cannot be limited: boot with swapaccount=1, or swapoff -a")
     return HierarchyV1(mounts, tops, swap_files)
-
-
-async def remove_when_empty(cgroup: Cgroup, seconds: float = REMOVE_SECONDS) -> None:
-    """End what is in a group and remove it as soon as it can be. Raises CgroupError if that takes too long.
-
-    A group is busy until its last process, reaped or not, is off its processor, and v1 tells nobody when.
-    """
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            pause = 0.001
-            while True:
-                with suppress(CgroupError):  # in v1 one of its folders may be gone already
-                    cgroup.kill()
-                with suppress(CgroupError):
-                    cgroup.remove()
-                    return
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-    cgroup.remove()

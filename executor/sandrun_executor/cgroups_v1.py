@@ -152,12 +152,6 @@ class HierarchyV1:
             raise CgroupError(f"cannot make cgroups: {error}") from error
 
     def sweep(self) -> int:
-        """End and remove what a dead predecessor left, in whichever parent group it ran; how many groups."""
+        """End and remove every group of this executor, in whichever parent group it ran; how many groups."""
         name = next(iter(self.tops.values())).name
         return sum(remove_tree(mount, name) for mount in dict.fromkeys(self.mounts.values()))
-
-    def close(self) -> None:
-        """Remove this executor's own, now empty, groups."""
-        for top in dict.fromkeys(self.tops.values()):
-            with suppress(OSError):
-                top.rmdir()

@@ -141,7 +141,7 @@ class HierarchyV2:
             (self.own / "cgroup.subtree_control").write_text(wanted)
             with ExitStack() as undo:
                 self.top.mkdir(exist_ok=True)
-                undo.callback(self.close)
+                undo.callback(self.top.rmdir)
                 (self.top / "cgroup.subtree_control").write_text(wanted)
                 undo.pop_all()
         except OSError as error:
@@ -160,10 +160,5 @@ class HierarchyV2:
         return CgroupV2(f"{self.top}/{name}", limit_swap)
 
     def sweep(self) -> int:
-        """End and remove what a dead predecessor left, in whichever parent group it ran; how many groups."""
+        """End and remove every group of this executor, in whichever parent group it ran; how many groups."""
         return remove_tree(self.mount, self.top.name)
-
-    def close(self) -> None:
-        """Remove this executor's own, now empty, group."""
-        with suppress(OSError):
-            self.top.rmdir()

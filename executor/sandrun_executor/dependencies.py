@@ -184,7 +184,3 @@ class Dependencies:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._keeper.close()
-        try:
-            await self._installing.close()
-        except CgroupError as error:  # what is left is for the sweep of the next start: the rest must go now
-            _log.error("cannot remove the cgroup of the package proxies: %s", error)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandrun_executor import gpu, interpreters
-from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy, remove_when_empty
+from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
 from sandrun_executor.dependencies import Dependencies
 from sandrun_executor.environments import Shelf
 from sandrun_executor.gpu_types import for_image
@@ -313,7 +313,5 @@ class Executor:
         self._stopping = True
         await self._dependencies.close()
         await self._pools.close()
-        if self._zygote_cgroup is not None:
-            await remove_when_empty(self._zygote_cgroup)
         self._pool.close()
-        self._hierarchy.close()
+        self._hierarchy.sweep()

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sandrun_executor import installers, proxies
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.cgroups import Cgroup, Hierarchy, remove_when_empty
+from sandrun_executor.cgroups import Cgroup, Hierarchy
 from sandrun_executor.handover import Packages, Program
 from sandrun_executor.layers import Keeper
 from sandrun_executor.proxy import Task
@@ -150,12 +150,6 @@ class Installing:
         number, fd = await self._keeper.create(1 << 20, 0)
         os.close(fd)
         await self._keeper.drop(number)
-
-    async def close(self) -> None:
-        """Forget what start made; no installation runs any more. Raises CgroupError."""
-        if self._cgroup is not None:
-            await remove_when_empty(self._cgroup)
-            self._cgroup = None
 
     def version_for(self, installer: Installer) -> str:
         """The version of the interpreter that an installer installs for."""

@@ -28,12 +28,13 @@ class Slot:
 
 
 class SlotPool:
-    """Hands out slots; a slot that cannot be proven empty is never handed out again."""
+    """Hands out slots; one that cannot be proven empty is not handed out before it can."""
 
     def __init__(self, hierarchy: Hierarchy, first_uid: int, count: int) -> None:
         self._hierarchy = hierarchy
         self._first_uid = first_uid
         self._free = list(range(count - 1, -1, -1))
+        self._retired: list[Slot] = []
         self._networks: list[Network] = []  # as new, each
         self._kept_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -44,6 +45,8 @@ class SlotPool:
 
         Raises NoSlotError when none is free, OSError, CgroupError.
         """
+        if not self._free:
+            self._reclaim()
         if not self._free:
             raise NoSlotError
         number = self._free.pop()
@@ -71,10 +74,12 @@ class SlotPool:
         return True
 
     def retire(self, slot: Slot) -> None:
-        """Never use this slot again."""
+        """Do not use this slot while something is in it, though it was killed."""
         _log.error("slot %d is retired: something in it does not die", slot.number)
-        slot.cgroup.close()
-        slot.network.close()
+        self._retired.append(slot)
+
+    def _reclaim(self) -> None:
+        self._retired = [slot for slot in self._retired if not self.release(slot)]
 
     def _keep(self, network: Network) -> None:
         loop = asyncio.get_running_loop()

@@ -11,7 +11,7 @@ import pytest
 
 from sandrun_shared.keys import KeyKind, write_new
 from sandrun_shared.settings import Executor, Quota, Settings
-from support.executor import ENDS_WITH_PARENT, SOCKETS
+from support.executor import ENDS_WITH_PARENT, SOCKETS, sweep
 from support.fake_executor import FakeExecutor
 from support.live import Live, serving
 
@@ -51,7 +51,8 @@ def real_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             yield path
         finally:
             process.terminate()
-            process.wait(START_SECONDS)
+            assert process.wait(START_SECONDS) == 0
+            assert not sweep(path)
 
 
 @pytest.fixture

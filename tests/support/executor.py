@@ -81,6 +81,11 @@ def memfd(data: bytes) -> int:
     return fd
 
 
+def sweep(executor_socket: Path) -> int:
+    """End and remove the cgroups of an executor that runs no more; how many there were."""
+    return cgroups.probe(instance_name(executor_socket)).sweep()
+
+
 def _read(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
@@ -276,21 +281,18 @@ class ExecutorProcess:
         try:
             if self.process is not None and self.process.poll() is None:
                 try:
-                    self.stop()
+                    status = self.stop()
                 except TimeoutError:
                     self.kill()
                     raise
+                assert status == 0, f"the executor ended with {status}:\n{self.log.read_text()}"
         finally:
-            if self.process is not None and self.process.returncode == -signal.SIGKILL:
-                self._sweep()
+            if self.process is not None:
+                left = sweep(self.socket)
+                killed = self.process.returncode == -signal.SIGKILL  # its next start would have swept
+                assert killed or not left, f"the executor left {left} cgroups:\n{self.log.read_text()}"
             if self._own_folder:
                 shutil.rmtree(self.folder)
-
-    def _sweep(self) -> None:
-        """Remove what it could not when it was killed, as its next start would."""
-        hierarchy = cgroups.probe(instance_name(self.socket))
-        hierarchy.sweep()
-        hierarchy.close()
 
     def __enter__(self) -> "ExecutorProcess":
         try:

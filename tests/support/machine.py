@@ -5,6 +5,7 @@ import os
 import re
 import select
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -122,6 +123,12 @@ def shared_memory() -> int:
     return int(re.search(r"^Shmem:\s+(\d+)", Path("/proc/meminfo").read_text(), re.M)[1]) << 10
 
 
+def connections(socket: Path) -> int:
+    """How many a server has on its socket that it has not closed, or not even accepted (proc_pid_net(5))."""
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    return sum(line.endswith(f" {socket}") for line in lines) - 1  # one listens
+
+
 def descriptors(pid: int) -> tuple[str, ...]:
     """What each descriptor of a process is open on, sorted, without numbers, and whether a thread of it is gone."""
     found = []
@@ -160,13 +167,15 @@ class State:
 def at_rest(executor: ExecutorProcess) -> bool:
     """Whether exactly the parked sandboxes are there: the zygote, two processes in each, and a network each.
 
-    And whether the executor, which may be slow to run, was told of each: it has its pidfd.
+    And whether the executor, which may be slow to run, was told of each, so that it has its pidfd, and has
+    closed what its clients have.
     """
     pids = descendants(executor.pid)
     networks = network_namespaces({executor.pid, *pids})
     told = sum("pidfd" in name for name in descriptors(executor.pid))
     parked = executor.parked
-    return (len(pids), len(networks), told) == (1 + 2 * parked, 1 + parked, parked)
+    counts = len(pids), len(networks), told, connections(executor.socket)
+    return counts == (1 + 2 * parked, 1 + parked, parked, 0)
 
 
 def settled(executor: ExecutorProcess) -> State:
@@ -184,12 +193,20 @@ def settled(executor: ExecutorProcess) -> State:
 
 def assert_unchanged(executor: ExecutorProcess, before: State, shared_before: int) -> None:
     """Nothing more and nothing less than before. Raises AssertionError."""
-    eventually(lambda: at_rest(executor) and State.of(executor) == before)
-    after = State.of(executor)
-    lost = [
-        f"{field.name}: {getattr(before, field.name)}\nnow: {getattr(after, field.name)}"
-        for field in fields(State)
-        if getattr(before, field.name) != getattr(after, field.name)
-    ]
-    assert not lost, "\n".join(lost)
+    eventually(lambda: at_rest(executor) and not _differences(before, State.of(executor)))
+    assert not (different := _differences(before, State.of(executor))), "\n".join(different)
     assert eventually(lambda: shared_memory() <= shared_before + _SHMEM_SLACK), "tmpfs was not given back"
+
+
+def _differences(before: State, after: State) -> list[str]:
+    """A line for each count that is another. Fewer descriptors are none: the first look came too early."""
+    found = []
+    for name, then, now in ((f.name, getattr(before, f.name), getattr(after, f.name)) for f in fields(State)):
+        if isinstance(now, int):
+            if now != then:
+                found.append(f"{name}: {then}, now {now}")
+            continue
+        more, fewer = Counter(now) - Counter(then), Counter(then) - Counter(now)
+        if more or (fewer and name != "descriptors"):
+            found.append(f"{name}: more {dict(more)}, fewer {dict(fewer)}")
+    return found

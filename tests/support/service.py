@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from support import machine
-from support.executor import ENDS_WITH_PARENT, SOCKETS, next_uids
+from support.executor import ENDS_WITH_PARENT, SOCKETS, next_uids, sweep
 
 START_SECONDS = 60.0
 USER = "sandrun"
@@ -159,4 +159,6 @@ class Service:
             if self.process.poll() is None:
                 self.interrupt()
             self.wait()
+            left = sweep(self.socket)
+            assert not left, f"{left} cgroups were left:\n{self.said}{self.log.read_text()}"
         shutil.rmtree(self.folder)

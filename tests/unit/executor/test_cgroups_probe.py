@@ -1,13 +1,11 @@
 """Which cgroups are chosen, from /proc files and mounts that are plain files."""
 
-import asyncio
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from sandrun_executor import cgroups
-from sandrun_executor.cgroup_types import Cgroup, CgroupError, has_swap
+from sandrun_executor.cgroup_types import CgroupError, has_swap
 from sandrun_executor.cgroups_v1 import HierarchyV1
 from sandrun_executor.cgroups_v2 import HierarchyV2
 
@@ -169,37 +167,3 @@ def test_has_swap(tmp_path: Path) -> None:
     for text, answer in ((NO_SWAP, False), (SWAP, True), ("", False)):
         (tmp_path / "swaps").write_text(text)
         assert has_swap(tmp_path / "swaps") is answer
-
-
-class Busy:
-    """A group whose last process is so many looks away from being off its processor."""
-
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-        self.kills = 0
-        self.removed = False
-
-    def kill(self) -> None:
-        self.kills += 1
-        if self.kills == 2:
-            raise CgroupError("one of its folders is gone")
-
-    def remove(self) -> None:
-        assert not self.removed
-        if self.looks:
-            self.looks -= 1
-            raise CgroupError("Device or resource busy")
-        self.removed = True
-
-
-@pytest.mark.parametrize("looks", [0, 1, 5])
-def test_a_busy_group_is_removed_when_it_is_no_more(looks: int) -> None:
-    group = Busy(looks)
-    asyncio.run(cgroups.remove_when_empty(cast(Cgroup, group)))
-    assert group.removed
-    assert group.kills == looks + 1  # what forks meanwhile is ended too
-
-
-def test_a_group_that_stays_busy_is_told() -> None:
-    with pytest.raises(CgroupError, match="busy"):
-        asyncio.run(cgroups.remove_when_empty(cast(Cgroup, Busy(1 << 30)), seconds=0.01))

@@ -39,7 +39,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
             (Path(path) / name).write_text(text)
 
     def remove(path: str | Path) -> None:
-        if (Path(path) / "cgroup.procs").read_text():
+        if (Path(path) / "cgroup.procs").read_text() or any(each.is_dir() for each in Path(path).iterdir()):
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         for file in Path(path).iterdir():
             if file.is_file():
@@ -305,13 +305,6 @@ def test_controllers_that_cannot_be_handed_down(hierarchy: HierarchyV2) -> None:
         hierarchy.create("job")
 
 
-def test_close_removes_the_top(hierarchy: HierarchyV2) -> None:
-    hierarchy.create("job").remove()
-    hierarchy.close()
-    assert not hierarchy.top.exists()
-    hierarchy.close()
-
-
 # What a predecessor left
 
 
@@ -336,11 +329,36 @@ def test_sweep_removes_wherever_it_ran(hierarchy: HierarchyV2, removable: None) 
 
 
 def test_sweep_gives_up_on_a_busy_group(
-    hierarchy: HierarchyV2, removable: None, monkeypatch: pytest.MonkeyPatch
+    hierarchy: HierarchyV2,
+    removable: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(cgroup_types, "_living", lambda group: [])
+    monkeypatch.setattr(cgroup_types, "_SWEEP_SECONDS", 0.05)
     hierarchy.prepare()
     procs = hierarchy.top / "cgroup.procs"
     procs.write_text("1\n")
     assert hierarchy.sweep() == 0
+    assert "does not die: 1 cgroups stay" in caplog.text
     procs.write_text("")
+
+
+def test_sweep_waits_for_processes_that_are_shown_no_more_but_not_gone(
+    hierarchy: HierarchyV2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup_types, "_living", lambda group: [])
+    monkeypatch.setattr(cgroup_types, "_SWEEP_PAUSE_MS", 0)
+    busy = {"a": 500, "b": 3}
+
+    def rmdir(path: Path) -> None:
+        if busy.get(path.name):
+            busy[path.name] -= 1
+            raise OSError(errno.EBUSY, "busy")
+        os.rmdir(path)
+
+    monkeypatch.setattr(Path, "rmdir", rmdir)
+    hierarchy.prepare()
+    for name in busy:
+        (hierarchy.top / name).mkdir()
+    assert hierarchy.sweep() == 3
