@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from uv import find_uv_bin
 
+from sandrun_api import apart
 from sandrun_shared.environments import (
     CURRENT,
     DEFAULT,
@@ -33,6 +34,7 @@ from sandrun_shared.environments import (
 PARTIAL, REMOVED = ".partial", ".removed"
 _POLL_SECONDS = 0.2
 _VERSION = "import platform; print(platform.python_version())"
+_COMPILE = "import compileall; compileall.compile_dir({0!r}, quiet=2, workers=0)"
 _PREPARE_SECONDS = 600.0
 
 Say = Callable[[str], None]
@@ -43,13 +45,20 @@ class BuildError(Exception):
 
 
 def build(
-    name: str, definition: Definition, path: Path, folder: Path, say: Say, *, compile_all: bool = True
+    name: str,
+    definition: Definition,
+    path: Path,
+    folder: Path,
+    say: Say,
+    *,
+    uid: int,
+    compile_all: bool = True,
 ) -> str:
     """Build one environment unless it is there already; the digest.
 
-    What was interrupted goes on where it stopped: packages that were fetched are in the cache. Without
-    compile_all only the modules that `definition` names are compiled. Raises BuildError, DefinitionError,
-    OSError.
+    What was interrupted goes on where it stopped: packages that were fetched are in the cache. If we are
+    root, code of packages runs as uid, which must be nobody else's. Without compile_all only the modules that
+    `definition` names are compiled. Raises BuildError, DefinitionError, OSError.
     """
     if name == DEFAULT or not definition.packages:
         raise BuildError(f"{name} has no packages of its own: there is nothing to build")
@@ -63,9 +72,9 @@ def build(
         if not (home / digest / RECORD).is_file():
             work = home / (digest + PARTIAL)
             say(f"{name}: building {digest} for Python {version}")
-            _install(work, python, lock_path(path), folder / ".cache", say, compile_all=compile_all)
+            _install(work, python, lock_path(path), folder / ".cache", say)
             say(f"{name}: importing {len(definition.modules)} modules")
-            _prepare(work, definition)
+            _prepare(work, definition, uid, compile_all=compile_all)
             say(f"{name}: writing it to the disk")
             _finish(work, name, definition, digest, version)
             os.rename(work, home / digest)
@@ -129,18 +138,16 @@ def listed(name: str, definition: Definition, path: Path, folder: Path) -> tuple
     return state, digest
 
 
-def _install(work: Path, python: str, lock: Path, cache: Path, say: Say, *, compile_all: bool) -> None:
+def _install(work: Path, python: str, lock: Path, cache: Path, say: Say) -> None:
     uv = find_uv_bin()
-    if not (work / "pyvenv.cfg").is_file():
-        shutil.rmtree(work, ignore_errors=True)
-        options = ["--relocatable", "--no-project", "--no-python-downloads"]
-        _uv([uv, "venv", "--quiet", *options, "--python", python, str(work)], cache)
+    # uv runs the interpreter in it, and with it what a package of an earlier attempt has left for its start.
+    shutil.rmtree(work, ignore_errors=True)
+    options = ["--relocatable", "--no-project", "--no-python-downloads"]
+    _uv([uv, "venv", "--quiet", *options, "--python", python, str(work)], cache)
     say(f"{work.parent.name}: installing what {lock.name} pins")
     # Wheels only: nothing of a package runs while it is installed.
     command = [uv, "pip", "install", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
     command += ["--python", str(work / "bin" / "python"), "--link-mode", "hardlink"]
-    if compile_all:
-        command.append("--compile-bytecode")
     _uv([*command, "-r", str(lock)], cache)
 
 
@@ -153,25 +160,39 @@ def _uv(command: list[str], cache: Path) -> None:
         )
 
 
-def _prepare(work: Path, definition: Definition) -> None:
+def _prepare(work: Path, definition: Definition, uid: int, *, compile_all: bool) -> None:
     """Import every module once: what cannot be imported fails here, and caches in HOME are filled."""
-    home = work / "home"
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir()
-    environ = {"PATH": f"{work}/bin:/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8"}
-    environ |= {key: fill(value, str(home), str(work)) for key, value in definition.variables.items()}
-    lines = [*(f"import {module}" for module in definition.modules), definition.prepare]
-    python = str(work / "bin" / "python")
-    _run([python, "-P", "-c", "\n".join(lines)], "a module cannot be imported", environ, cwd=home)
+    (work / "home").mkdir()
+    drops = os.geteuid() == 0
+    place = apart.MOUNTED if drops else work
+    home = str(place / "home")
+    environ = {"PATH": f"{place}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": home, "LANG": "C.UTF-8"}
+    environ |= {key: fill(value, home, str(place)) for key, value in definition.variables.items()}
+    lines = [
+        f"import os; os.chdir({home!r})",
+        *(f"import {module}" for module in definition.modules),
+        definition.prepare,
+    ]
+    python = str(place / "bin" / "python")
+    commands = [[python, "-P", "-c", "\n".join(lines)]]
+    if compile_all:
+        # Without what a package has for the interpreter's start; what cannot be compiled is not imported.
+        commands.append([python, "-ISc", _COMPILE.format(str(place / "lib"))])
+    if drops:
+        apart.give(work, uid)
+        commands = [apart.command(work, uid, words) for words in commands]
+    for words in commands:
+        _run(words, "importing its modules failed", environ)
+    if drops:
+        apart.take_back(work, uid)
 
 
-def _run(
-    command: list[str], subject: str, environ: dict[str, str] | None = None, cwd: Path | None = None
-) -> str:
+def _run(command: list[str], subject: str, environ: dict[str, str] | None = None) -> str:
     done = subprocess.run(
         command,
         env=environ or {},
-        cwd=cwd or "/",
+        cwd="/",
+        umask=0o022,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -59,14 +59,17 @@ def run(arguments: argparse.Namespace) -> int:
     failed = 0
     for name in names:
         try:
-            _one(arguments, name, files, folder)
+            _one(arguments, name, files, executor)
         except (builds.BuildError, environments.DefinitionError) as error:
             _say(f"{name}: {error}")
             failed = 1
     return failed
 
 
-def _one(arguments: argparse.Namespace, name: str, files: dict[str, Path], folder: Path) -> None:
+def _one(
+    arguments: argparse.Namespace, name: str, files: dict[str, Path], executor: settings.Executor
+) -> None:
+    folder = Path(executor.environments_dir)
     if arguments.action == "remove":
         builds.remove(name, folder, _REMOVE_SECONDS)
         _say(f"{name}: removed")
@@ -81,7 +84,7 @@ def _one(arguments: argparse.Namespace, name: str, files: dict[str, Path], folde
     elif arguments.all and not definition.packages:
         return
     else:
-        digest = builds.build(name, definition, files[name], folder, _say)
+        digest = builds.build(name, definition, files[name], folder, _say, uid=executor.first_uid - 1)
         _say(f"{name}: {folder / name / digest} is ready")
 
 

@@ -232,7 +232,12 @@ class Executor(Table, frozen=True):
         ),
     ] = ()
     first_uid: Annotated[
-        int, Meta(description="First user id of jobs; slot N runs as first_uid + N.", ge=1000)
+        int,
+        Meta(
+            description="First user id of jobs: slot N runs as first_uid + N, what packages run while an"
+            " environment is built as first_uid - 1.",
+            ge=1001,
+        ),
     ] = 2_000_000
     gpu: Annotated[
         bool,

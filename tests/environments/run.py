@@ -14,6 +14,7 @@ from sandrun_api import builds  # noqa: E402
 from sandrun_shared import environments  # noqa: E402
 from sandrun_shared.jobs import Limits  # noqa: E402
 from support import environment_programs as programs  # noqa: E402
+from support.environments import BUILD_UID  # noqa: E402
 from support.executor import ExecutorProcess  # noqa: E402
 
 BUILT = ROOT / ".venv" / "environments"
@@ -26,7 +27,7 @@ def build(name: str, *, compile_all: bool = True) -> str:
     definition = environments.load(path)
     if not definition.packages:
         return ""
-    return builds.build(name, definition, path, BUILT, say, compile_all=compile_all)
+    return builds.build(name, definition, path, BUILT, say, uid=BUILD_UID, compile_all=compile_all)
 
 
 def say(text: str) -> None:

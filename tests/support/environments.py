@@ -10,6 +10,8 @@ import pytest
 from sandrun_api import builds
 from sandrun_shared import environments
 
+BUILD_UID = 1_999_999
+
 
 def wheel(folder: Path, version: str = "1.0", code: str = "value = 1", **more: str) -> str:
     """Write a wheel of the package `one`, with .pth files by name; its SHA-256 in hex."""
@@ -62,7 +64,9 @@ class Place:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.variables.items():
                 patch.setenv(name, value)
-            return builds.build("mine", self.definition, self.path, self.built, self.said.append)
+            return builds.build(
+                "mine", self.definition, self.path, self.built, self.said.append, uid=BUILD_UID
+            )
 
     def folders(self) -> list[str]:
         return sorted(path.name for path in (self.built / "mine").iterdir())

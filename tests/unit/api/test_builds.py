@@ -1,13 +1,15 @@
 """Building environments, from a wheel made here: complete or not there, never in between."""
 
 import fcntl
+import os
 from pathlib import Path
 
 import pytest
 
 from sandrun_api import builds, cli
 from sandrun_shared import environments
-from support.environments import Place, wheel
+from support import machine
+from support.environments import BUILD_UID, Place, wheel
 
 PYTHON = Path(environments.INTERPRETERS["python3"])
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="needs the system's Python")
@@ -65,7 +67,7 @@ def test_a_new_lock_replaces_the_build_and_a_used_one_stays(place: Place) -> Non
 
 
 def test_an_interrupted_build_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -74,10 +76,10 @@ def test_an_interrupted_build_goes_on(place: Place, monkeypatch: pytest.MonkeyPa
             place.build()
     partial = next((place.built / "mine").glob("*" + builds.PARTIAL))
     assert environments.current(place.built, "mine") == ""
-    kept = (partial / "pyvenv.cfg").stat().st_ino
+    (partial / "left.pth").touch()
     digest = place.build()
-    assert (place.built / "mine" / digest / "pyvenv.cfg").stat().st_ino == kept
     assert place.folders() == sorted(["current", digest])
+    assert not (place.built / "mine" / digest / "left.pth").exists()
 
 
 def test_a_wheel_with_another_hash_is_refused(place: Place) -> None:
@@ -99,6 +101,31 @@ def test_too_many_files_at_home_fail_the_build(place: Place) -> None:
     place.lock(wheel(place.wheels))
     with pytest.raises(builds.BuildError, match="100 files"):
         place.build()
+
+
+_WHO = """
+import os, site
+from pathlib import Path
+seen = Path(os.environ["HOME"]) / "seen"
+who = {line.split(":")[0]: line.split(":")[1].strip() for line in open("/proc/self/status")}
+others = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) > 50]
+with seen.open("a") as file:
+    print(os.getresuid(), os.getresgid(), os.getgroups(), who["CapBnd"], who["NoNewPrivs"], others, file=file)
+if os.fork() == 0:
+    os.setsid()
+    while True:
+        os.utime(seen)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_no_code_of_a_package_is_root(place: Place) -> None:
+    place.lock(wheel(place.wheels, code=_WHO, start=f"import os; exec({_WHO!r})"))
+    folder = place.built / "mine" / place.build()
+    uid = str((BUILD_UID,) * 3)
+    assert set((folder / "home" / "seen").read_text().splitlines()) == {f"{uid} {uid} [] {0:016x} 1 []"}
+    assert BUILD_UID not in {process.uid for process in machine.processes().values()}
+    assert {path.lstat().st_uid for path in (folder, *folder.rglob("*"))} == {0}
 
 
 def command(*words: str) -> int:
