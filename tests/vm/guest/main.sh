@@ -60,7 +60,7 @@ complain() {
 trap complain ERR
 
 # Left out is what installs from a package index, and clients, to which kernel and supervisor are all one.
-readonly left_out=(adapters client command_line environments examples mcp quickstart streamlit)
+readonly left_out=(adapters client command_line environment_packages environments examples mcp quickstart streamlit)
 suites() { # FILE...: all but those left out without
     local files=("$@") name
     if [[ $# -eq 0 ]]; then
