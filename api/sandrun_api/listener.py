@@ -7,6 +7,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sandrun_api.clients import key_of
@@ -132,9 +133,12 @@ def listen(host: str, port: int, door: Door) -> list[Listener]:
     kept = _kept()
     listeners: list[Listener] = []
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
+        addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for unwanted in kept.keys() - {(family, address) for family, _, _, _, address in addresses}:
+            with kept.pop(unwanted) as listener, suppress(OSError):
+                # The service manager's copy still listens, and could be in the way of a wider address.
+                listener.shutdown(socket.SHUT_RDWR)
+        for family, kind, protocol, _, address in addresses:
             taken = kept.pop((family, address), None)
             listener = taken or Listener(family, kind, protocol)
             listeners.append(listener)

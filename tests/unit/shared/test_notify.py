@@ -83,16 +83,25 @@ def test_a_listener_outlives_its_server(manager: socket.socket, monkeypatch: pyt
         os.close(fd)
 
 
+@pytest.mark.parametrize(("before", "after"), [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
 def test_a_kept_listener_of_another_address_is_given_up(
-    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch, before: str, after: str
 ) -> None:
-    (first,) = listen("127.0.0.1", 0, Door(Api()))
-    (kept,) = kept_by(manager)
+    (first,) = listen(before, 0, Door(Api()))
+    port = first.getsockname()[1]
+    (kept,) = kept_by(manager)  # which the manager goes on keeping until it is told
+    passed = os.dup(kept)
     first.close()
-    monkeypatch.setattr("sandrun_api.listener.passed_fds", lambda: [kept])
-    (second,) = listen("127.0.0.1", 0, Door(Api()))
+    monkeypatch.setattr("sandrun_api.listener.passed_fds", lambda: [passed])
+    (second,) = listen(after, port, Door(Api()))
+    assert second.getsockname() == (after, port)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(kept)
+        os.fstat(passed)
+    with socket.create_connection(("127.0.0.1", port), 10) as client:
+        second.setblocking(True)
+        accepted, peer = second.accept()
+        assert peer == client.getsockname()
+        accepted.close()
     second.close()
-    for fd in kept_by(manager):
+    for fd in (kept, *kept_by(manager)):
         os.close(fd)
