@@ -59,19 +59,19 @@ complain() {
 }
 trap complain ERR
 
+guest=tests/vm/guest
 # Left out is what installs from a package index, and clients, to which kernel and supervisor are all one.
 readonly left_out=(adapters client command_line environment_packages environments examples mcp quickstart streamlit)
 suites() { # FILE...: all but those left out without
     local files=("$@") name
     if [[ $# -eq 0 ]]; then
-        files=(tests/security tests/system)
+        files=($guest/test_additions.py tests/security tests/system)
         for name in "${left_out[@]}"; do files+=(--ignore "tests/system/test_$name.py"); done
     fi
     say "the system and security suites"
     check "${files[@]}"
 }
 
-guest=tests/vm/guest
 case $mode in
     short)
         install_project
