@@ -41,8 +41,10 @@ next_uids = _bases.__next__
 # Ends with whoever started it, even when that is killed: setpriv(1), prctl(2) PR_SET_PDEATHSIG.
 ENDS_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM", "--"]
 SOCKETS: set[Path] = set()  # of every executor that was started, to look for what they leave
-START_SECONDS = 30.0
-WAIT_SECONDS = 40.0
+PATIENCE = 10.0 if os.environ.get("SANDRUN_TEST_MACHINE") == "1" else 1.0  # tests/vm: an emulated machine
+START_SECONDS = 30.0 * PATIENCE
+WAIT_SECONDS = 40.0 * PATIENCE
+END_SECONDS = 20.0 * PATIENCE
 QUICK = Limits(wall_seconds=20.0, memory_bytes=256 << 20)
 PATIENT = msgspec.structs.replace(QUICK, wall_seconds=60.0)  # many at once, on two processors, or a compiler
 _decoder = msgspec.msgpack.Decoder(Event)
@@ -254,7 +256,7 @@ class ExecutorProcess:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 20.0) -> int:
+    def wait(self, seconds: float = END_SECONDS) -> int:
         """Wait for the end (on its pidfd) and reap; the exit status."""
         assert self.process is not None
         if self.process.returncode is None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from sandrun_executor.daemon import instance_name
-from support.executor import SOCKETS, UIDS, ExecutorProcess
+from support.executor import PATIENCE, SOCKETS, UIDS, ExecutorProcess
 
 _SHMEM_SLACK = 24 << 20  # bytes of shared memory that other programs of the machine may come to use
-_SETTLE_SECONDS = 15.0
+_SETTLE_SECONDS = 15.0 * PATIENCE
 
 
 class Instance(Protocol):

@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 
 from support import machine
-from support.executor import ENDS_WITH_PARENT, SOCKETS, next_uids, sweep
+from support.executor import ENDS_WITH_PARENT, PATIENCE, SOCKETS, next_uids, sweep
 
-START_SECONDS = 60.0
+START_SECONDS = 60.0 * PATIENCE
 USER = "sandrun"
 COMMAND = [sys.executable, "-P", "-m", "sandrun_api.cli", "up"]
 

@@ -19,6 +19,7 @@ from support.registry import Registry, address, wheel
 
 EXAMPLES = Path("/src/deploy/examples")
 UNITS = Path("/etc/systemd/system")
+SETTINGS = Path("/etc/sandrun/sandrun.toml")
 AUTHORITY = Path("/etc/ssl/sandrun-checks.pem")  # what a proxy, which is nobody, can read
 GREETING = wheel("greeting", "1.0", {"greeting.py": "print('hello from a package')"})
 
@@ -30,15 +31,21 @@ def again(unit: str) -> None:
 
 
 @contextmanager
-def drop_in(unit: str, name: str, *lines: str) -> Iterator[None]:
-    """A service with these lines in its unit."""
+def drop_in(unit: str, name: str, *lines: str, **settings: str) -> Iterator[None]:
+    """A service with these lines in its unit, and these settings in place of the defaults in the file."""
     path = UNITS / f"{unit}.d" / f"{name}.conf"
-    path.write_text("\n".join(("[Service]", *lines, "")))
+    defaults = text = SETTINGS.read_text()
+    for key, value in settings.items():
+        text, changed = re.subn(rf"^#{key} = .*$", f'{key} = "{value}"', text, flags=re.M)
+        assert changed == 1, key
     try:
+        path.write_text("\n".join(("[Service]", *lines, "")))
+        SETTINGS.write_text(text)
         again(unit)
         yield
     finally:
         path.unlink()
+        SETTINGS.write_text(defaults)
         again(unit)
 
 
@@ -143,7 +150,7 @@ def test_receipts_signed_with_a_key_that_systemd_holds(tmp_path: Path) -> None:
     worker = installed.run("sandrun", "keygen", str(key)).split()[-1]
     example = (EXAMPLES / "worker-key.conf").read_text()
     try:
-        with drop_in(EXECUTOR, "key", example, "Environment=SANDRUN_EXECUTOR__WORKER_KEY=worker.key"):
+        with drop_in(EXECUTOR, "key", example, worker_key="worker.key"):
             files = {"files": ("main.py", b"print('signed')")}
             data = {"manifest": '{"entrypoint": "main.py"}'}
             with httpx.Client(base_url=URL, timeout=BACK_SECONDS, trust_env=False) as client:
@@ -170,8 +177,7 @@ def test_tls_with_a_key_that_systemd_holds(tmp_path: Path) -> None:
     try:
         trusted = ssl.create_default_context(cafile=str(certificate))
         example = (EXAMPLES / "tls.conf").read_text()
-        settings = "Environment=SANDRUN_API__CERT=tls.crt SANDRUN_API__KEY=tls.key SANDRUN_API__HOST="
-        with drop_in(API, "tls", example, settings):
+        with drop_in(API, "tls", example, cert="tls.crt", key="tls.key", host=""):
             url = URL.replace("http:", "https:")
             body = {"code": "print('over TLS')"}
             answer = httpx.post(

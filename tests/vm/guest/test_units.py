@@ -123,6 +123,10 @@ def test_nobody_but_root_can_change_what_is_installed() -> None:
     assert installed.run("find", "/opt/sandrun/", "!", "-type", "l", *others) == ""
 
 
+def test_doctor_finds_nothing_wrong() -> None:
+    assert installed.run("sandrun", "doctor").endswith("Jobs can run safely here.\n")
+
+
 def test_systemd_finds_nothing_wrong() -> None:
     done = subprocess.run(
         ["systemd-analyze", "verify", *UNITS], check=False, capture_output=True, text=True, timeout=120
