@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 
 # Without cx16: a kernel of Debian 13 uses it much, and QEMU 7 emulates it wrongly.
-PROCESSORS, MEMORY_MB, PROCESSOR = 2, 1024, "Nehalem,-cx16"
+PROCESSORS, MEMORY_MB, PROCESSOR = 2, 2048, "Nehalem,-cx16"
 DISK_BYTES = 4 << 30  # carries the files from the host; sparse
 BOOT_SECONDS = 240
 KERNEL = (
