@@ -46,7 +46,8 @@ START_SECONDS = 30.0 * PATIENCE
 WAIT_SECONDS = 40.0 * PATIENCE
 END_SECONDS = 20.0 * PATIENCE
 QUICK = Limits(wall_seconds=20.0, memory_bytes=256 << 20)
-PATIENT = msgspec.structs.replace(QUICK, wall_seconds=60.0)  # many at once, on two processors, or a compiler
+# Many at once on two processors, or a compiler.
+PATIENT = msgspec.structs.replace(QUICK, wall_seconds=60.0 * PATIENCE)
 _decoder = msgspec.msgpack.Decoder(Event)
 
 
