@@ -1,7 +1,8 @@
 """Lets code of packages write to a folder of root's without being root."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MOUNTED = Path("/mnt")  # where such code finds the folder
@@ -19,17 +20,20 @@ def command(folder: Path, uid: int, words: list[str]) -> list[str]:
     return [*_NAMESPACES, "sh", "-c", _ENTER, str(MOUNTED), str(folder), *user, *privileges, *words]
 
 
-def give(folders: Iterable[Path], uid: int) -> None:
-    """Let a user make files in folders and in every folder below; the files that are there stay root's."""
+@contextmanager
+def lent(folders: Collection[Path], uid: int) -> Iterator[None]:
+    """Let a user make files in folders and in every folder below; then all of it is root's again.
+
+    The files that are there stay root's. No process of the user's may be left at the end.
+    """
     for folder in folders:
         for top, _, _ in os.walk(folder):
             os.chown(top, uid, uid, follow_symlinks=False)
-
-
-def take_back(folders: Iterable[Path], uid: int) -> None:
-    """Make everything in folders that is a user's root's again; no process of the user's may be left."""
-    for folder in folders:
-        for top, names, files in os.walk(folder):
-            for path in (top, *(os.path.join(top, name) for name in (*names, *files))):
-                if os.lstat(path).st_uid == uid:
-                    os.chown(path, 0, 0, follow_symlinks=False)
+    try:
+        yield
+    finally:
+        for folder in folders:
+            for top, names, files in os.walk(folder):
+                for path in (top, *(os.path.join(top, name) for name in (*names, *files))):
+                    if os.lstat(path).st_uid == uid:
+                        os.chown(path, 0, 0, follow_symlinks=False)

@@ -178,14 +178,11 @@ def _prepare(work: Path, definition: Definition, uid: int, *, compile_all: bool)
     if compile_all:
         # Without what a package has for the interpreter's start; what cannot be compiled is not imported.
         commands.append([python, "-ISc", _COMPILE.format(str(place / "lib"))])
-    given = (work / "home", work / "lib")  # not where root goes on writing
-    if drops:
-        apart.give(given, uid)
-        commands = [apart.command(work, uid, words) for words in commands]
-    for words in commands:
-        _run(words, "importing its modules failed", environ)
-    if drops:
-        apart.take_back(given, uid)
+    writable = (work / "home", work / "lib")  # not where root goes on writing
+    with apart.lent(writable, uid) if drops else contextlib.nullcontext():
+        for words in commands:
+            command = apart.command(work, uid, words) if drops else words
+            _run(command, "importing its modules failed", environ)
 
 
 def _run(command: list[str], subject: str, environ: dict[str, str] | None = None) -> str:

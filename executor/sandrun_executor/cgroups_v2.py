@@ -139,12 +139,11 @@ class HierarchyV2:
                         (supervisor / "cgroup.procs").write_text(pid)
             wanted = " ".join(f"+{controller}" for controller in CONTROLLERS)
             (self.own / "cgroup.subtree_control").write_text(wanted)
-            with ExitStack() as undo:
-                self.top.mkdir(exist_ok=True)
-                undo.callback(self.top.rmdir)
-                (self.top / "cgroup.subtree_control").write_text(wanted)
-                undo.pop_all()
+            self.top.mkdir(exist_ok=True)
+            (self.top / "cgroup.subtree_control").write_text(wanted)
         except OSError as error:
+            with suppress(OSError):
+                self.top.rmdir()
             raise CgroupError(
                 f"cannot hand cgroup controllers down: {error};"
                 " run under systemd with Delegate=cpu memory pids"

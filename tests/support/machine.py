@@ -192,7 +192,7 @@ def settled(executor: ExecutorProcess) -> State:
 
 
 def assert_unchanged(executor: ExecutorProcess, before: State, shared_before: int) -> None:
-    """Nothing more and nothing less than before. Raises AssertionError."""
+    """Nothing more than before, and nothing less but descriptors. Raises AssertionError."""
     eventually(lambda: at_rest(executor) and not _differences(before, State.of(executor)))
     assert not (different := _differences(before, State.of(executor))), "\n".join(different)
     assert eventually(lambda: shared_memory() <= shared_before + _SHMEM_SLACK), "tmpfs was not given back"

@@ -1,8 +1,8 @@
 """What an operator may add to the installed services, from deploy/examples: proxies, GPUs, a key, TLS."""
 
+import json
 import re
 import shutil
-import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from sandrun_shared.jobs import Installer, Verdict
-from support import installed, machine
+from support import installed, machine, tls
 from support.executor import Result
 from support.installed import API, BACK_SECONDS, EXECUTOR, URL, Installed
 from support.registry import Registry, address, wheel
@@ -31,12 +31,12 @@ def again(unit: str) -> None:
 
 
 @contextmanager
-def drop_in(unit: str, name: str, *lines: str, **settings: str) -> Iterator[None]:
+def drop_in(unit: str, name: str, *lines: str, **settings: str | int) -> Iterator[None]:
     """A service with these lines in its unit, and these settings in place of the defaults in the file."""
     path = UNITS / f"{unit}.d" / f"{name}.conf"
     defaults = text = SETTINGS.read_text()
     for key, value in settings.items():
-        text, changed = re.subn(rf"^#{key} = .*$", f'{key} = "{value}"', text, flags=re.M)
+        text, changed = re.subn(rf"^#{key} = .*$", f"{key} = {json.dumps(value)}", text, flags=re.M)
         assert changed == 1, key
     try:
         path.write_text("\n".join(("[Service]", *lines, "")))
@@ -75,7 +75,7 @@ def executor(registry: Registry) -> Iterator[Installed]:
         "package_hosts": "registry.test",
         "package_networks": f"{registry.address}/32",
         "package_index_url": "https://registry.test/simple/",
-        "package_ca": AUTHORITY,
+        "package_ca": str(AUTHORITY),
         "package_proxy": "/run/sandrun/packages.sock",
         "install_memory_mb": 256,
         "install_disk_mb": 64,
@@ -83,8 +83,7 @@ def executor(registry: Registry) -> Iterator[Installed]:
     try:
         installed.run("systemctl", "daemon-reload")
         installed.run("systemctl", "enable", "--now", names[0])
-        lines = (f"Environment=SANDRUN_EXECUTOR__{key.upper()}={value}" for key, value in settings.items())
-        with drop_in(EXECUTOR, "packages", *lines):
+        with drop_in(EXECUTOR, "packages", **settings):
             yield Installed()
     finally:
         installed.run("systemctl", "disable", "--now", names[0])
@@ -138,8 +137,8 @@ def test_other_hosts_are_refused(executor: Installed, registry: Registry) -> Non
 
 
 def test_the_drop_in_for_gpus_on_a_machine_without() -> None:
-    gpu = (EXAMPLES / "sandrun-executor-gpu.conf").read_text()
-    with drop_in(EXECUTOR, "gpu", gpu, "Environment=SANDRUN_EXECUTOR__GPU=true"):
+    example = (EXAMPLES / "sandrun-executor-gpu.conf").read_text()
+    with drop_in(EXECUTOR, "gpu", example, gpu=True):
         assert "char-nvidia" in installed.show(EXECUTOR, "DeviceAllow")
         assert Installed().describe().gpus == ()
         installed.hello(Installed())
@@ -171,17 +170,16 @@ def test_receipts_signed_with_a_key_that_systemd_holds(tmp_path: Path) -> None:
 
 def test_tls_with_a_key_that_systemd_holds(tmp_path: Path) -> None:
     certificate, key = Path("/etc/sandrun/tls.crt"), Path("/etc/sandrun/tls.key")  # as the example names them
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    names = ["-subj", "/CN=checks", "-addext", "subjectAltName=IP:127.0.0.1"]
-    installed.run(*make, *names, "-keyout", str(key), "-out", str(certificate))
+    made = tls.make(tmp_path)
+    shutil.copy(made.cert, certificate)
+    shutil.copy(made.key, key)
     try:
-        trusted = ssl.create_default_context(cafile=str(certificate))
         example = (EXAMPLES / "tls.conf").read_text()
         with drop_in(API, "tls", example, cert="tls.crt", key="tls.key", host=""):
             url = URL.replace("http:", "https:")
             body = {"code": "print('over TLS')"}
             answer = httpx.post(
-                f"{url}/run", json=body, verify=trusted, timeout=BACK_SECONDS, trust_env=False
+                f"{url}/run", json=body, verify=tls.trusting(made), timeout=BACK_SECONDS, trust_env=False
             )
             assert answer.json()["stdout"] == "over TLS\n"
             assert key.stat().st_mode & 0o777 == 0o600
