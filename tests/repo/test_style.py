@@ -17,7 +17,7 @@ SOURCES = sorted(
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Put together here, so that this file does not hold what it looks for.
 FORBIDDEN = [left + right for left, right in (("pypi", ".org"), ("pythonhosted", ".org"), ("/opt/", "pypi"))]
-LONGEST_MODULE = 400
+LONGEST_MODULE = 500
 
 
 def module_id(path: Path) -> str:
