@@ -260,7 +260,14 @@ class Executor:
                 sandbox.on_released = call.loan.until_then()
                 program["env"] = {**program["env"], **call.loan.environment}
             await sandbox.execute(
-                request, program, call.fds, peer, call.requested_at, record=call.record, packages=packages
+                request,
+                program,
+                call.fds,
+                peer,
+                call.requested_at,
+                record=call.record,
+                packages=packages,
+                grace_seconds=self._settings.grace_seconds,
             )
         finally:
             self._running.discard(sandbox)

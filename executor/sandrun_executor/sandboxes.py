@@ -55,6 +55,7 @@ class Sandbox:
         self._collected: asyncio.Future[bool] = self._loop.create_future()
         self._dead: asyncio.Future[None] = self._loop.create_future()
         self._stop: Stop | None = None
+        self._grace_seconds = 0.0
         self._failure = ""
         self._started_at = 0.0
         self._compilation = Compilation(slot.cgroup)
@@ -171,15 +172,19 @@ class Sandbox:
                 waiting.set_result(None)
 
     def stop(self, why: Stop) -> None:
-        """End the job; the first reason counts. PID 1 gets END_SECONDS to do it in order."""
+        """End the job; the first reason counts. PID 1 gets END_SECONDS to do it in order.
+
+        At the end of its time it is first asked to end by itself (SIGTERM), and has the grace to do so.
+        """
         if self._stop is not None or self._exited.done():
             return
         self._stop = why
+        grace = self._grace_seconds if why is Stop.wall else 0.0
         try:
-            self._init.send({"stop": True}, [])
+            self._init.send({"stop": grace}, [])
         except OSError:
             self.kill()
-        self._after(END_SECONDS, self._kill_unless_exited)
+        self._after(grace + END_SECONDS, self._kill_unless_exited)
 
     def _kill_unless_exited(self) -> None:
         if not self._exited.done():
@@ -204,12 +209,15 @@ class Sandbox:
         *,
         record: Record,
         packages: Packages = NO_PACKAGES,
+        grace_seconds: float = 0.0,
     ) -> None:
         """Run one job and send its events to the sink; Finished comes last.
 
         program says how entrypoints of its language run (`interpreters.program_of`).
         fds: order, upload, and stdin if the request has one; they stay the caller's, as the record does.
+        grace_seconds: from SIGTERM to SIGKILL when the wall time is over.
         """
+        self._grace_seconds = grace_seconds
         limits, cgroup, compilation = request.limits, self._slot.cgroup, self._compilation
 
         def deliver(output: Output) -> bool:

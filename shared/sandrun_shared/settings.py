@@ -189,6 +189,15 @@ class Executor(Table, frozen=True):
     )
     user: Annotated[str, Meta(description="User whose processes may connect, besides root.")] = "sandrun"
     slots: Annotated[int, Meta(description="Jobs that run at once.", ge=1, le=1024)] = 8
+    grace_seconds: Annotated[
+        float,
+        Meta(
+            description="From SIGTERM to SIGKILL for a job whose wall time is over, in seconds; 0: SIGKILL at"
+            " once.",
+            ge=0,
+            le=60,
+        ),
+    ] = 1.0
     parked: Annotated[int, Meta(description="Sandboxes kept ready ahead of demand.", ge=0, le=64)] = 8
     environments_dir: Annotated[
         str, Meta(description="Where `sandrun env build` puts environments, one folder each.")

@@ -105,3 +105,50 @@ def test_all_bombs_at_once_leave_a_hello_alone(executor: ExecutorProcess) -> Non
     for name, job in zip(names, jobs, strict=True):
         result = job.wait()
         _check(BOMBS[name], result.outcome, result.stdout)
+
+
+CLEANS_UP = """
+import signal, sys, time
+def clean(*_):
+    open('cleaned', 'w').write('yes')
+    print('cleaned')
+    sys.exit(0)
+signal.signal(signal.SIGTERM, clean)
+print('ready')
+time.sleep(60)
+"""
+DEAF = """
+trap 'echo deaf' TERM
+(trap '' TERM; sleep 61) &
+while :; do sleep 1 & wait; done
+"""
+SECOND = msgspec.structs.replace(QUICK, wall_seconds=1.0)
+
+
+def test_a_program_may_clean_up_when_its_time_is_over(executor: ExecutorProcess) -> None:
+    result = executor.run_job(CLEANS_UP, limits=SECOND)
+    assert (result.outcome.verdict, result.outcome.exit_code) == ("wall_time_limit", 0)
+    assert result.stdout == b"ready\ncleaned\n"
+    assert result.outputs == {"cleaned": b"yes"}
+    assert result.outcome.wall_seconds < SECOND.wall_seconds + LIMIT_SLACK_SECONDS
+
+
+def test_every_process_is_asked_to_end(executor: ExecutorProcess) -> None:
+    program = "(trap 'echo child; exit' TERM; sleep 60 & wait) & trap 'echo parent' TERM; wait; wait"
+    result = executor.run_job(program, "main", "bash", limits=SECOND)
+    assert result.outcome.verdict == "wall_time_limit"
+    assert sorted(result.stdout.split()) == [b"child", b"parent"]
+
+
+def test_a_program_that_does_not_end_is_killed(executor: ExecutorProcess) -> None:
+    result = executor.run_job(DEAF, "main", "bash", limits=SECOND)
+    assert result.outcome.verdict == "wall_time_limit"
+    assert result.outcome.signal in (9, None)  # None: PID 1 was ended before it could tell
+    assert result.stdout == b"deaf\n"
+
+
+def test_without_a_grace_nothing_is_asked() -> None:
+    with ExecutorProcess(grace_seconds=0) as executor:
+        result = executor.run_job(CLEANS_UP, limits=SECOND)
+    assert (result.outcome.verdict, result.outcome.signal) == ("wall_time_limit", 9)
+    assert result.stdout == b"ready\n"

@@ -98,29 +98,24 @@ def _supervise(
     poll.register(link, select.POLLIN)
     poll.register(children, select.POLLIN)
     status: int | None = None
-    stopping = False
+    kill_at: float | None = None
     while status is None:
-        for fd, _ in poll.poll():
+        ready = poll.poll(None if kill_at is None else max(kill_at - time.monotonic(), 0.0) * 1000)
+        grace = None if ready else 0.0
+        for fd, _ in ready:
             if fd == children:
                 os.read(children, 128)  # one struct signalfd_siginfo stands for any number of children
                 status = _reap(job_pid)
-            elif not stopping:
-                message = link.receive()
-                if message is None:
-                    os._exit(0)  # the executor is gone: the kernel ends the whole namespace with us
-                if "resize" in message[0]:
-                    try:
-                        root.resize(_sizes(config, message[0]))
-                        link.report("resized")
-                    except OSError as error:
-                        link.report(f"failed sizes {error.errno}")
-                        os._exit(1)
-                elif "packages" in message[0]:
-                    _mount_packages(message[0]["packages"], message[1], link)
-                else:
-                    stopping = True
-                    _kill_all()
-    _kill_all()
+            else:
+                grace = _heed(config, link)
+        if grace and kill_at is None:
+            kill_at = time.monotonic() + grace
+            _signal_all(_signal.SIGTERM)
+        elif grace is not None:
+            kill_at = None
+            poll.unregister(link)  # there is nothing more to say
+            _signal_all(_signal.SIGKILL)
+    _signal_all(_signal.SIGKILL)
     while True:
         try:
             os.waitpid(-1, 0)
@@ -128,6 +123,26 @@ def _supervise(
             break
     link.report(f"exited {status} {int(root.is_full())}")
     _collect(confinement, link)
+
+
+def _heed(config: dict[str, Any], link: Channel) -> float | None:
+    """Do what the executor says; the seconds from SIGTERM to SIGKILL when it says to end the job."""
+    message = link.receive()
+    if message is None:
+        os._exit(0)  # the executor is gone: the kernel ends the whole namespace with us
+    request, fds = message
+    if "resize" in request:
+        try:
+            root.resize(_sizes(config, request))
+            link.report("resized")
+        except OSError as error:
+            link.report(f"failed sizes {error.errno}")
+            os._exit(1)
+    elif "packages" in request:
+        _mount_packages(request["packages"], fds, link)
+    else:
+        return float(request["stop"])
+    return None
 
 
 def _mount_packages(tools: list[str] | None, fds: list[int], link: Channel) -> None:
@@ -145,9 +160,9 @@ def _mount_packages(tools: list[str] | None, fds: list[int], link: Channel) -> N
     link.report("mounted")
 
 
-def _kill_all() -> None:
+def _signal_all(number: int) -> None:
     try:  # noqa: SIM105 (contextlib would be one more module in every job's interpreter)
-        os.kill(-1, _signal.SIGKILL)
+        os.kill(-1, number)
     except ProcessLookupError:
         pass
 
