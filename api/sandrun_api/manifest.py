@@ -68,6 +68,13 @@ class Manifest(BaseModel):
     ] = None
     gpu: Annotated[Gpu | None, Field(description="An NVIDIA GPU, which the job then has for itself.")] = None
     warm: Annotated[bool, Field(description="Use an interpreter that has started.")] = True
+    buffered: Annotated[
+        bool | None,
+        Field(
+            description="Whether output may wait in the program's buffers. Default: not Python's, others' as"
+            " they do; `false`: C's, Ruby's and Perl's neither."
+        ),
+    ] = None
     priority: Annotated[
         Literal["normal", "batch"], Field(description="A batch job starts only when no normal job waits.")
     ] = "normal"

@@ -63,6 +63,7 @@ class RunRequest(BaseModel):
         float | None, Field(gt=0, le=MAX_CPU_SECONDS, description="CPU time of all its processes.")
     ] = None
     warm: bool = True
+    buffered: Annotated[bool | None, Field(description="As in a manifest.")] = None
 
 
 _BODY = {

@@ -34,6 +34,7 @@ class JobOptions(TypedDict, total=False):
     cpu_seconds: float
     gpu: dict[str, Any]
     warm: bool
+    buffered: bool | None
     priority: Literal["normal", "batch"]
     encrypt_to: str
 

@@ -33,6 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "cpu_seconds": None,
     "gpu": None,
     "warm": True,
+    "buffered": None,
     "priority": "normal",
     "encrypt_to": None,
 }

@@ -49,6 +49,7 @@ def orders_for(request: Execute, program: Program, packages: Packages) -> dict[s
         "packages": packages.environment,
         "upload": request.upload.value,
         "warm": request.warm and packages.warm and request.interpreter == "python3" and request.gpu is None,
+        "buffered": request.buffered,
         "threads": threads_of(limits),
         "disk_bytes": limits.disk_bytes,
         "open_files": limits.open_files,

@@ -40,6 +40,8 @@ class Execute(Message, frozen=True):
     memfd of what to install, a bundle as uploads have it, if there is an installer.
 
     gpu is the device that the job is to have, for itself.
+    buffered says whether what a program prints may wait in its buffers: None is no for Python, and for others
+    whatever they do.
     install_only: nothing but what is to be installed; the same request without it then finds it there.
     manifest_sha256 is stated in the receipt. With encrypt_to logs and outputs leave sealed to that key.
     """
@@ -51,6 +53,7 @@ class Execute(Message, frozen=True):
     upload: UploadKind = UploadKind.bundle
     has_stdin: bool = False
     warm: bool = True
+    buffered: bool | None = None
     manifest_sha256: Digest = EMPTY_SHA256
     encrypt_to: X25519Key | None = None
     gpu: GpuIndex | None = None

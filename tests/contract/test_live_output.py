@@ -244,3 +244,19 @@ async def test_a_server_that_stops_says_how_its_jobs_ended(
     await following
     assert (seen[-1].name, seen[-1].data["verdict"]) == ("finished", "cancelled")
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("buffered", [None, True, False])
+async def test_whether_output_may_wait_is_the_clients_choice(
+    live_fake: Live, fake: FakeExecutor, buffered: bool | None
+) -> None:
+    choice = {} if buffered is None else {"buffered": buffered}
+    ran = await live_fake.client.post("/run", json={"code": "print(1)", **choice})
+    submitted = await live_fake.client.post(
+        "/submit",
+        files=[("files", ("main.py", b"print(1)"))],
+        data={"manifest": json.dumps({"entrypoint": "main.py", **choice})},
+    )
+    assert (ran.status_code, submitted.status_code) == (200, 200)
+    await fake.until(lambda: len(fake.executed) == 2)
+    assert [request.buffered for request in fake.executed] == [buffered, buffered]

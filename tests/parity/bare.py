@@ -15,7 +15,7 @@ from types import TracebackType
 
 from sandrun_executor.sandbox import root
 from sandrun_executor.sandbox.confine import INNER_ID
-from sandrun_executor.sandbox.job import ENVIRONMENT, THREADS
+from sandrun_executor.sandbox.job import ENVIRONMENT, THREADS, UNBUFFERED
 
 PYTHON = "/usr/bin/python3"
 _ID = str(INNER_ID)
@@ -82,9 +82,10 @@ class BareRoot:
         *,
         args: Iterable[str] = (),
         stdin: bytes | None = None,
+        buffered: bool = False,
         seconds: float = 60.0,
     ) -> Ended:
-        """Run a Python program beside its files. Raises subprocess.TimeoutExpired."""
+        """Run a Python program in the folder of its files. Raises subprocess.TimeoutExpired."""
         self._renew("work", files)
         self._renew("home/job", {})
         self._renew("tmp", {})
@@ -92,6 +93,8 @@ class BareRoot:
         enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", *limits]
         change = ["chroot", "--groups=", f"--userspec={_ID}:{_ID}", str(self._folder)]
         variables = {**ENVIRONMENT, **dict.fromkeys(THREADS, "1")}  # as many as a job has processors
+        if buffered:
+            del variables[UNBUFFERED]
         settings = [f"{name}={value}" for name, value in variables.items()]
         done = subprocess.run(
             [*enter, *change, *_ENV, *settings, PYTHON, entrypoint, *args],

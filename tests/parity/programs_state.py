@@ -2,6 +2,10 @@
 
 STATE: dict[str, str | dict[str, str]] = {
     "flags": "import sys\nprint(sys.flags, sys.warnoptions, sys._xoptions, sys.dont_write_bytecode)\n",
+    "streams": (
+        "import sys\nfor s in (sys.stdin, sys.stdout, sys.stderr):\n"
+        "    print(s, type(s.buffer), s.mode, s.encoding, s.errors, s.newlines, s.line_buffering, s.write_through)\n"
+    ),
     "path": "import sys\nprint(*sys.path, sep='\\n')\nprint(len(sys.path_hooks), len(sys.meta_path))\n",
     "arguments": "import sys\nprint(sys.argv, sys.orig_argv)\n",
     "command line": "print(open('/proc/self/cmdline', 'rb').read())\n",

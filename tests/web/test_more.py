@@ -21,7 +21,7 @@ FIELDS = {
     "Files to keep": "results/\n\n*.csv",
     "CPU time, in seconds": "20",
 }
-CHOICES = ("Start a fresh interpreter", "Let all others go first")
+CHOICES = ("Start a fresh interpreter", "Let the program buffer its output", "Let all others go first")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_packages_variables_and_patterns(visit: Open, service: Service, tmp_path
     unfold(page, "limit", "more")
     fill(page)
     expect(page.locator("#more-summary")).to_have_text(
-        "packages · 2 variables · keeps results/, *.csv · fresh · lets others go first"
+        "packages · 2 variables · keeps results/, *.csv · fresh · buffered · lets others go first"
     )
     write(page, programs.GREETS)
     job = job_of(page, lambda: page.keyboard.press("Control+Enter"))

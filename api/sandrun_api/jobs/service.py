@@ -322,6 +322,7 @@ class JobService:
                 upload=request.kind,
                 has_stdin=manifest.stdin is not None,
                 warm=manifest.warm and not languages.starts_alone(request.interpreter, manifest.env),
+                buffered=manifest.buffered,
                 manifest_sha256=manifests.digest(manifest),
                 encrypt_to=manifests.encryption_key_of(manifest),
                 gpu=job.gpu,

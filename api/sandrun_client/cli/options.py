@@ -78,6 +78,7 @@ def job_options(function: F) -> F:
             "timeout": given.pop("timeout"),
             "memory_mb": given.pop("memory"),
             "cpu_seconds": given.pop("cpu_seconds"),
+            "buffered": given.pop("buffered"),
             "priority": "batch" if given.pop("batch") else None,
             "encrypt_to": given.pop("encrypt_to"),
         }
@@ -117,6 +118,11 @@ def job_options(function: F) -> F:
             click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS"),
             click.option("--memory", type=click.IntRange(1), metavar="MB"),
             click.option("--cpu-seconds", type=click.FloatRange(0, min_open=True), metavar="SECONDS"),
+            click.option(
+                "--buffered/--no-buffered",
+                default=None,
+                help="Let output wait in the program's buffers, or in C, Ruby and Perl neither.",
+            ),
             click.option("--batch", is_flag=True, help="Run only when no normal job waits."),
             click.option(
                 "--encrypt-to", metavar="KEY", help="Public key that output and files are sealed to."

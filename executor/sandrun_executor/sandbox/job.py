@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal
+import errno
 import os
 import resource
 import stat
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ENTRYPOINT = "{entrypoint}"  # in a command, as sandrun_shared.languages says it
 _EXEC_FAILED = 126
 SIGCHLD = (_signal.SIGCHLD,)  # blocked in PID 1, which reads it from a descriptor
+UNBUFFERED = "PYTHONUNBUFFERED"
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": root.HOME,
@@ -28,6 +30,15 @@ ENVIRONMENT = {
     "LOGNAME": "job",
     "LANG": "C.UTF-8",
     "TMPDIR": "/tmp",  # noqa: S108 (the job's own)
+    UNBUFFERED: "1",  # somebody may be following what a program prints
+}
+# What makes other programs write through too: C's standard streams (stdbuf(1)), and Ruby's and Perl's.
+_STDBUF = "/usr/libexec/coreutils/libstdbuf.so"
+_WRITE_THROUGH = {
+    "LD_PRELOAD": _STDBUF,
+    "_STDBUF_O": "0",
+    "RUBYOPT": f"-r{root.WRITE_THROUGH}/write_through.rb",
+    "PERL5OPT": f"-I{root.WRITE_THROUGH} -Mwrite_through",
 }
 # How many threads a numerical library starts.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -39,8 +50,8 @@ class Program:
     """A Python program to run in this very process.
 
     environment: variables besides ENVIRONMENT, which the zygote has; spared: names of modules that every
-    interpreter has; finish: what to call after all that atexit calls, where modules that the zygote imported
-    have registered theirs.
+    interpreter has; buffered: whether what it writes may wait in a buffer; finish: what to call after all
+    that atexit calls, where modules that the zygote imported have registered theirs.
     """
 
     def __init__(
@@ -51,6 +62,7 @@ class Program:
         environment: dict[str, str],
         spared: tuple[str, ...],
         *,
+        buffered: bool = False,
         finish: list[tuple[Any, tuple[Any, ...]]] | None = None,
     ) -> None:
         self.command = command
@@ -58,6 +70,7 @@ class Program:
         self.args = args
         self.environment = environment
         self.spared = spared
+        self.buffered = buffered
         self.finish = finish
 
 
@@ -91,10 +104,12 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
         for kind, value in rlimits(request):
             lower(kind, value)
         order.env = {**request["env"], **order.env}
+        if order.env.get(UNBUFFERED) == "1" and not request["buffered"]:
+            del order.env[UNBUFFERED]  # as it is anyway: no reason to start anew
         warm = request["warm"] and config["forks"]
         request["warm"] = warm and not _were_read(order.env, config["preloaded"])
         threads = dict.fromkeys(THREADS, str(request["threads"]))
-        order.env = {**threads, **request["packages"], **order.env}
+        order.env = {**threads, **request["packages"], **_buffering(config, request["buffered"]), **order.env}
         if request["compiler"]:
             link.report("compiling")
             _compile(config, _filled_in(request["compiler"], order), order)
@@ -140,7 +155,30 @@ def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], orde
         finish = config["preloaded"]["finish"]
         for set_threads in config["thread_setters"] if request["threads"] > 1 else ():
             set_threads(request["threads"])
-    return Program(command[0], order.entrypoint, order.args, order.env, config["spared"], finish=finish)
+    return Program(
+        command[0],
+        order.entrypoint,
+        order.args,
+        order.env,
+        config["spared"],
+        buffered=bool(request["buffered"]),
+        finish=finish,
+    )
+
+
+def _buffering(config: dict[str, Any], buffered: bool | None) -> dict[str, str]:
+    """Variables by which programs write through, or do not; None leaves all but Python as they are.
+
+    Raises StepError where libstdbuf is missing.
+    """
+    if buffered is None:
+        return {}
+    if buffered:
+        config["environment"].pop(UNBUFFERED, None)
+        return {}
+    if not os.path.exists(_STDBUF):
+        raise StepError("write_through", errno.ENOENT)
+    return _WRITE_THROUGH
 
 
 def _filled_in(words: tuple[str, ...], order: orders.Order) -> list[str]:

@@ -30,6 +30,11 @@ GROUP = "root:x:0:\njob:x:1000:\nnogroup:x:65534:\n"
 HOSTS = "127.0.0.1 localhost sandrun\n::1 localhost\n"
 NSSWITCH = "passwd: files\ngroup: files\nhosts: files\n"
 # Configuration that installed interpreters cannot do without; no host's secrets live in these.
+WRITE_THROUGH = "/etc/write_through"  # what Ruby and Perl load to hold nothing back
+_WRITE_THROUGH_FILES = {
+    "write_through.rb": "$stdout.sync = true\n",
+    "write_through.pm": "package write_through;\n$| = 1;\n1;\n",
+}
 _ETC = ("alternatives", "R", "php", "perl", "fonts")
 _ETC_FILES = ("ssl/openssl.cnf", "mime.types", "services", "protocols", "debian_version", "os-release")
 _HIDDEN = ("local", "src")  # of /usr
@@ -90,6 +95,8 @@ def _build_skeleton(image: str) -> None:
             os.symlink(os.readlink("/" + name), f"{image}/{name}")
     for name, text in (("passwd", USERS), ("group", GROUP), ("hosts", HOSTS), ("nsswitch.conf", NSSWITCH)):
         _write(f"{image}/etc/{name}", text)
+    for name, text in _WRITE_THROUGH_FILES.items():
+        _write(f"{image}{WRITE_THROUGH}/{name}", text)
     for name, text in bootstraps.FILES.items():
         _write(f"{image}{bootstraps.FOLDER}/{name}", text)
     for name in _ETC:

@@ -10,7 +10,7 @@ import sys
 
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox.frames import CAN_HIDE, hide
-from sandrun_executor.sandbox.job import Program
+from sandrun_executor.sandbox.job import UNBUFFERED, Program
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 _NEVER_SPARED = ("sys", "builtins", "__main__")
 
 
-def _renew_stdio() -> None:
-    """Make the three standard streams again as Py_Initialize does, with the encodings it chose."""
+def _renew_stdio(buffered: bool) -> None:
+    """Make the three standard streams again as Py_Initialize does, with the encodings it chose.
+
+    Unless buffered, as PYTHONUNBUFFERED has them: what is written is on its way at once (create_stdio in
+    CPython's pylifecycle.c).
+    """
     for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         old = getattr(sys, "__" + name + "__")
         mode = "rb" if fd == 0 else "wb"
-        buffer = io.open(fd, mode, -1, closefd=False)  # noqa: SIM115, UP020 (stays open)
-        raw = buffer.raw  # type: ignore[attr-defined]
+        size = -1 if buffered or fd == 0 else 0
+        buffer: Any = io.open(fd, mode, size, closefd=False)  # noqa: SIM115, UP020 (stays open)
+        raw = buffer.raw if size else buffer
         raw.name = f"<{name}>"
         interactive = raw.isatty()
         stream = io.TextIOWrapper(
@@ -35,7 +40,8 @@ def _renew_stdio() -> None:
             old.encoding,
             old.errors,
             newline="\n" if fd else None,
-            line_buffering=fd == 2 or interactive,
+            line_buffering=buffered and (fd == 2 or interactive),
+            write_through=not buffered,
         )
         stream.mode = "r" if fd == 0 else "w"  # type: ignore[misc]
         setattr(sys, name, stream)
@@ -121,6 +127,15 @@ def _exit_code(code: object) -> int:
     return code & 0xFF if isinstance(code, int) else 1
 
 
+def _set_variables(program: Program) -> None:
+    if program.buffered:
+        os.environ.pop(UNBUFFERED, None)
+    if program.environment:
+        os.environ.update(program.environment)
+        if "PYTHONUSERBASE" in program.environment:
+            _add_user_site()
+
+
 def _add_user_site() -> None:
     """Packages of the user's site, between the library and the system's packages as site.main does it."""
     import site  # noqa: PLC0415 (the interpreter loaded it at its start)
@@ -151,10 +166,7 @@ def run(program: Program) -> None:
 
     In this function's frame, which the program does not see (frames.py).
     """
-    if program.environment:
-        os.environ.update(program.environment)
-        if "PYTHONUSERBASE" in program.environment:
-            _add_user_site()
+    _set_variables(program)
     path = os.path.join(os.getcwd(), program.entrypoint)
     words = [program.command, program.entrypoint, *program.args]
     try:
@@ -170,7 +182,7 @@ def run(program: Program) -> None:
     sys.orig_argv = arguments
     _at_the_end(program.finish, _spare_shared_modules, (arguments, _Modules(program.spared)))
     sys.path[0] = os.path.dirname(os.path.realpath(path))
-    _renew_stdio()
+    _renew_stdio(program.buffered)
     arguments.kept = [sys.modules["__main__"], program]
     main = type(sys)("__main__")
     loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)

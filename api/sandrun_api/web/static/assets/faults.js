@@ -5,7 +5,8 @@ import { byId, make } from "./dom.js";
 // Where a person sets what a manifest calls so.
 const FIELDS = {
   entrypoint: "file-name", interpreter: "language", environment: "environment", args: "arguments", stdin: "stdin", env: "variables",
-  outputs: "keep", requirements: "packages", timeout: "timeout", memory_mb: "memory", cpu_seconds: "cpu", gpu: "gpu", warm: "fresh", priority: "batch",
+  outputs: "keep", requirements: "packages", timeout: "timeout", memory_mb: "memory", cpu_seconds: "cpu", gpu: "gpu", warm: "fresh",
+  buffered: "buffered", priority: "batch",
 };
 
 /** A fault of the field with that id. */

@@ -4,7 +4,7 @@ import { byId } from "./dom.js";
 
 const FIELDS = {
   file: "file-name", arguments: "arguments", stdin: "stdin", timeout: "timeout", memory: "memory", cpu: "cpu",
-  packages: "packages", variables: "variables", keep: "keep", fresh: "fresh", batch: "batch", gpu: "gpu",
+  packages: "packages", variables: "variables", keep: "keep", fresh: "fresh", buffered: "buffered", batch: "batch", gpu: "gpu",
 };
 const CHECKED = "yes";
 

@@ -65,6 +65,7 @@ export class More {
       files.push([fields.requirements, new Blob([text], { type: "text/plain" })]);
     }
     if (byId("fresh").checked) fields.warm = false;
+    if (byId("buffered").checked) fields.buffered = true;
     if (byId("batch").checked) fields.priority = "batch";
     if (byId("gpu").checked) fields.gpu = { required: true };
     return { fields, files };
@@ -81,6 +82,7 @@ export class More {
       patterns.length > 0 && `keeps ${patterns.slice(0, 3).join(", ")}${patterns.length > 3 ? ", …" : ""}`,
       byId("gpu").checked && "GPU",
       byId("fresh").checked && "fresh",
+      byId("buffered").checked && "buffered",
       byId("batch").checked && "lets others go first",
     ].filter(Boolean).join(" · ");
   }
