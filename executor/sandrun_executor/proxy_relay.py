@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from sandrun_executor import proxy_addresses
+from sandrun_executor import proxy_addresses, proxy_hello
 from sandrun_executor.proxy_addresses import PORT, AddressRefused, Network
+from sandrun_executor.proxy_hello import HelloError
 
 MAX_CONNECTIONS = 64
 MAX_HEAD = 16 << 10
@@ -61,6 +62,10 @@ class Rules:
         if port not in ports:
             raise self.refused(name, f"port {port} is not {PORT}")
         return name
+
+    def is_for(self, name: str, wanted: str) -> bool:
+        """Whether a TLS client in a tunnel to name wants that very host."""
+        return wanted == name
 
     def refused(self, name: str, why: str) -> Refusal:
         """A refusal that is remembered."""
@@ -130,9 +135,27 @@ class Relay:
         far = await self._reach(name, None)
         try:
             writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+            far[1].write(await self._hello(name, reader))
             await self._pump_both((reader, writer), far)
         finally:
             far[1].close()
+
+    async def _hello(self, name: str, reader: asyncio.StreamReader) -> bytes:
+        """The start of a tunnel's TLS, which must be for the host that the tunnel leads to.
+
+        Raises OSError when it is not: what is refused is noted, an answer would not be TLS.
+        """
+        try:
+            async with asyncio.timeout(HEAD_SECONDS):
+                raw, wanted = await proxy_hello.read_hello(reader)
+        except HelloError as error:
+            self._rules.refused(name, str(error))
+            raise ConnectionAbortedError from None
+        self._rules.spend(len(raw))
+        if not self._rules.is_for(name, wanted):
+            self._rules.refused(name, "its TLS greeting is for another host")
+            raise ConnectionAbortedError
+        return raw
 
     async def _fetch(self, method: str, target: str, fields: list[bytes], near: Streams) -> None:
         """A request in absolute form (RFC 9112, 3.2.2), made over TLS whatever its scheme."""

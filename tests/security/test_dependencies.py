@@ -20,13 +20,14 @@ WAYS_OUT = {
     "own_network": {"the loopback of the host", "a way out of the job"},
     "proxy_hosts": {"a host that is not listed"},
     "proxy_addresses": {"a name with a private address"},
+    "proxy_names": {"a neighbour of a listed host"},
     "proxy_port": {"another port"},
 }
 # Each of these keeps a layer as it is when the others are off.
 KEEPING = ("layer_sealed", "layer_mounted_read_only", "packages_overlay", "landlock")
 CHANGES = {"writing a layer", "what another job wrote"}
 _ASK = """
-import socket
+import socket, ssl
 def reaches(host, port):
     try:
         socket.create_connection((host, port), 5).close()
@@ -37,6 +38,16 @@ def tunnel(target):
     with socket.create_connection(('127.0.0.1', 3128), 20) as asked:
         asked.sendall(f'CONNECT {target} HTTP/1.1\\r\\n\\r\\n'.encode())
         return asked.recv(100).split(b' ')[1] == b'200'
+def greets(target, name):
+    context = ssl._create_unverified_context()
+    with socket.create_connection(('127.0.0.1', 3128), 20) as asked:
+        asked.sendall(f'CONNECT {target} HTTP/1.1\\r\\n\\r\\n'.encode())
+        asked.recv(100)
+        try:
+            context.wrap_socket(asked, server_hostname=name).close()
+            return True
+        except OSError:
+            return False
 """
 # Left behind for anybody to write to, as far as its mode goes.
 _OPEN = """
@@ -67,6 +78,8 @@ def probe(registry: Registry) -> Iterator[str]:
                 f"say(('the loopback of the host', reaches({private.getsockname()[0]!r}, 443)))\n"
                 "say(('a host that is not listed', tunnel('other.test:443')))\n"
                 "say(('a name with a private address', tunnel('private.test:443')))\n"
+                "assert greets('registry.test:443', 'registry.test')\n"
+                "say(('a neighbour of a listed host', greets('registry.test:443', 'other.test')))\n"
                 f"say(('another port', tunnel('registry.test:{port}')))\n"
             )
         )

@@ -1,5 +1,6 @@
 """A certificate for loopback, made on the spot."""
 
+import contextlib
 import ssl
 import subprocess
 from pathlib import Path
@@ -24,3 +25,16 @@ def make(folder: Path) -> Api:
 def trusting(api: Api) -> ssl.SSLContext:
     """What a client needs to trust it."""
     return ssl.create_default_context(cafile=api.cert)
+
+
+def greeting(name: str | None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> bytes:
+    """What the standard library's client sends first."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = version
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()

@@ -98,7 +98,7 @@ REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "layer_mounted_read_only": (
         (layers_module, "_share", lambda number: linux.open_tree_clone(f"/{number}")),
     ),
-    **dict.fromkeys(("proxy_hosts", "proxy_addresses", "proxy_port"), ()),
+    **dict.fromkeys(("proxy_hosts", "proxy_addresses", "proxy_names", "proxy_port"), ()),
 }
 
 

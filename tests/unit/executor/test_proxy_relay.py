@@ -8,9 +8,11 @@ import pytest
 
 from sandrun_executor import proxy_addresses, proxy_relay
 from sandrun_executor.proxy_relay import Relay, Rules
+from support.tls import greeting
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HOST = "registry.test"
+CONNECT = b"CONNECT registry.test:PORT HTTP/1.1\r\n\r\n"
 
 
 async def _ask(
@@ -70,12 +72,36 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch, asked: bytes, status: 
 
 def test_a_tunnel_passes_bytes_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write((await reader.read()).upper())
+        writer.write((await reader.read())[::-1])
         writer.close()
 
-    asked = b"CONNECT Registry.test.:PORT HTTP/1.1\r\nUser-Agent: x\r\n\r\nquiet"
+    sent = greeting(HOST) + b"quiet"
+    asked = b"CONNECT Registry.test.:PORT HTTP/1.1\r\nUser-Agent: x\r\n\r\n" + sent
     answer = asyncio.run(_ask(monkeypatch, _rules(), asked, echo))
-    assert answer == b"HTTP/1.1 200 Connected\r\n\r\nQUIET"
+    assert answer == b"HTTP/1.1 200 Connected\r\n\r\n" + sent[::-1]
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (greeting("other.test"), "its TLS greeting is for another host"),
+        (greeting(None), "its TLS greeting does not say which host it wants (SNI)"),
+        (b"GET / HTTP/1.1\r\nHost: registry.test\r\n\r\n", "what is sent is not TLS"),
+    ],
+)
+def test_a_tunnel_is_for_its_host_alone(monkeypatch: pytest.MonkeyPatch, sent: bytes, why: str) -> None:
+    heard: list[bytes] = []
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+        writer.close()
+
+    rules = _rules()
+    asked = b"CONNECT registry.test:PORT HTTP/1.1\r\n\r\n" + sent
+    answer = asyncio.run(_ask(monkeypatch, rules, asked, hear))
+    assert answer == b"HTTP/1.1 200 Connected\r\n\r\n"
+    assert rules.notes == [f"refused registry.test: {why}"]
+    assert b"".join(heard) == b""
 
 
 def test_a_tunnel_has_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,9 +114,7 @@ def test_a_tunnel_has_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
             writer.close()
 
     rules = _rules()
-    answer = asyncio.run(
-        _ask(monkeypatch, rules, b"CONNECT registry.test:PORT HTTP/1.1\r\n\r\n", flood, end=False)
-    )
+    answer = asyncio.run(_ask(monkeypatch, rules, CONNECT + greeting(HOST), flood, end=False))
     assert len(answer) <= (1 << 20) + 100
     assert rules.notes == ["refused: there are more bytes than an installation may take"]
 
@@ -101,8 +125,11 @@ def test_a_tunnel_in_which_nothing_moves_ends(monkeypatch: pytest.MonkeyPatch) -
         writer.close()
 
     monkeypatch.setattr(proxy_relay, "IDLE_SECONDS", 0.05)
-    asked = b"CONNECT registry.test:PORT HTTP/1.1\r\n\r\n"
+    asked = CONNECT + greeting(HOST)
     answer = asyncio.run(_ask(monkeypatch, _rules(), asked, silent, end=False))
+    assert answer == b"HTTP/1.1 200 Connected\r\n\r\n"
+    monkeypatch.setattr(proxy_relay, "HEAD_SECONDS", 0.05)
+    answer = asyncio.run(_ask(monkeypatch, _rules(), CONNECT, silent, end=False))
     assert answer == b"HTTP/1.1 200 Connected\r\n\r\n"
 
 
