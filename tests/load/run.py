@@ -1,7 +1,8 @@
 """Loads Sandrun with jobs and faults: sudo .venv/bin/python tests/load/run.py [--jobs N] [--seed N] …
 
-First many jobs from many clients, some of which leave in the middle, while daemons are killed; then the
-api's memory after many small jobs. What nothing explains ends it with an error that says what it was.
+First many jobs from many clients, some of which leave in the middle, while daemons are killed; then many
+readers of which some never read, more uploads at once than there is memory for, and the api's memory after many
+small jobs. What nothing explains ends it with an error that says what it was.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from load import growth, remains
+from load import audience, crush, growth, remains
 from load.faults import Faults
 from load.plan import Plan
 from load.storm import check, storm
@@ -29,10 +30,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--clients", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--executor-kills", type=int, default=3)
     parser.add_argument("--api-restarts", type=int, default=1)
+    parser.add_argument("--readers", type=int, default=210, help="of live output; 0 leaves them out")
+    parser.add_argument("--silent", type=int, default=90, help="besides, that never read")
+    parser.add_argument("--uploads", type=int, default=8, help="of 98 MB at once; 0 leaves them out")
+    parser.add_argument("--budget-mb", type=int, default=512, help="memory of the api for them")
     parser.add_argument("--memory-jobs", type=int, default=20_000, help="small jobs; 0 leaves them out")
     parser.add_argument("--memory-seconds", type=float, default=3600.0, help="no more of them after that")
     return parser.parse_args(arguments)
@@ -91,6 +96,10 @@ def main(arguments: list[str]) -> int:
                 api_restarts=options.api_restarts,
             )
         )
+    if options.readers:
+        print(json.dumps(audience.run(options.readers, options.silent)), flush=True)
+    if options.uploads:
+        print(json.dumps(crush.run(options.uploads, 98, options.budget_mb)), flush=True)
     if options.memory_jobs:
         grow(options.memory_jobs, options.memory_seconds)
     return 0

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from load import remains
+from load import audience, crush, remains
 from load.faults import Faults
 from load.plan import Behaviour, Plan
 from load.storm import check, storm
@@ -24,3 +24,13 @@ def test_every_job_has_one_end_and_nothing_remains() -> None:
         # The job of the warm-up is counted too.
         check(service, PLAN, faults, account, others=1)
         remains.assert_nothing_more(service, before, shared)
+
+
+def test_readers_that_never_read_harm_nobody() -> None:
+    """Of `tests/load/run.py`: 210 readers and 90 that never read."""
+    assert audience.run(readers=12, silent=6, send_seconds=2)["readers"] == 12
+
+
+def test_uploads_beyond_the_memory_are_refused_and_can_come_again() -> None:
+    """Of `tests/load/run.py`: 8 uploads of 98 MB into a budget of 512 MiB."""
+    assert crush.run(count=4, megabytes=10, budget_mb=24)["answers"]["200"] == 4
