@@ -286,7 +286,9 @@ class Zygote:
         zygote = cls(process, link, cgroup)
         ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-        def heard(words: Words, _fd: int | None) -> None:
+        def heard(words: Words, fd: int | None) -> None:
+            if fd is not None:
+                os.close(fd)
             if not ready.done():
                 ready.set_result(words == ["ready"])
             if not words:
