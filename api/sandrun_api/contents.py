@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from sandrun_api.errors import ApiError
-from sandrun_api.paths import PathError, clean, link_stays_inside, shown
+from sandrun_api.paths import PathError, clean, link_stays_inside, names_folder, shown
 
 HEAD_BYTES = 256  # what is kept of a script's first line, or of an ELF header
 MANIFEST_NAME = "job.json"
@@ -41,6 +41,7 @@ class Table:
         self._wanted = wanted
         self._deadline = time.monotonic() + bounds.seconds
         self._kinds: dict[str, str] = {}  # path -> file, link or dir
+        self._sizes: dict[str, int] = {}  # of files
         self._total = 0
         self._count = 0
         self._heads: dict[str, bytes] = {}
@@ -60,8 +61,6 @@ class Table:
 
     def grow(self, size: int, name: str) -> None:
         """Count bytes of a member."""
-        if size < 0:
-            raise ApiError(400, f"Member '{shown(name)}' has a negative size.")
         self._total += size
         if self._total > self._bounds.total_bytes:
             limit = self._bounds.total_bytes >> 20
@@ -75,32 +74,42 @@ class Table:
             if self._kinds.setdefault(path, "dir") != "dir":
                 raise ApiError(400, f"Member '{shown(name)}' appears both as a folder and as a file.")
 
-    def add_file(self, name: str) -> str:
-        """Enter a regular file, which may come twice (the later one wins); its clean path."""
+    def add_file(self, name: str, size: int = 0) -> str:
+        """Enter a regular file, which may come twice (the later one wins); its clean path.
+
+        size is what a hard link to it will take.
+        """
         path = self._named(name)
         if self._kinds.setdefault(path, "file") != "file":
             raise ApiError(400, f"Member '{shown(name)}' appears both as a file and as something else.")
+        self._sizes[path] = size
         self._heads.pop(path, None)
+        self._kept.pop(path, None)
         return path
 
     def add_symlink(self, name: str, target: str) -> None:
         """Enter a symbolic link, which must stay inside the upload."""
         path = self._named(name)
-        if not link_stays_inside(path.count("/"), target):
+        if not link_stays_inside(path, target):
             raise ApiError(400, f"Member '{shown(name)}' is a link out of the upload: '{shown(target)}'.")
         if path in self._kinds:
             raise ApiError(400, f"Member '{shown(name)}' appears twice, once as a link.")
         self._kinds[path] = "link"
 
     def add_hard_link(self, name: str, target: str) -> None:
-        """Enter a hard link, which must name a regular file that came before."""
-        path = self._named(name)
-        if self._kinds.get(self._path(target)) != "file":
+        """Enter a hard link, which must name a regular file that came before: it becomes a copy of that."""
+        source = self._path(target)
+        if self._kinds.get(source) != "file" or source == self._path(name):
             raise ApiError(
                 400, f"Member '{shown(name)}' is a hard link to '{shown(target)}', which is no earlier file."
             )
-        if self._kinds.setdefault(path, "file") != "file":
-            raise ApiError(400, f"Member '{shown(name)}' appears both as a file and as something else.")
+        head, kept, size = self._heads.get(source), self._kept.get(source), self._sizes[source]
+        self.grow(size, name)
+        path = self.add_file(name, size)
+        if head is not None:
+            self._heads[path] = head
+        if kept is not None and self.limit_of(path) is not None:
+            self.keep(path, kept)
 
     def keep_head(self, path: str, head: bytes) -> None:
         """Keep the first bytes that tell what runs the file."""
@@ -131,7 +140,7 @@ class Table:
 
     def _named(self, name: str) -> str:
         path = self._path(name)
-        if not path or name.endswith("/"):
+        if not path or names_folder(name):
             raise ApiError(400, f"Member '{shown(name)}' is a file with the name of a folder.")
         self._enter_parents(name, path)
         return path

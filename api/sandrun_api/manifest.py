@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sandrun_api.errors import ApiError, FieldError, bad_request
 from sandrun_api.gpus import Gpu
-from sandrun_api.paths import PathError, clean
+from sandrun_api.paths import PathError, clean, names_folder
 from sandrun_shared import canonical, keys, languages, receipts, sealing
 from sandrun_shared.jobs import MAX_CPU_SECONDS, Limits
 from sandrun_shared.protocol import Description
@@ -112,7 +112,7 @@ def check(manifest: Manifest, settings: JobLimits) -> None:
     """Refuse what the model alone cannot: names, sizes, limits. Raises ApiError (400)."""
     encryption_key_of(manifest)
     try:
-        if not clean(manifest.entrypoint):
+        if not clean(manifest.entrypoint) or names_folder(manifest.entrypoint):
             raise PathError("is a folder")
     except PathError as error:
         raise bad_request(f"The entrypoint {error}.", "/entrypoint") from None

@@ -57,6 +57,7 @@ class Sandbox:
         self._stop: Stop | None = None
         self._grace_seconds = 0.0
         self._failure = ""
+        self._awaited = {"ready"}  # what may be reported now: nothing is that was not asked for
         self._started_at = 0.0
         self._compilation = Compilation(slot.cgroup)
         self._timers: list[asyncio.TimerHandle] = []
@@ -104,22 +105,22 @@ class Sandbox:
     @property
     def usable(self) -> bool:
         """Whether a parked sandbox still waits for its job."""
-        return not self._exited.done() and not self._dead.done() and self._zygote.alive
+        return not self._failure and not self._exited.done() and not self._dead.done() and self._zygote.alive
 
     def _init_says(self, words: Words, fd: int | None) -> None:
         match words:
-            case ["pid"] if fd is not None and self._pidfd < 0:
+            case ["pid"] if fd is not None and self._pidfd < 0 and _is_pidfd(fd):
                 self._pidfd = fd
                 self._loop.add_reader(fd, self._died)
                 return
-            case ["resized" | "mounted" as what]:
+            case ["resized" | "mounted" as what] if self._was_asked(what):
                 done = self._resized if what == "resized" else self._mounted
                 if not done.done():
                     done.set_result(None)
-            case ["exited", status, full] if status.isdigit() and full.isdigit():
+            case ["exited", status, full] if (told := Exit.told(status, full)) is not None:
                 if not self._exited.done():
-                    self._exited.set_result(Exit(int(status), full == "1"))
-            case ["collected", truncated]:
+                    self._exited.set_result(told)
+            case ["collected", truncated] if self._was_asked("collected"):
                 if not self._collected.done():
                     self._collected.set_result(truncated == "1")
             case ["failed", step, code]:
@@ -129,7 +130,7 @@ class Sandbox:
                     self._fail("the zygote is gone")
                     self._died()
             case _:
-                self._fail("an unknown report")
+                self._misheard()
         if fd is not None:
             os.close(fd)
 
@@ -137,19 +138,33 @@ class Sandbox:
         if fd is not None:
             os.close(fd)
         match words:
-            case ["ready"]:
+            case ["ready"] if self._was_asked("ready"):
                 if not self._ready.done():
                     self._ready.set_result(None)
-            case ["compiling"]:
+            case ["compiling"] if "started" in self._awaited:
                 self._compilation.begin()
-            case ["started"]:
+            case ["started"] if self._was_asked("started"):
                 self._started_at = time.monotonic()
                 self._compilation.end(self._started_at)
                 self._on_started()
             case ["failed", step, code]:
                 self._fail(f"step {step} failed with errno {code}")
+            case []:
+                pass  # the job's exec, or its end: PID 1 tells which
             case _:
-                pass  # the end of file is the job's exec, or its end: PID 1 tells which
+                self._misheard()
+
+    def _was_asked(self, what: str) -> bool:
+        """Whether this report is awaited; it is not a second time."""
+        if what not in self._awaited:
+            return False
+        self._awaited.remove(what)
+        return True
+
+    def _misheard(self) -> None:
+        """End a sandbox that reports what it cannot: what else it says is worth nothing."""
+        self._fail("an unknown report")
+        self.kill()
 
     def _fail(self, text: str) -> None:
         self._failure = self._failure or text
@@ -303,6 +318,7 @@ class Sandbox:
         """Give the job's folders another size than they were mounted with. Raises TimeoutError."""
         if folders == self._folders:
             return
+        self._awaited.add("resized")
         self._init.send({"resize": True, **folders.as_message()}, [])
         async with asyncio.timeout(PREPARE_SECONDS):
             await self._resized
@@ -312,11 +328,13 @@ class Sandbox:
         if not packages.mounts:
             return
         self._setup_cpu_seconds = packages.cpu_seconds
+        self._awaited.add("mounted")
         self._init.send({"packages": packages.tools}, packages.mounts)
         async with asyncio.timeout(PREPARE_SECONDS):
             await self._mounted
 
     def _hand_over(self, request: Execute, program: Program, fds: list[int], packages: Packages) -> None:
+        self._awaited.add("started")
         self._job.send(orders_for(request, program, packages), fds)
 
     def _watch(self, limits: Limits, sink: Sink) -> None:
@@ -362,6 +380,7 @@ class Sandbox:
         try:
             if 2 * peak_bytes + COLLECTOR_BYTES > limits.memory_bytes:  # outputs are copied
                 self._limit(limits, limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES)
+            self._awaited.add("collected")
             self._init.send({"files": limits.output_files, "bytes": limits.disk_bytes}, fds)
         except (CgroupError, OSError):
             return True
@@ -397,6 +416,17 @@ class Sandbox:
                 self._slot.cgroup.kill()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 0.1)
+
+
+def _is_pidfd(fd: int) -> bool:
+    """Whether a descriptor stands for a process, dead or alive (pidfd_send_signal(2))."""
+    try:
+        signal.pidfd_send_signal(fd, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _nothing() -> None:

@@ -24,6 +24,15 @@ class Exit:
     status: int
     disk_full: bool
 
+    @classmethod
+    def told(cls, status: str, disk_full: str) -> "Exit | None":
+        """What PID 1 says of it in two words; None for what no process ends with."""
+        if not status.isdigit() or len(status) > 5 or disk_full not in ("0", "1"):
+            return None
+        number = int(status)
+        ended = os.WIFEXITED(number) or os.WIFSIGNALED(number)
+        return cls(number, disk_full == "1") if number <= 0xFFFF and ended else None
+
     @property
     def code(self) -> int:
         """The exit code, 128+n for signal n."""

@@ -32,6 +32,13 @@ _MODULES = (
     "sandbox.channel",
     "sandbox.orders",
     "sandbox.beneath",
+    "sandrun_shared.archives.names",
+    "sandrun_shared.archives.members",
+    "sandrun_shared.archives.streams",
+    "sandrun_shared.archives.sparse",
+    "sandrun_shared.archives.tar",
+    "sandrun_shared.archives.zip",
+    "sandrun_shared.archives.reader",
     "sandbox.unpack",
     "sandbox.collect",
     "sandbox.job",
@@ -204,13 +211,15 @@ def _source(text: str) -> int:
 
 
 def _modules(names: Iterable[str]) -> list[tuple[str, str | None]]:
-    package = resources.files("sandrun_executor")
-    modules: list[tuple[str, str | None]] = [("sandrun_executor", None), ("sandrun_executor.sandbox", None)]
+    """Each module with its source, and before it the packages that it lies in, which have none."""
+    modules: dict[str, str | None] = {}
     for name in names:
-        modules.append(
-            (f"sandrun_executor.{name}", package.joinpath(f"{'/'.join(name.split('.'))}.py").read_text())
-        )
-    return modules
+        parts = (name if name.startswith("sandrun_shared.") else f"sandrun_executor.{name}").split(".")
+        for end in range(1, len(parts)):
+            modules.setdefault(".".join(parts[:end]), None)
+        file = resources.files(parts[0]).joinpath(*parts[1:-1], f"{parts[-1]}.py")
+        modules[".".join(parts)] = file.read_text()
+    return list(modules.items())
 
 
 class Zygote:
@@ -286,7 +295,9 @@ class Zygote:
         zygote = cls(process, link, cgroup)
         ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-        def heard(words: Words, _fd: int | None) -> None:
+        def heard(words: Words, fd: int | None) -> None:
+            if fd is not None:
+                os.close(fd)
             if not ready.done():
                 ready.set_result(words == ["ready"])
             if not words:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sandrun_executor import zygotes
+
 ROOT = Path(__file__).parents[2]
 WEB = {"fastapi", "starlette", "uvicorn", "pydantic", "httpx", "anyio"}
 OURS = {"sandrun_api", "sandrun_client", "sandrun_executor", "sandrun_shared"}
@@ -29,6 +31,18 @@ def imported_names(path: Path) -> set[str]:
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.partition(".")[0])
+    return names
+
+
+def modules_of_shared(path: Path) -> set[str]:
+    """What a file imports of sandrun_shared, by the modules' full names."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sandrun_shared"):
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                is_module = (ROOT / "shared" / f"{name.replace('.', '/')}.py").exists()
+                names.add(name if is_module else str(node.module))
     return names
 
 
@@ -88,7 +102,13 @@ def test_client_names_nothing_of_the_server() -> None:
 
 
 def test_sandbox_code_needs_only_the_standard_library() -> None:
-    """It is loaded by any interpreter an environment brings; linux_unsafe travels with it."""
+    """It is loaded by any interpreter an environment brings; linux_unsafe and the archives' reader travel with it."""
+    carried = {name for name in zygotes._MODULES if name.startswith("sandrun_shared.")}
     sources = [*(ROOT / "executor" / "sandrun_executor" / "sandbox").rglob("*.py")]
+    sources += [ROOT / "shared" / f"{name.replace('.', '/')}.py" for name in carried]
     used = set().union(*(imported_names(path) for path in sources))
-    assert used <= sys.stdlib_module_names | {"sandrun_executor", "linux_unsafe"} | {p.stem for p in sources}
+    ours = {"sandrun_executor", "sandrun_shared", "linux_unsafe"}
+    assert used <= sys.stdlib_module_names | ours | {p.stem for p in sources}
+    shared = set().union(*(modules_of_shared(path) for path in sources))
+    assert carried
+    assert shared <= carried

@@ -1,5 +1,6 @@
 """Uploads are unpacked inside, and what the job made comes back."""
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -62,7 +63,54 @@ def test_a_zip_is_unpacked(executor: ExecutorProcess) -> None:
     assert result.ok() == b"zipped\n"
 
 
+def test_every_gzip_member_is_unpacked(executor: ExecutorProcess) -> None:
+    """As `pigz -i`, `bgzip` and `cat a.gz b.gz` write them."""
+    data = tar("", (member("data.txt"), b"there"))
+    cut = data.index(b"data.txt")
+    packed = gzip.compress(data[:cut]) + gzip.compress(data[cut:])
+    program = tar("", (member("reads.py"), b"print(open('data.txt').read())"))
+    end = program.index(b"reads.py")
+    packed = gzip.compress(program[end : end + 1024]) + packed
+    assert executor.run_job({}, "reads.py", archive=(UploadKind.tar_gz, packed)).ok() == b"there\n"
+
+
+def test_a_damaged_member_is_told_and_nothing_runs(executor: ExecutorProcess) -> None:
+    data = bytearray(tar("", (member("data.txt"), b"lost")))
+    data[data.index(b"data.txt") + 150] ^= 1  # of its header's checksum
+    result = executor.run_job({}, "main.py", archive=(UploadKind.tar, bytes(data)))
+    assert (result.outcome.verdict, result.stdout) == ("setup_error", b"")
+    assert b"damaged at byte" in result.stderr
+    assert b"after member 'link'" in result.stderr
+
+
+CALLS = b"./helper.sh"
+HELPER = b"#!/bin/sh\necho helped"
+
+
+def on_fat(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            info = zipfile.ZipInfo(name.replace("_", "."))
+            info.create_system = 0
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def test_scripts_can_be_called_where_the_upload_could_not_say_so(executor: ExecutorProcess) -> None:
+    bundle = {"main.sh": CALLS, "helper.sh": HELPER}
+    assert executor.run_job(bundle, "main.sh", "bash").ok() == b"helped\n"
+    large = {"main.sh": CALLS, "between": bytes(70_000), "helper.sh": HELPER + b"\n#" * 40_000}
+    assert executor.run_job(large, "main.sh", "bash").ok() == b"helped\n"
+    archive = UploadKind.zip, on_fat(main_sh=CALLS, helper_sh=HELPER)
+    assert executor.run_job({}, "main.sh", "bash", archive=archive).ok() == b"helped\n"
+    said = tar("", (member("main.sh"), CALLS), (member("helper.sh"), HELPER))
+    result = executor.run_job({}, "main.sh", "bash", archive=(UploadKind.tar, said))
+    assert (result.outcome.exit_code, b"Permission denied" in result.stderr) == (126, True)
+
+
 HOSTILE = {
+    "the root itself": (member("/", tarfile.DIRTYPE), b""),
     "traversal": (member("../tmp/out"), b"x"),
     "absolute": (member("/tmp/out"), b"x"),
     "link that leaves": (member("bad", tarfile.SYMTYPE, "/etc/passwd"), b""),

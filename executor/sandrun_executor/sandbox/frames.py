@@ -40,7 +40,11 @@ def _with_code(constant: Any) -> Any:
     """A constant with each (name, text) in it that is a module of ours as (name, code)."""
     if not isinstance(constant, tuple):
         return constant
-    if len(constant) == 2 and str(constant[0]).startswith("sandrun_executor.") and constant[1]:
+    if (
+        len(constant) == 2
+        and str(constant[0]).startswith(("sandrun_executor.", "sandrun_shared."))
+        and constant[1]
+    ):
         name, text = constant
         child = name.rpartition(".")[2]
         return name, compile(text, f"<{child}>", "exec", dont_inherit=True, optimize=2)

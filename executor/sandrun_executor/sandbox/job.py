@@ -201,7 +201,7 @@ def _exec(config: dict[str, Any], command: list[str], order: orders.Order) -> No
 
 
 def _allow_execution(path: str) -> None:
-    """Mark the upload's own program executable: a plain file of an upload carries no mode."""
+    """Mark the upload's own program executable, whatever mode its archive gives it."""
     mode = os.stat(path).st_mode
     if not mode & stat.S_IXUSR:
         os.chmod(path, stat.S_IMODE(mode) | stat.S_IRUSR | stat.S_IXUSR)

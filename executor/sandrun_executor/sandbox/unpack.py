@@ -1,42 +1,36 @@
 """Unpacks a client's upload into the work directory, as the job's own uid, inside the job's own sandbox.
 
-The standard library reads archive headers and decompresses; every file is made by our own code, through
-`beneath`. A bomb meets the job's own memory, size and inode limits.
+`sandrun_shared.archives` reads archives, as the api did before the job was queued; every file is made here,
+through `beneath`. A bomb meets the job's own memory, size and inode limits.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from sandrun_executor.sandbox import beneath
+from sandrun_shared.archives import members, names, reader
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
-    import tarfile
-    import zipfile
-    from collections.abc import Callable, Iterator
-    from typing import Any, Protocol
+    from collections.abc import Iterator
 
-    class Readable(Protocol):
-        """What an archive member's bytes are read from."""
-
-        def read(self, size: int, /) -> bytes: ...
-
+    from sandrun_shared.archives.members import Member
 
 # A bundle carries no times, and an archive's may be nonsense. The time must lie in the past, so that any
 # write the job makes shows: 2020-01-01T00:00:00Z.
 OLD_TIME_NS = 1_577_836_800 * 10**9
+MAX_ENTRIES = 1 << 20  # the api's limit of members is far lower, and its operator's to set
 MAX_TIME_SECONDS = 2**32 - 1  # what every file system can store
 CHUNK_BYTES = 1 << 20
 WINDOW_BYTES = 64 << 10
-HEADER_BYTES = beneath.MAX_PATH_BYTES + 1 + 13  # path NUL, up to 12 digits NUL
+HEADER_BYTES = names.MAX_PATH + 1 + 13  # path NUL, up to 12 digits NUL
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_TAR_MODES = {"tar": "r|", "tar.gz": "r|gz", "tar.bz2": "r|bz2", "tar.xz": "r|xz"}
+_PROGRAM = (b"#!", b"\x7fELF")  # how a file begins that the kernel can execute (execve(2))
 
 
 class UnpackError(Exception):
@@ -47,43 +41,23 @@ class UnpackError(Exception):
         self.disk_full = disk_full
 
 
-def _shown(path: bytes) -> str:
-    return ascii(path[:100].decode("utf-8", "backslashreplace"))
-
-
 def clean_path(name: bytes) -> bytes:
     """A member's name as a plain relative path, empty for the work directory itself. Raises UnpackError."""
-    if name.startswith(b"/") or b"\0" in name or not name:
-        raise UnpackError(f"the archive has a name that is absolute or empty: {_shown(name)}")
-    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
-    if b".." in parts:
-        raise UnpackError(f"the archive has a name that leaves the work directory: {_shown(name)}")
-    path = b"/".join(parts)
-    if (
-        len(parts) > beneath.MAX_DEPTH
-        or len(path) > beneath.MAX_PATH_BYTES
-        or any(len(part) > beneath.MAX_NAME_BYTES for part in parts)
-    ):
-        raise UnpackError(f"the archive has a name that is too long: {_shown(name)}")
-    return path
+    try:
+        return names.clean(name)
+    except names.PathError as error:
+        raise _refused(name, str(error)) from None
 
 
-def _clean_target(path: bytes, target: bytes) -> bytes:
-    """A link's target if it cannot leave the work directory. Raises UnpackError.
+def _refused(name: bytes, what: str) -> UnpackError:
+    return UnpackError(f"member '{names.shown(name)}' {what}")
 
-    '..' may stand at the start only, where the folders it climbs out of are real: behind a name it could
-    climb out of another link's target, which counting names does not see.
-    """
-    refused = UnpackError(f"the archive has a link that leaves the work directory: {_shown(path)}")
-    if not target or target.startswith(b"/") or b"\0" in target or len(target) > beneath.MAX_PATH_BYTES:
-        raise refused
-    parts = [part for part in target.split(b"/") if part not in (b"", b".")]
-    ups = 0
-    while ups < len(parts) and parts[ups] == b"..":
-        ups += 1
-    if ups > path.count(b"/") or b".." in parts[ups:]:
-        raise refused
-    return target
+
+def _mode_of(said: int | None, head: bytes | memoryview) -> int:
+    """A file's mode; where the upload could not say it, what can be executed may be."""
+    if said is not None:
+        return said
+    return 0o755 if bytes(head[:4]).startswith(_PROGRAM) else 0o644
 
 
 def _time_ns(seconds: float) -> int:
@@ -130,8 +104,8 @@ class _Tree:
     def new_file(self, name: bytes, mode: int) -> tuple[bytes, int]:
         """Makes an empty file and opens it for writing; an earlier one of that name goes. Raises OSError."""
         path = self._admit(name)
-        if not path:
-            raise UnpackError("the archive has a file without a name")
+        if not path or names.names_folder(name):
+            raise _refused(name, "is a file with the name of a folder")
         mode = mode & 0o777 | 0o600
         self.links.pop(path, None)
         try:
@@ -148,21 +122,24 @@ class _Tree:
         os.utime(fd, ns=(mtime_ns, mtime_ns))
         self.made[path] = (mtime_ns, size)
 
-    def add_file(self, name: bytes, mode: int, mtime_ns: int, chunks: Iterator[bytes]) -> None:
-        path, fd = self.new_file(name, mode)
+    def add_file(self, name: bytes, mode: int | None, mtime_ns: int, chunks: Iterator[bytes]) -> None:
+        chunk = next(chunks, b"")
+        path, fd = self.new_file(name, _mode_of(mode, chunk))
         try:
             size = 0
-            for chunk in chunks:
+            while chunk:
                 self._count(len(chunk))
                 size += len(chunk)
                 _write_all(fd, chunk)
+                chunk = next(chunks, b"")
             self.seal(path, fd, size, mtime_ns)
         finally:
             os.close(fd)
 
     def add_range(self, name: bytes, upload_fd: int, offset: int, size: int, held: memoryview) -> None:
         """A file that is `size` bytes of the upload: `held` has the first, the kernel copies the rest."""
-        path, fd = self.new_file(name, 0o644)
+        head = held or (os.pread(upload_fd, 4, offset) if size else b"")
+        path, fd = self.new_file(name, _mode_of(None, head))
         try:
             self._count(size)
             if held:
@@ -177,13 +154,11 @@ class _Tree:
         finally:
             os.close(fd)
 
-    def add_copy(self, name: bytes, source: bytes, mode: int, mtime_ns: int) -> None:
+    def add_copy(self, name: bytes, source: bytes, mode: int | None, mtime_ns: int) -> None:
         """A hard link, as a copy of an earlier file of ours: two names never share bytes."""
         path = clean_path(source)
         if path not in self.made or path in self.links or path == clean_path(name):
-            raise UnpackError(
-                f"the archive has a hard link to something else than an earlier file: {_shown(name)}"
-            )
+            raise _refused(name, f"is a hard link to '{names.shown(source)}', which is no earlier file")
         source_fd = beneath.open_beneath(self.work_fd, path, _READ_FILE)
         try:
             self.add_file(name, mode, mtime_ns, iter(lambda: os.read(source_fd, CHUNK_BYTES), b""))
@@ -204,10 +179,12 @@ class _Tree:
 
     def add_link(self, name: bytes, target: bytes) -> None:
         path = self._admit(name)
-        if not path:
-            raise UnpackError("the archive has a link without a name")
+        if not path or names.names_folder(name):
+            raise _refused(name, "is a link with the name of a folder")
+        if not names.stays_inside(path, target):
+            raise _refused(name, f"is a link out of the upload: '{names.shown(target)}'")
         self.links.pop(path, None)
-        self.links[path] = _clean_target(path, target)
+        self.links[path] = target
 
     def finish(self) -> bytes:
         """Makes the links and returns the snapshot. Raises OSError, UnpackError."""
@@ -245,99 +222,24 @@ def _unpack_bundle(tree: _Tree, upload_fd: int) -> None:
         offset += size
 
 
-def _chunks(source: Readable) -> Iterator[bytes]:
-    while True:
-        chunk = _guarded(source.read, CHUNK_BYTES)
-        if not chunk:
-            return
-        yield chunk
+def _unpack_archive(tree: _Tree, kind: str, upload_fd: int) -> None:
+    for member in reader.members(kind, upload_fd):
+        _add(tree, member)
 
 
-def _guarded(call: Callable[..., Any], *args: Any) -> Any:
-    """Calls into an archive library; whatever it says of hostile bytes, OSError too, is one refusal."""
-    try:
-        return call(*args)
-    except (MemoryError, UnpackError):
-        raise
-    except Exception as error:
-        # RecursionError, RuntimeError (a password), NotImplementedError, zlib.error, struct.error and kin.
-        raise UnpackError(f"the archive cannot be read: {ascii(str(error))[:200]}") from error
-
-
-def _encoded(name: str) -> bytes:
-    try:
-        return name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as error:
-        raise UnpackError(f"the archive has a name that is not text: {ascii(name)[:100]}") from error
-
-
-def _unpack_tar(tree: _Tree, upload_fd: int, mode: str) -> None:
-    import tarfile  # noqa: PLC0415
-    from functools import partial  # noqa: PLC0415
-
-    with os.fdopen(os.dup(upload_fd), "rb") as source:
-        source.seek(0)
-        options = {"fileobj": source, "mode": mode, "encoding": "utf-8", "errors": "surrogateescape"}
-        archive: tarfile.TarFile = _guarded(partial(tarfile.open, **options))
-        while True:
-            member: tarfile.TarInfo | None = _guarded(archive.next)
-            if member is None:
-                return
-            archive.members = []  # type: ignore[attr-defined]  # it would keep every header
-            _add_tar_member(tree, archive, member)
-
-
-def _add_tar_member(tree: _Tree, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-    name = _encoded(member.name)
-    mtime_ns = _time_ns(member.mtime)
-    if member.isreg():
-        tree.add_file(name, member.mode, mtime_ns, _chunks(_guarded(archive.extractfile, member)))
-    elif member.isdir():
-        tree.add_folder(name, member.mode)
-    elif member.issym():
-        tree.add_link(name, _encoded(member.linkname))
-    elif member.islnk():
-        tree.add_copy(name, _encoded(member.linkname), member.mode, mtime_ns)
+def _add(tree: _Tree, member: Member) -> None:
+    if member.kind == members.FILE:
+        tree.add_file(member.name, member.mode, _time_ns(member.mtime), member.chunks)
+    elif member.kind == members.FOLDER:
+        tree.add_folder(member.name, 0o755 if member.mode is None else member.mode)
+    elif member.kind == members.SYMLINK:
+        tree.add_link(member.name, member.target)
     else:
-        raise UnpackError(f"the archive has an entry that is no file, folder or link: {_shown(name)}")
-
-
-def _unpack_zip(tree: _Tree, upload_fd: int) -> None:
-    import zipfile  # noqa: PLC0415
-
-    with os.fdopen(os.dup(upload_fd), "rb") as source:
-        archive: zipfile.ZipFile = _guarded(zipfile.ZipFile, source)
-        for member in archive.infolist():
-            _add_zip_member(tree, archive, member)
-
-
-def _zip_time_ns(member: zipfile.ZipInfo) -> int:
-    import calendar  # noqa: PLC0415
-
-    try:
-        return _time_ns(calendar.timegm((*member.date_time, 0, 0, 0)))
-    except ValueError:
-        return OLD_TIME_NS
-
-
-def _add_zip_member(tree: _Tree, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    name = _encoded(member.filename)
-    mode = member.external_attr >> 16 if member.create_system == 3 else 0  # 3: the maker was a Unix
-    kind = stat.S_IFMT(mode)
-    if member.is_dir() and kind in (0, stat.S_IFDIR):
-        tree.add_folder(name, mode or 0o755)
-        return
-    if kind not in (0, stat.S_IFREG, stat.S_IFLNK):
-        raise UnpackError(f"the archive has an entry that is no file, folder or link: {_shown(name)}")
-    with _guarded(archive.open, member) as source:
-        if kind == stat.S_IFLNK:
-            tree.add_link(name, _guarded(source.read, beneath.MAX_PATH_BYTES + 1))
-        else:
-            tree.add_file(name, mode or 0o644, _zip_time_ns(member), _chunks(source))
+        tree.add_copy(member.name, member.target, member.mode, _time_ns(member.mtime))
 
 
 def unpack(
-    kind: str, upload_fd: int, work_fd: int, *, max_entries: int = 20_000, max_bytes: int = 1 << 40
+    kind: str, upload_fd: int, work_fd: int, *, max_entries: int = MAX_ENTRIES, max_bytes: int = 1 << 40
 ) -> bytes:
     """Unpacks the upload into the directory work_fd and returns the snapshot of the regular files made.
 
@@ -349,13 +251,13 @@ def unpack(
     try:
         if kind == "bundle":
             _unpack_bundle(tree, upload_fd)
-        elif kind == "zip":
-            _unpack_zip(tree, upload_fd)
-        elif kind in _TAR_MODES:
-            _unpack_tar(tree, upload_fd, _TAR_MODES[kind])
+        elif kind in reader.KINDS:
+            _unpack_archive(tree, kind, upload_fd)
         else:
             raise UnpackError(f"an upload cannot be a {kind!r}")
         return tree.finish()
+    except members.ArchiveError as error:
+        raise UnpackError(str(error)) from None
     except OSError as error:
         if error.errno in _FULL:
             raise UnpackError("the upload does not fit on the disk", disk_full=True) from error

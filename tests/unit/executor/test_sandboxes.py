@@ -35,9 +35,12 @@ async def test_a_parked_sandbox_waits_until_something_in_it_ends() -> None:
     without_job._init_says(["exited", "9", "0"], None)  # killed, a started interpreter for example
     dead._died()
     dead._ready.exception()  # nobody waits for it here
-    assert [one.usable for one in (waiting, without_job, dead)] == [True, False, False]
+    babbles = sandbox(zygote)
+    babbles._init_says(["resized"], None)  # which nobody asked for
+    babbles._ready.exception()
+    assert [one.usable for one in (waiting, without_job, dead, babbles)] == [True, False, False, False]
     zygote.alive = False
     assert not waiting.usable
-    for one in (waiting, without_job, dead):
+    for one in (waiting, without_job, dead, babbles):
         one._init.close()
         one._job.close()

@@ -170,9 +170,9 @@ def test_a_later_member_replaces_an_earlier_one(work: Path) -> None:
 
 def test_odd_names(work: Path) -> None:
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
-        made = unpack(work, "tar", tar(file("\udcff\n é"), file("l" * 250 + "/" + "m" * 250), format=form))
-        assert b"\xff\n \xc3\xa9" in made
-    assert (work / "\udcff\n é").exists()
+        made = unpack(work, "tar", tar(file("\udcff é"), file("l" * 250 + "/" + "m" * 250), format=form))
+        assert b"\xff \xc3\xa9" in made
+    assert (work / "\udcff é").exists()
 
 
 @pytest.mark.parametrize("mtime", ["nan", "1e400", "-5", "1e300"])
@@ -256,7 +256,6 @@ def test_a_zip(work: Path) -> None:
         zipped(
             ("d/", 0o40755, b""), ("./d/s.sh", 0o106755, b"run"), ("plain", 0, b"p"),
             ("é/x", 0o100644, b"q" * 3_000_000), ("l", 0o120777, b"d/s.sh"), ("d/l", 0o120777, b"../plain"),
-            ("s/", 0o120777, b"plain"),
         ),
     )  # fmt: skip
     when = 1_620_284_890 * 10**9
@@ -274,6 +273,7 @@ def test_a_zip(work: Path) -> None:
         ("l", 0o120777, b"../secret"), ("l", 0o120777, b"x" * 9000), ("l", 0o120777, b"a\0b"),
         ("p", 0o10644, b""),
         ("c", 0o20644, b""), ("../", 0o40755, b""), ("n" * 300, 0, b""),
+        ("s/", 0o120777, b"plain"), ("d/", 0o40755, b"data"), ("", 0o100644, b"x"), ("a\nb", 0, b""),
     ],
 )  # fmt: skip
 def test_a_hostile_zip_is_refused(work: Path, entry: tuple[str, int, bytes]) -> None:

@@ -1,0 +1,26 @@
+"""The members of an archive of any kind."""
+
+from __future__ import annotations
+
+from sandrun_shared.archives import streams, tar, zip
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sandrun_shared.archives.members import Member
+
+KINDS = ("tar", *streams.MAGIC, "zip")
+
+
+def members(
+    kind: str, fd: int, watched: Callable[[Iterator[bytes]], Iterator[bytes]] = lambda pieces: pieces
+) -> Iterator[Member]:
+    """The members of the file fd, which is a kind of archive (`sandrun_shared.jobs.UploadKind`).
+
+    watched may end the reading of a tar archive: it is given what is unpacked, in pieces.
+    Raises ArchiveError, also while a member's bytes are taken.
+    """
+    if kind == "zip":
+        return zip.members(fd)
+    return tar.members(watched(streams.pieces(kind, fd)))
