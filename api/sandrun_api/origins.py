@@ -69,7 +69,7 @@ class Rules:
         return None
 
     def _is_ours(self, name: str) -> bool:
-        # No page can make a name of its own out of an address.
+        # An address is what the browser connected to: no page can have made it up.
         return is_local_name(name) or _is_address(name) or name in (self.hosts or ())
 
     def _may(self, origin: str, host: str) -> bool:

@@ -1,8 +1,8 @@
 """What the answers look like, for the OpenAPI document; the hot paths do not validate what they made."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from sandrun_api.jobs import examples
@@ -46,6 +46,7 @@ class Submitted(Schema):
     job_id: str
     status: str
     queue_position: int
+    notes: Annotated[list[str], Field(description="What of the upload does not count, in sentences.")] = []
 
 
 class Metrics(Schema):
