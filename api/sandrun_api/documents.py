@@ -10,6 +10,8 @@ from pydantic_core import CoreSchema
 from sandrun_api.errors import ApiError, FieldError, bad_request
 from sandrun_shared.languages import BOM
 
+_ABOUT = ("default", "description", "title")
+_WHOLE = 2**53  # above that a float may stand for several whole numbers (RFC 8259, 6)
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -54,8 +56,10 @@ def nullable(field: dict[str, Any]) -> dict[str, Any]:
     """The JSON schema of a field that may also be null; what describes the field stays outside."""
     if {"type": "null"} in field.get("anyOf", ()):
         return field
-    about = {key: value for key, value in field.items() if key in ("default", "description", "title")}
+    about = {key: value for key, value in field.items() if key in _ABOUT}
     value = {key: value for key, value in field.items() if key not in about}
+    if about.get("default") in ([], {}):  # as good as null, and generators of clients expect no such default
+        del about["default"]
     return {**about, "anyOf": [*(value["anyOf"] if set(value) == {"anyOf"} else [value]), {"type": "null"}]}
 
 
@@ -76,7 +80,12 @@ def parse(model: type[D], data: bytes | str, document: str) -> D:
 def load(data: bytes | str, document: str) -> Any:
     """The value of a JSON text (RFC 8259); a byte order mark is skipped. Raises ApiError (400)."""
     try:
-        return json.loads(_decoded(data, document), object_pairs_hook=_members, parse_constant=_constant)
+        return json.loads(
+            _decoded(data, document),
+            object_pairs_hook=_members,
+            parse_float=_number,
+            parse_constant=_constant,
+        )
     except _Unfit as error:
         raise ApiError(400, f"The {document} is not valid: {error}.", errors=error.faults) from None
     except json.JSONDecodeError as error:
@@ -127,6 +136,12 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         text = f"'{twice[:100]}' is there twice"
         raise _Unfit(text, (FieldError("/" + twice[:100].replace("~", "~0").replace("/", "~1"), text),))
     return members
+
+
+def _number(text: str) -> float | int:
+    """A number; 2.0 is a whole one, which some languages write so (JSON Schema, 6.1.1 "integer")."""
+    value = float(text)
+    return int(value) if abs(value) < _WHOLE and value.is_integer() else value
 
 
 def _constant(name: str) -> Any:

@@ -57,6 +57,17 @@ def test_null_is_no_value(text: str, pointer: str) -> None:
     assert caught.value.errors[0].pointer == pointer
 
 
+def test_a_whole_number_may_have_a_point() -> None:
+    given = manifests.parse('{"entrypoint": "a", "memory_mb": 64.0, "timeout": 2.0, "cpu_seconds": 1e1}')
+    assert (given.memory_mb, given.timeout, given.cpu_seconds) == (64, 2.0, 10.0)
+    assert [type(value) for value in (given.memory_mb, given.timeout)] == [int, float]
+    plain = manifests.parse('{"entrypoint": "a", "memory_mb": 64, "timeout": 2, "cpu_seconds": 10}')
+    assert manifests.digest(given) == manifests.digest(plain)
+    for text in ("64.5", "1e400", "9007199254740992.0"):
+        with pytest.raises(ApiError):
+            manifests.parse(f'{{"entrypoint": "a", "memory_mb": {text}}}')
+
+
 def test_null_and_absent_are_one_job() -> None:
     one = manifests.parse(
         '{"entrypoint": "a", "args": null, "environment": null, "gpu": {"device_id": null}}'
