@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from sandrun_api import adapters, errors, metrics, openapi, run, system
 from sandrun_api.clients import Clients, networks_of
@@ -13,7 +12,8 @@ from sandrun_api.executor_client import ExecutorClient
 from sandrun_api.garbage import Collector
 from sandrun_api.jobs import log_routes, output_routes, routes
 from sandrun_api.jobs.service import JobService
-from sandrun_api.middleware import Guard
+from sandrun_api.middleware import Guard, Head
+from sandrun_api.origins import Cors, OriginCheck, Rules
 from sandrun_api.quotas import Clock, clock
 from sandrun_api.web import files as web_files
 from sandrun_api.web import routes as web
@@ -72,18 +72,20 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
         app.include_router(part.router)
     adapters.install(app, settings)
     openapi.install(app)
-    # No cookies and no accounts: any page may ask, there is nothing to ride on.
+    # No cookies and no accounts: any page that the rules let in may ask, there is nothing to ride on.
     app.add_middleware(
-        CORSMiddleware,
+        Cors,
         allow_origins=["*"],
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
         expose_headers=list(_EXPOSED),
     )
+    app.add_middleware(OriginCheck, rules=Rules.of(settings.api))
     app.add_middleware(
         Guard,
         answered=app.state.metrics.answered,
         secure=bool(settings.api.cert),
         head_bytes=settings.api.head_bytes,
     )
+    app.add_middleware(Head)  # outermost: everything else sees a GET
     return app

@@ -7,10 +7,11 @@ from types import MappingProxyType
 
 from sandrun_api.errors import ApiError
 from sandrun_api.paths import PathError, clean, link_stays_inside, names_folder, shown
+from sandrun_shared.languages import BOM
 
 HEAD_BYTES = 256  # what is kept of a script's first line, or of an ELF header
 MANIFEST_NAME = "job.json"
-MANIFEST_BYTES = 256 << 10
+MANIFEST_BYTES = 16 << 20  # as much as a whole run, of which stdin may be the most
 MANIFEST_ALONE = MappingProxyType({MANIFEST_NAME: MANIFEST_BYTES})
 
 
@@ -25,7 +26,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Contents:
-    """An upload's files, first bytes of those that start with '#!' or are ELF, and those wanted whole."""
+    """An upload's files, first bytes of those that begin with '#!', ELF or a BOM, and those wanted whole."""
 
     files: frozenset[str]
     heads: dict[str, bytes] = field(default_factory=dict)
@@ -113,7 +114,7 @@ class Table:
 
     def keep_head(self, path: str, head: bytes) -> None:
         """Keep the first bytes that tell what runs the file."""
-        if head.startswith((b"#!", b"\x7fELF")):
+        if head.startswith((b"#!", BOM, b"\x7fELF")):
             self._heads[path] = head[:HEAD_BYTES]
 
     def limit_of(self, path: str) -> int | None:

@@ -24,6 +24,7 @@ class FieldError(msgspec.Struct, frozen=True):
 
 TITLES = {
     400: "Invalid request",
+    403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
     408: "Request timeout",
@@ -32,12 +33,14 @@ TITLES = {
     414: "Address too long",
     415: "Unsupported media type",
     416: "Range not satisfiable",
+    421: "Misdirected request",
     422: "Invalid request",
     429: "Rate limit exceeded",
     431: "Headers too long",
     500: "Internal error",
     501: "Not implemented",
     503: "Service unavailable",
+    505: "HTTP version not supported",
 }
 
 
@@ -126,7 +129,10 @@ async def _http_error(_: Request, error: Exception) -> Response:
         405: "This address does not answer to this method.",
     }
     reason = reasons.get(error.status_code) or error.detail or _phrase(error.status_code)
-    return respond(ApiError(error.status_code, reason, headers=error.headers))
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"  # which is answered wherever GET is
+    return respond(ApiError(error.status_code, reason, headers=headers))
 
 
 async def _validation_error(_: Request, error: Exception) -> Response:

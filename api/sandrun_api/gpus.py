@@ -1,7 +1,8 @@
 """GPUs: which devices of the worker a manifest accepts, and which of them jobs have."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from sandrun_api.documents import Document
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_shared.protocol import MAX_GPUS, Description
 from sandrun_shared.protocol import Gpu as Device
@@ -11,10 +12,9 @@ RETRY_SECONDS = 60
 _VERSION = r"^\d{1,3}(\.\d{1,3})?$"
 
 
-class Gpu(BaseModel):
+class Gpu(Document):
     """A GPU that a job needs, or would like to have; what is left out does not matter."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, cache_strings="none")
     required: bool = Field(True, description="Without one the job is refused; else it then runs without.")
     device_id: int | None = Field(None, ge=0, lt=MAX_GPUS, description="This device and no other.")
     min_vram_gb: float | None = Field(

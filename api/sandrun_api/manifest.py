@@ -6,9 +6,11 @@ import re
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
-from sandrun_api.errors import ApiError, FieldError, bad_request
+from sandrun_api import documents
+from sandrun_api.documents import Document
+from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.gpus import Gpu
 from sandrun_api.paths import PathError, clean, names_folder
 from sandrun_shared import canonical, keys, languages, receipts, sealing
@@ -27,14 +29,10 @@ _REFUSED_PREFIXES = ("LD_", "SANDRUN_")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-class Manifest(BaseModel):
+class Manifest(Document):
     """How to run an upload."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        cache_strings="none",  # the cache lives as long as the process: nothing a client sent may be in it
         json_schema_extra={
             "examples": [{"entrypoint": "main.py", "args": ["--fast"], "outputs": ["results/"]}]
         },
@@ -47,16 +45,14 @@ class Manifest(BaseModel):
     environment: Annotated[
         str, Field(pattern="^[A-Za-z0-9_.+-]{1,64}$", description="Name of an environment.")
     ] = "default"
-    args: Annotated[list[str], Field(description="Arguments of the program.")] = []
-    env: Annotated[dict[str, str], Field(description="Environment variables, added to the sandbox's.")] = {}
+    args: list[str] = Field([], description="Arguments of the program.")
+    env: dict[str, str] = Field({}, description="Environment variables, added to the sandbox's.")
     stdin: Annotated[str | None, Field(description="Text the program reads from its standard input.")] = None
-    outputs: Annotated[
-        list[str],
-        Field(
-            max_length=MAX_PATTERNS,
-            description="Patterns of files to keep; a trailing / takes the folder. Default: what changed.",
-        ),
-    ] = []
+    outputs: list[str] = Field(
+        [],
+        max_length=MAX_PATTERNS,
+        description="Patterns of files to keep; a trailing / takes the folder. Default: what changed.",
+    )
     requirements: Annotated[
         str | None,
         Field(description="A requirements.txt, package.json or Gemfile of the upload, to install."),
@@ -86,26 +82,7 @@ class Manifest(BaseModel):
 
 def parse(data: bytes | str) -> Manifest:
     """The manifest in a JSON document. Raises ApiError (400) that names every faulty field."""
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        raise invalid("manifest", error) from None
-
-
-def invalid(document: str, error: ValidationError) -> ApiError:
-    """The 400 of a document that does not fit its model."""
-    faults = []
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
-        parts = [str(part) for part in item["loc"]]
-        pointer = "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
-        where = ".".join(parts)
-        text = {
-            "extra_forbidden": f"unknown field '{where}'",
-            "missing": f"field '{where}' is required",
-        }.get(item["type"], f"{where}: {item['msg']}" if where else item["msg"])
-        faults.append(FieldError(pointer, text[:300]))
-    reason = f"The {document} is not valid: " + "; ".join(fault.detail for fault in faults[:5])
-    return ApiError(400, reason, errors=faults[:20])
+    return documents.parse(Manifest, data, "manifest")
 
 
 def check(manifest: Manifest, settings: JobLimits) -> None:

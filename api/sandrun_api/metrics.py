@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from sandrun_api.clients import Clients, address_of, networks_of
+from sandrun_api.origins import is_name_here
 from sandrun_shared.settings import Api, Settings
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ async def get_metrics(request: Request) -> Response:
         raise HTTPException(404)
     metrics: Metrics = request.app.state.metrics
     text = prometheus_client.generate_latest(metrics.registry)
-    return Response(text, media_type=prometheus_client.CONTENT_TYPE_PLAIN_0_0_4)
+    headers = {"Cross-Origin-Resource-Policy": "same-origin"}
+    return Response(text, headers=headers, media_type=prometheus_client.CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def may_read(connection: HTTPConnection, api: Api, clients: Clients) -> bool:
@@ -133,5 +135,7 @@ def may_read(connection: HTTPConnection, api: Api, clients: Clients) -> bool:
         return False
     if any(address in network for network in networks_of(api.metrics_networks, SETTING)):
         return True
+    if not is_name_here(connection.headers.get("host", ""), api):
+        return False  # a page whose name was made to lead to loopback
     # A proxy on this machine that nobody told us of, and that adds no header, would make all loopback.
     return address.is_loopback and not (api.behind_proxy and not api.trusted_proxies)

@@ -1,11 +1,16 @@
 """What every answer carries, and the last resort for an exception nobody expected. Pure ASGI."""
 
+import asyncio
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, internal_error, respond
 from sandrun_api.refusals import REASONS
 
@@ -14,8 +19,10 @@ _log = logging.getLogger(__name__)
 TARGET_BYTES = 8192  # of a path and its query
 HEAD_BYTES = 32 << 10
 _TOO_LONG = f"The address of a request has at most {TARGET_BYTES} bytes."
+_CODED = "A body is taken as it is: send it without a Content-Encoding."
 _CLOSE = {"Connection": "close"}
 YEAR_SECONDS = 365 * 86400
+_ALLOW = "GET, HEAD, POST, DELETE, OPTIONS"
 
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -67,13 +74,25 @@ class Guard:
             await send(message)
 
         try:
-            error = self._too_long(scope)
-            await (self.app if error is None else respond(error))(scope, receive, guarded)
+            await (self._answer(scope) or self.app)(scope, receive, guarded)
         except Exception as error:
             report(error)
             if started:
                 raise AbortedAnswer from None  # the server closes the connection: the client sees it was cut
             await respond(internal_error())(scope, receive, guarded)
+
+    def _answer(self, scope: Scope) -> Response | None:
+        """What is answered to a request that need not reach the application."""
+        error = self._too_long(scope)
+        if error is not None:
+            return respond(error)
+        for name, value in scope.get("headers", ()):
+            if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+                error = ApiError(415, _CODED, headers={"Accept-Encoding": "identity"})
+                return EarlyRefusal(Request(scope), error)
+        if scope.get("path") == "*":  # of the server as a whole (RFC 9110, 9.3.7)
+            return Response(None, 204, {"Allow": _ALLOW})
+        return None
 
     def _too_long(self, scope: Scope) -> ApiError | None:
         # The server's parser limits only what it has not read to the end yet.
@@ -98,6 +117,43 @@ class Guard:
             await send(message)
 
         return counting
+
+
+class Head:
+    """Answers HEAD as GET, without the body and without what GET does after it (RFC 9110, 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        # Ranges are of GET only (RFC 9110, 14.2).
+        headers = [header for header in scope["headers"] if header[0] != b"range"]
+        answered = asyncio.Event()
+
+        async def begin(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.start":
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                answered.set()
+                await asyncio.Event().wait()  # for its end: nothing may follow
+
+        serving = asyncio.ensure_future(
+            self.app({**scope, "method": "GET", "headers": headers}, receive, begin)
+        )
+        waiting = asyncio.ensure_future(answered.wait())
+        try:
+            await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if not answered.is_set():
+                await serving
+        finally:
+            for task in (serving, waiting):
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
 
 
 class AbortedAnswer(Exception):

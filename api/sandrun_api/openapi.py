@@ -18,7 +18,7 @@ _BODIES = (Manifest, RunRequest)
 # A bad parameter is a 400 here: FastAPI's own answer to it is never given.
 _NEVER = ("HTTPValidationError", "ValidationError")
 # Given before any route is chosen.
-_EVERYWHERE = (414, 431)
+_EVERYWHERE = (403, 414, 421, 431)
 
 
 def install(app: FastAPI) -> None:

@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from sandrun_api.deadlines import Deadline
 from sandrun_api.errors import ApiError
+from sandrun_api.messages import Connection, Malformed
 from sandrun_api.refusals import REASONS, refusal
 from sandrun_shared.settings import Api
 
@@ -59,6 +60,7 @@ class HttpProtocol(H11Protocol):
         limits: Api,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.conn = Connection(limits.head_bytes)
         self._limits = limits
         self._phase = Phase.head
         self._arrival = Deadline(self.loop, self._late)
@@ -109,8 +111,10 @@ class HttpProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what could not be parsed; called where h11's error is being handled."""
-        hint = getattr(sys.exc_info()[1], "error_status_hint", 400)
-        self._refuse(hint if hint in REASONS else 400)
+        error = sys.exc_info()[1]
+        hint = getattr(error, "error_status_hint", 400)
+        reason = error.reason if isinstance(error, Malformed) else None
+        self._refuse(hint if hint in REASONS else 400, reason)
 
     def _now(self) -> Phase:
         if self.transport.is_closing():
@@ -153,13 +157,13 @@ class HttpProtocol(H11Protocol):
             case _:
                 self._refuse(408)
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int, reason: str | None = None) -> None:
         begun = self.cycle is not None and self.cycle.response_started
         if begun and (not self.cycle.response_complete or self._phase is Phase.surplus):
             cut(self.transport)  # anything more would be read as part of that answer
             return
         if not self.transport.is_closing():
-            self.transport.write(refusal(ApiError(status, REASONS[status])))
+            self.transport.write(refusal(ApiError(status, reason or REASONS[status])))
             self.transport.close()
         self._watch(0)
 
@@ -206,6 +210,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().handle_ping()
         else:
             self.conn.data_to_send()
+
+    async def send(self, message: Any) -> None:
+        """Send; an answer in place of the handshake ends it, which uvicorn would report as a fault."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = self.close_sent = True
 
     def keepalive_timeout(self) -> None:
         """Close a connection whose client is gone."""

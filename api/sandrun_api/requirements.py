@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from sandrun_api import archives
 from sandrun_api.contents import Bounds
+from sandrun_api.documents import without_bom
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
@@ -107,7 +108,7 @@ def _requirements(
 ) -> Requirements:
     if path not in files:
         raise bad_request(f"The requirements' file '{shown(path)}' is not a plain file.", _POINTER)
-    chosen = {name: files[where] for where, name in names.items() if where in files}
+    chosen = {name: without_bom(files[where]) for where, name in names.items() if where in files}
     for name, data in chosen.items():
         if len(data) > FILE_BYTES:
             raise ApiError(413, f"{name} has more than {FILE_BYTES >> 10} KiB.")

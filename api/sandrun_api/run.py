@@ -4,21 +4,23 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter
 from msgspec import structs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from sandrun_api import documents, requirements
 from sandrun_api import manifest as manifests
-from sandrun_api import requirements
 from sandrun_api.budget import Reservation
 from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds, Table
+from sandrun_api.documents import Document
 from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, unknown_job
+from sandrun_api.fields import FieldError, parse_options
 from sandrun_api.jobs.events import EVENT_SCHEMA, EventStream, finished_event, has_ended, output_events
 from sandrun_api.jobs.following import Follower
 from sandrun_api.jobs.model import Job, JobRequest
@@ -27,35 +29,41 @@ from sandrun_api.jobs.schemas import RunResult, answers
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import detail_of, images_of, json_response, metrics_of, service_of
 from sandrun_api.memfds import Memfd
+from sandrun_api.paths import shown
 from sandrun_shared import languages
 from sandrun_shared.jobs import MAX_CPU_SECONDS, UploadKind
 from sandrun_shared.orders import encode_bundle
 from sandrun_shared.settings import Settings
 
 BODY_BYTES = 16 << 20  # more than that is an upload
+MAX_FILES = 1000  # with the code
 DEFAULT_INTERPRETER = "python3"
+DEFAULT_ENVIRONMENT = "default"
+# Of code as text; what is not said is taken as UTF-8. Names as clients send them (IANA's registry).
+_CHARSETS = {
+    **dict.fromkeys(("", "utf-8", "utf8", "us-ascii", "ascii"), "utf-8"),
+    **dict.fromkeys(("iso-8859-1", "latin1"), "iso-8859-1"),
+    **dict.fromkeys(("windows-1252", "cp1252"), "cp1252"),
+    **{"utf-16": "utf-16", "utf-16le": "utf-16-le", "utf-16be": "utf-16-be"},
+}
 
 router = APIRouter(tags=["run"])
 
 
-class RunRequest(BaseModel):
+class RunRequest(Document):
     """Code to run and what it gets."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        cache_strings="none",  # the cache lives as long as the process: nothing a client sent may be in it
-        json_schema_extra={"examples": [{"code": "print(1)", "interpreter": "python3"}]},
+        json_schema_extra={"examples": [{"code": "print(1)", "interpreter": "python3"}]}
     )
     code: str
     interpreter: str = DEFAULT_INTERPRETER
-    args: list[str] = []
-    env: dict[str, str] = {}
+    args: list[str] = Field([])
+    env: dict[str, str] = Field({})
     stdin: str | None = None
-    files: Annotated[dict[str, str], Field(description="More files, by path.")] = {}
+    files: dict[str, str] = Field({}, description="More files, by path.")
     environment: str = "default"
-    outputs: list[str] = []
+    outputs: list[str] = Field([])
     requirements: Annotated[str | None, Field(description="One of the files, to install from.")] = None
     timeout: Annotated[float | None, Field(gt=0, description="Wall time in seconds.")] = None
     memory_mb: Annotated[int | None, Field(ge=16, description="Memory in MiB.")] = None
@@ -64,6 +72,26 @@ class RunRequest(BaseModel):
     ] = None
     warm: bool = True
     buffered: Annotated[bool | None, Field(description="As in a manifest.")] = None
+
+
+class _Query(NamedTuple):
+    """What the address of a request says; None where it says nothing."""
+
+    interpreter: str | None
+    environment: str | None
+
+    @classmethod
+    def of(cls, request: Request) -> "_Query":
+        """Raises ApiError (400) for a name that is unknown, or there twice."""
+        given = request.query_params.multi_items()
+        names = [name for name, _ in given]
+        for name in names:
+            if name not in cls._fields:
+                known = " and ".join(cls._fields)
+                raise bad_request(f"The address has an unknown parameter '{shown(name)}'; known: {known}.")
+            if names.count(name) > 1:
+                raise bad_request(f"The address has the parameter '{name}' twice.", f"/query/{name}")
+        return cls(*(dict(given).get(name) or None for name in cls._fields))
 
 
 _BODY = {
@@ -79,12 +107,12 @@ _BODY = {
             "name": name,
             "in": "query",
             "required": False,
-            "description": f"With text/plain: {what}.",
+            "description": f"{what}; a JSON body may say it instead.",
             "schema": {"type": "string", "default": default},
         }
         for name, what, default in (
-            ("interpreter", "what runs the code", DEFAULT_INTERPRETER),
-            ("environment", "the environment it runs in", "default"),
+            ("interpreter", "What runs the code", DEFAULT_INTERPRETER),
+            ("environment", "The environment it runs in", DEFAULT_ENVIRONMENT),
         )
     ],
 }
@@ -110,16 +138,24 @@ _BODY = {
 async def run_code(request: Request) -> Response:
     """Run code; closing the connection cancels it."""
     service = service_of(request)
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        content_type, parameters = parse_options(request.headers.get("content-type", ""))
+    except FieldError as error:
+        raise bad_request(f"The Content-Type {error}.") from None
     if content_type not in ("text/plain", "application/json"):
         raise ApiError(415, "Send the code as text/plain, or a description of the run as application/json.")
     try:
+        query = _Query.of(request)
+        if "idempotency-key" in request.headers:
+            raise bad_request("A run has no Idempotency-Key: use /submit for what may be sent again.")
         service.admit(client_of(request))
     except ApiError as error:
         return EarlyRefusal(request, error)
     body = await read_body(request)
     as_json = content_type == "application/json"
-    manifest, files = _from_json(body) if as_json else _from_text(body, request)
+    manifest, files = (
+        _from_json(body, query) if as_json else _from_text(body, query, parameters.get("charset", ""))
+    )
     job = await submit_inline(request, service, manifest, encode_bundle(files), files=files)
     if "text/event-stream" in request.headers.get("accept", ""):
         settings: Settings = request.app.state.settings
@@ -160,35 +196,64 @@ async def read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _from_text(body: bytes, request: Request) -> tuple[manifests.Manifest, dict[str, bytes]]:
-    interpreter = manifests.canonical_interpreter(
-        request.query_params.get("interpreter") or DEFAULT_INTERPRETER
-    )
+def _from_text(body: bytes, asked: _Query, charset: str) -> tuple[manifests.Manifest, dict[str, bytes]]:
+    interpreter = manifests.canonical_interpreter(asked.interpreter or DEFAULT_INTERPRETER)
     name = languages.file_name_of(interpreter)
-    environment = request.query_params.get("environment") or "default"
-    return manifest_of(entrypoint=name, interpreter=interpreter, environment=environment), {name: body}
-
-
-def _from_json(body: bytes) -> tuple[manifests.Manifest, dict[str, bytes]]:
-    try:
-        asked = RunRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise manifests.invalid("request", error) from None
-    interpreter = manifests.canonical_interpreter(asked.interpreter)
-    name = languages.file_name_of(interpreter)
-    table = Table(Bounds(BODY_BYTES, 1000, float("inf")))
-    table.add_file(name)
-    files: dict[str, bytes] = {}
-    for path, text in {**asked.files, name: asked.code}.items():
-        table.count()
-        try:
-            files[table.add_file(path)] = text.encode()
-        except UnicodeEncodeError:
-            raise bad_request("A file is not valid text (a lone surrogate).", "/files") from None
+    code = languages.code_for(interpreter, _as_utf_8(body, charset))
     manifest = manifest_of(
-        entrypoint=name, **asked.model_dump(exclude={"code", "files", "interpreter"}), interpreter=interpreter
+        entrypoint=name, interpreter=interpreter, environment=asked.environment or DEFAULT_ENVIRONMENT
     )
-    return manifest, files
+    return manifest, {name: code}
+
+
+def _from_json(body: bytes, query: _Query) -> tuple[manifests.Manifest, dict[str, bytes]]:
+    asked = documents.parse(RunRequest, body, "request")
+    for name in _Query._fields:
+        told = getattr(query, name), getattr(asked, name)
+        if (
+            told[0] is not None
+            and name in asked.model_fields_set
+            and len({*map(languages.canonical, told)}) > 1
+        ):
+            raise bad_request(f"'{name}' is one thing in the address and another in the body.", f"/{name}")
+    interpreter = manifests.canonical_interpreter(query.interpreter or asked.interpreter)
+    name = languages.file_name_of(interpreter)
+    table = Table(Bounds(BODY_BYTES, MAX_FILES, float("inf")))
+    code = languages.code_for(interpreter, _encoded(asked.code, "/code"))
+    files: dict[str, bytes] = {}
+    for given, text in asked.files.items():
+        table.count()
+        pointer = "/files/" + given.replace("~", "~0").replace("/", "~1")
+        path = table.add_file(given)
+        if path == name:
+            raise bad_request(f"'files' has '{shown(given)}', which is the name of 'code' itself.", pointer)
+        if path in files:
+            raise bad_request(f"'files' has '{shown(path)}' under two names.", pointer)
+        files[path] = _encoded(text, pointer)
+    table.count()
+    files[table.add_file(name)] = code
+    fields = asked.model_dump(exclude={"code", "files", "interpreter"})
+    if query.environment is not None:
+        fields["environment"] = query.environment
+    return manifest_of(entrypoint=name, **fields, interpreter=interpreter), files
+
+
+def _encoded(text: str, pointer: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise bad_request("A file is not valid text (a lone surrogate).", pointer) from None
+
+
+def _as_utf_8(body: bytes, charset: str) -> bytes:
+    """Code as interpreters read it; what says that it is UTF-8, or nothing, stays as it is."""
+    codec = _CHARSETS.get(charset.lower())
+    if codec is None:
+        raise ApiError(415, "Send the code in UTF-8: this charset is not known here.")
+    try:
+        return body if codec == "utf-8" else body.decode(codec).encode()
+    except UnicodeError:
+        raise bad_request("The code is not in the charset that its Content-Type names.") from None
 
 
 def manifest_of(**fields: Any) -> manifests.Manifest:
@@ -196,7 +261,7 @@ def manifest_of(**fields: Any) -> manifests.Manifest:
     try:
         return manifests.Manifest(**fields)
     except ValidationError as error:
-        raise manifests.invalid("request", error) from None
+        raise documents.invalid("request", error) from None
 
 
 async def submit_inline(

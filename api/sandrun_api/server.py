@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import logging
 import signal
 import socket
 import sys
@@ -37,8 +36,6 @@ def configure(settings: Settings, now: Clock = clock) -> uvicorn.Config:
     """How the server runs; quotas go by the clock. Raises SettingsError for what must not be exposed."""
     exposure.check(settings.api)
     context = exposure.tls_context(settings.api)
-    # The parser's messages quote the body that it could not read.
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL + 1)
     http: Any = functools.partial(HttpProtocol, limits=settings.api)
     ws: Any = functools.partial(WebSocketProtocol, limits=settings.api)
     return uvicorn.Config(

@@ -2,23 +2,35 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from urllib.parse import unquote
 
 from sandrun_api import archives
 from sandrun_api.budget import MemoryBudget, Reservation
 from sandrun_api.contents import HEAD_BYTES, MANIFEST_BYTES, MANIFEST_NAME, Bounds, Contents, Table
 from sandrun_api.errors import ApiError, bad_request
+from sandrun_api.fields import FieldError, parse_options
 from sandrun_api.memfds import Memfd
+from sandrun_api.multipart import MultipartError, Reader
+from sandrun_api.paths import shown
 from sandrun_shared.jobs import UploadKind
 from sandrun_shared.orders import SIZE_DIGITS
 from sandrun_shared.settings import Settings
 
-OVERHEAD_BYTES = 2 << 20  # of a body besides the files: the manifest, the parts' headers
+OVERHEAD_BYTES = MANIFEST_BYTES + (2 << 20)  # of a body besides the files: the manifest, the parts' headers
 INLINE_BYTES = 256 << 10  # hashed without a thread
+
+# What browsers write for what a quoted string cannot hold (WHATWG HTML, multipart/form-data).
+_ENCODED = re.compile("%0A|%0D|%22", re.IGNORECASE)
+# A whole path of Windows, which old programs send instead of a name.
+_WINDOWS_PATH = re.compile(r"(?:[A-Za-z]:\\|\\\\)(?:.*\\)?", re.DOTALL)
+_IS_DATA = f"{MANIFEST_NAME} of the upload is a file like any other: the part 'manifest' counts."
+_IDENTITY = ("", "7bit", "8bit", "binary")
+_UTF_8 = ("", "utf-8", "us-ascii")
+_CHARSET_FIELD = "_charset_"  # what a form's texts are in (RFC 7578, 4.6)
+_CHARSET_BYTES = 40
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,7 @@ class Upload:
     sha256_hex: str
     manifest: bytes | None
     reservation: Reservation
+    notes: tuple[str, ...] = ()  # what of the upload does not count, in sentences
 
     def close(self) -> None:
         """Forget the bytes."""
@@ -44,6 +57,7 @@ class _Bundle:
     def __init__(self, memfd: Memfd, table: Table) -> None:
         self.memfd = memfd
         self._table = table
+        self._paths: set[str] = set()
         self._size_at = 0
         self._start = 0
         self._name = ""
@@ -53,6 +67,9 @@ class _Bundle:
         """Start a file."""
         self._table.count()
         self._name, self._path = name, self._table.add_file(name)
+        if self._path in self._paths:
+            raise bad_request(f"The upload has two files '{shown(self._path)}'.")
+        self._paths.add(self._path)
         self.memfd.append(self._path.encode("utf-8", "surrogateescape") + b"\0")
         self._size_at = self.memfd.size
         self.memfd.append(b"0" * SIZE_DIGITS + b"\0")
@@ -74,7 +91,7 @@ class _Bundle:
 
 
 class _Receiver:
-    """The callbacks of the multipart parser: one part after the other, into its place."""
+    """Takes the parts of a body, one after the other, each into its place."""
 
     def __init__(self, settings: Settings, reservation: Reservation) -> None:
         limits = settings.limits
@@ -85,61 +102,52 @@ class _Receiver:
         self.memfd = Memfd.create("upload")
         self.archive: tuple[str, UploadKind] | None = None
         self.manifest: bytearray | None = None
-        self.complete = False
+        self._charset: bytearray | None = None
         self._reservation = reservation
         self._bundle: _Bundle | None = None
         self._files = 0
         self._received = 0  # bytes of files
         self._limit = settings.api.upload_bytes
-        self._headers: dict[bytes, bytes] = {}
-        self._field = bytearray()
-        self._value = bytearray()
-        self._sink: Callable[[memoryview], None] = self._refuse
+        self._sink: Callable[[memoryview], None] = self._manifest_data
         self._finish: Callable[[], None] = lambda: None
 
-    def callbacks(self) -> dict[str, Callable[..., None]]:
-        """What the parser calls."""
-        return {
-            "on_part_begin": self._part_begin,
-            "on_header_field": lambda data, start, end: self._field.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
-            "on_header_end": self._header_end,
-            "on_headers_finished": self._headers_finished,
-            "on_part_data": lambda data, start, end: self._sink(memoryview(data)[start:end]),
-            "on_part_end": self._part_end,
-            "on_end": self._end,
-        }
-
-    def _part_begin(self) -> None:
-        self._headers = {}
-
-    def _part_end(self) -> None:
-        self._finish()
-
-    def _header_end(self) -> None:
-        self._headers[bytes(self._field).lower()] = bytes(self._value)
-        self._field.clear()
-        self._value.clear()
-
-    def _headers_finished(self) -> None:
-        disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
-        name = options.get(b"name", b"").decode("utf-8", "replace")
-        if disposition != b"form-data" or name not in ("files", "manifest"):
-            raise bad_request("A part of the upload is named neither 'files' nor 'manifest'.")
-        if name == "manifest":
+    def begin(self, headers: Mapping[str, bytes]) -> None:
+        """A part: into its place. Raises ApiError."""
+        name, file_name = _disposition(headers.get("content-disposition"))
+        _check_encoding(name, headers)
+        self._finish = lambda: None
+        if name == "files":
+            if not file_name:
+                raise bad_request("A part named 'files' has no filename.")
+            self._begin_file(file_name)
+        elif name == "manifest":
             if self.manifest is not None:
                 raise bad_request("The upload has more than one 'manifest'.")
+            _check_charset("part 'manifest'", headers.get("content-type", b"").decode("latin-1"))
             self.manifest = bytearray()
-            self._sink, self._finish = self._manifest_data, lambda: None
-            return
-        file_name = options.get(b"filename", b"").decode("utf-8", "surrogateescape")
-        if not file_name:
-            raise bad_request("A part named 'files' has no filename.")
+            self._sink = self._manifest_data
+        elif name == _CHARSET_FIELD and self._charset is None:
+            self._charset = bytearray()
+            self._sink, self._finish = self._charset_data, self._charset_end
+        else:
+            raise bad_request(
+                f"A part of the upload is named '{shown(name)}': parts are named 'files' or 'manifest'."
+            )
+
+    def data(self, piece: memoryview) -> None:
+        """More of the part. Raises ApiError."""
+        self._sink(piece)
+
+    def end(self) -> None:
+        """The part is complete. Raises ApiError."""
+        self._finish()
+
+    def _begin_file(self, file_name: str) -> None:
         self._files += 1
         kind = archives.kind_of_name(file_name)
         if self._files == 1 and kind is not None:
             self.archive = (file_name, kind)
-            self._sink, self._finish = self._archive_data, lambda: None
+            self._sink = self._archive_data
             return
         if self._bundle is None:
             self._bundle = self._start_bundle()
@@ -165,9 +173,18 @@ class _Receiver:
     def _manifest_data(self, data: memoryview) -> None:
         if self.manifest is None:
             self.manifest = bytearray()
+        self._reservation.ask(len(data))
         self.manifest += data
         if len(self.manifest) > MANIFEST_BYTES:
-            raise ApiError(413, f"The manifest has more than {MANIFEST_BYTES >> 10} KiB.")
+            raise ApiError(413, f"The manifest has more than {MANIFEST_BYTES >> 20} MiB.")
+
+    def _charset_data(self, data: memoryview) -> None:
+        if self._charset is not None and len(self._charset) <= _CHARSET_BYTES:
+            self._charset += data
+
+    def _charset_end(self) -> None:
+        if bytes(self._charset or b"").strip().lower().decode("latin-1") not in _UTF_8:
+            raise bad_request("The upload's '_charset_' is not UTF-8, which everything here is.")
 
     def _take(self, size: int) -> None:
         self._received += size
@@ -184,12 +201,6 @@ class _Receiver:
         if self._bundle is not None:
             self._bundle.write(data)
 
-    def _refuse(self, _: memoryview) -> None:
-        raise bad_request("The multipart body has data outside of its parts.")
-
-    def _end(self) -> None:
-        self.complete = True
-
     @property
     def has_files(self) -> bool:
         """Whether any file came."""
@@ -203,13 +214,47 @@ def too_large(limit: int) -> ApiError:
 
 def boundary_of(content_type: str) -> bytes:
     """The boundary of a multipart body. Raises ApiError (415, 400)."""
-    kind, options = parse_options_header(content_type)
-    if kind != b"multipart/form-data":
+    try:
+        kind, options = parse_options(content_type)
+    except FieldError as error:
+        raise bad_request(f"The Content-Type {error}.") from None
+    if kind != "multipart/form-data":
         raise ApiError(415, "Send multipart/form-data with parts named 'files' and 'manifest'.")
-    boundary = options.get(b"boundary", b"")
-    if not boundary:
-        raise bad_request("The multipart body has no boundary.")
-    return boundary
+    return options.get("boundary", "").encode("latin-1", "replace")
+
+
+def _disposition(value: bytes | None) -> tuple[str, str]:
+    """The name of a part, and its filename, "" if it has none. Raises ApiError (400)."""
+    if value is None:
+        raise bad_request("A part of the upload has no Content-Disposition.")
+    try:
+        disposition, options = parse_options(value.decode("utf-8", "surrogateescape"))
+    except FieldError as error:
+        raise bad_request(f"The Content-Disposition of a part {error}.") from None
+    if disposition != "form-data" or "name" not in options:
+        raise bad_request("The Content-Disposition of a part is not form-data with a name.")
+    file_name = _ENCODED.sub(lambda found: unquote(found[0]), options.get("filename", ""))
+    whole = _WINDOWS_PATH.match(file_name)
+    return options["name"], file_name[whole.end() :] if whole else file_name
+
+
+def _check_encoding(name: str, headers: Mapping[str, bytes]) -> None:
+    for field in ("content-transfer-encoding", "content-encoding"):
+        encoding = headers.get(field, b"").decode("latin-1").lower()
+        if encoding not in (*_IDENTITY, "identity"):
+            raise bad_request(
+                f"The part '{shown(name)}' has the {field.title()} '{shown(encoding)}': parts are taken as"
+                " they are (RFC 7578, 4.7), so send the bytes themselves."
+            )
+
+
+def _check_charset(what: str, content_type: str) -> None:
+    try:
+        charset = parse_options(content_type)[1].get("charset", "")
+    except FieldError as error:
+        raise bad_request(f"The Content-Type of the {what} {error}.") from None
+    if charset.lower() not in _UTF_8:
+        raise bad_request(f"The {what} is in the charset '{shown(charset)}': send it in UTF-8.")
 
 
 async def receive(
@@ -230,17 +275,15 @@ async def receive(
     try:
         received = 0
         try:
-            parser = MultipartParser(boundary, receiver.callbacks())  # type: ignore[arg-type]
+            reader = Reader(boundary, receiver)
             async for chunk in body:
                 received += len(chunk)
                 if received > most:
                     raise too_large(limit)
-                parser.write(chunk)
-            parser.finalize()
-        except FormParserError:
-            raise bad_request("The multipart body is malformed.") from None
-        if not receiver.complete:
-            raise bad_request("The multipart body is cut: its last boundary is missing.")
+                reader.write(chunk)
+            reader.finish()
+        except MultipartError as error:
+            raise bad_request(f"The multipart body {error}.") from None
         if not receiver.has_files:
             raise bad_request("The upload has no part named 'files'.")
         return await _finish(receiver, reservation)
@@ -252,15 +295,19 @@ async def receive(
 
 async def _finish(receiver: _Receiver, reservation: Reservation) -> Upload:
     memfd = receiver.memfd
-    reservation.add(memfd.size - reservation.size)  # what lies between bundled files
+    of_manifest = len(receiver.manifest or b"")
+    reservation.add(memfd.size + of_manifest - reservation.size)  # what lies between bundled files
     if receiver.archive is None:
         kind, contents = UploadKind.bundle, receiver.table.contents()
     else:
         kind = receiver.archive[1]
         contents = await asyncio.to_thread(archives.check, memfd, kind, receiver.bounds)
     digest = _digest(memfd) if memfd.size <= INLINE_BYTES else await asyncio.to_thread(_digest, memfd)
-    manifest = bytes(receiver.manifest) if receiver.manifest is not None else contents.kept.get(MANIFEST_NAME)
-    return Upload(memfd, kind, contents, digest, manifest, reservation)
+    manifest = contents.kept.get(MANIFEST_NAME)
+    notes = (_IS_DATA,) if manifest is not None and receiver.manifest is not None else ()
+    if receiver.manifest is not None:
+        manifest = bytes(receiver.manifest)
+    return Upload(memfd, kind, contents, digest, manifest, reservation, notes)
 
 
 def _digest(memfd: Memfd) -> str:

@@ -37,7 +37,9 @@ def submit_code(
     """Submit one file of code, and what it needs besides."""
     interpreter = options.get("interpreter", None if name else languages.DEFAULT)
     entrypoint = name or languages.file_name_of(interpreter or languages.DEFAULT)
-    data = _bytes(code)
+    data = languages.code_for(interpreter, entrypoint, _bytes(code))
+    if entrypoint in files:
+        raise InvalidUpload(f"{entrypoint!r} is the name of the code, and of one of the files.")
     if files:
         contents = {path: _bytes(content) for path, content in files.items()}
         packed = packing.pack_files({**contents, entrypoint: data})

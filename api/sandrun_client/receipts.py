@@ -112,7 +112,9 @@ def check_nonce(worker_id: str, nonce: str, signature: Any) -> None:
 def manifest_sha256(manifest: Mapping[str, Any]) -> str:
     """SHA-256 in hex of the canonical manifest, without the fields that have their default."""
     counted = {
-        name: value for name, value in manifest.items() if name not in _DEFAULTS or value != _DEFAULTS[name]
+        name: value
+        for name, value in manifest.items()
+        if value is not None and (name not in _DEFAULTS or value != _DEFAULTS[name])
     }
     return hashlib.sha256(canonical(counted)).hexdigest()
 

@@ -17,7 +17,7 @@ QUEUE_SECONDS = 600.0  # that a run may wait for its turn in addition
 def run(policy: Policy, code: str, files: Mapping[str, str], options: JobOptions) -> Flow[Result]:
     """Run code in one request; hanging up cancels it."""
     asked: dict[str, Any] = {**options}
-    interpreter = asked.setdefault("interpreter", languages.DEFAULT)
+    interpreter = asked["interpreter"] = asked.get("interpreter") or languages.DEFAULT
     body = {"code": code, **asked, **({"files": dict(files)} if files else {})}
     silence = float(asked.get("timeout") or TIMEOUT_SECONDS) + QUEUE_SECONDS
     reply = yield from ask(policy, Request("POST", "/run", json=body, read_seconds=silence))
@@ -29,10 +29,11 @@ def run(policy: Policy, code: str, files: Mapping[str, str], options: JobOptions
         receipts.check_logs(statement, result.logs)
         receipts.check_files(document.get("receipt"), result.files)
         name = languages.file_name_of(interpreter)
-        uploaded = {**files, name: code}
+        ran = languages.code_for(interpreter, name, code.encode())
+        uploaded = {**{path: text.encode() for path, text in files.items()}, name: ran}
         receipts.check_job(
             statement,
-            receipts.bundle_sha256((path, text.encode()) for path, text in uploaded.items()),
+            receipts.bundle_sha256(uploaded.items()),
             {**asked, "interpreter": languages.canonical(interpreter), "entrypoint": name},
         )
     return result

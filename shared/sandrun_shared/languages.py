@@ -8,6 +8,7 @@ import msgspec
 ENTRYPOINT = "{entrypoint}"  # in a command: the file to run, relative to the work directory
 PROGRAM = "/tmp/a.out"  # noqa: S108 (the job's own) what a compiler writes: no output unless the job copies it
 EXECUTABLE = "executable"
+BOM = b"\xef\xbb\xbf"  # the byte order mark of UTF-8, which editors of Windows write
 
 _ELF = b"\x7fELF"
 _ELF_64_LITTLE = b"\x02\x01"  # EI_CLASS, EI_DATA (elf(5))
@@ -20,7 +21,8 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
     extensions are those of its files, main the name of a piece of code that has none. Commands are
     absolute; the program's arguments follow. version is a command that prints one. Variables are added to
     the sandbox's, below the job's own. read_at_start are beginnings of the names of variables that it reads
-    when it starts: a job with one cannot have an interpreter that has started.
+    when it starts: a job with one cannot have an interpreter that has started. takes_bom says whether it
+    skips a byte order mark, also before a #! line; one that does not takes it for a part of the program.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     aliases: tuple[str, ...] = ()
     read_at_start: tuple[str, ...] = ()
+    takes_bom: bool = True
 
     @property
     def needs(self) -> str:
@@ -48,6 +51,7 @@ def _interpreted(
     main: str = "",
     aliases: str = "",
     read_at_start: str = "",
+    takes_bom: bool = True,
     **env: str,
 ) -> Language:
     """What the program at path reads; asks are its arguments that make it tell its version."""
@@ -61,6 +65,7 @@ def _interpreted(
         env=env,
         aliases=tuple(aliases.split()),
         read_at_start=tuple(read_at_start.split()),
+        takes_bom=takes_bom,
     )
 
 
@@ -87,22 +92,27 @@ _GO = {"GOPROXY": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
 _GO |= {"GOCACHE": "/tmp/.go"}  # noqa: S108 (the job's own)
 
 LANGUAGES = (
-    _interpreted("python3", ".py", "/usr/bin/python3", aliases="python"),
+    _interpreted("python3", ".py", "/usr/bin/python3", aliases="python py py3"),
     _interpreted(
         "node",
         ".js .mjs .cjs",
         "/usr/bin/node",
-        aliases="javascript js nodejs",
+        aliases="javascript js nodejs node.js mjs cjs",
         read_at_start="NODE_ UV_ SSL_ OPENSSL_ ICU_ LC_ LANG TZ MALLOC_",
+        takes_bom=False,
     ),
-    _interpreted("sh", ".sh", "/usr/bin/sh", "-c", _SH_VERSION, aliases="shell dash"),
-    _interpreted("bash", ".bash", "/usr/bin/bash", main="main.sh"),
-    _interpreted("ruby", ".rb", "/usr/bin/ruby"),
-    _interpreted("Rscript", ".R .r", "/usr/bin/Rscript", aliases="R r"),
-    _interpreted("perl", ".pl", "/usr/bin/perl", "-e", "print substr($^V, 1)"),
-    _interpreted("php", ".php", "/usr/bin/php"),
+    _interpreted(
+        "sh", ".sh", "/usr/bin/sh", "-c", _SH_VERSION, aliases="shell shellscript dash", takes_bom=False
+    ),
+    _interpreted("bash", ".bash", "/usr/bin/bash", main="main.sh", takes_bom=False),
+    _interpreted("ruby", ".rb", "/usr/bin/ruby", aliases="rb"),
+    _interpreted("Rscript", ".R .r", "/usr/bin/Rscript", aliases="R rlang", takes_bom=False),
+    _interpreted("perl", ".pl", "/usr/bin/perl", "-e", "print substr($^V, 1)", aliases="pl"),
+    _interpreted("php", ".php", "/usr/bin/php", takes_bom=False),
     _compiled("c", ".c", f"/usr/bin/gcc -O2 -o {PROGRAM} {ENTRYPOINT} -lm"),
-    _compiled("cpp", ".cpp .cc .cxx", f"/usr/bin/g++ -O2 -o {PROGRAM} {ENTRYPOINT}", aliases="c++"),
+    _compiled(
+        "cpp", ".cpp .cc .cxx", f"/usr/bin/g++ -O2 -o {PROGRAM} {ENTRYPOINT}", aliases="c++ cxx cplusplus"
+    ),
     _compiled(
         "go", ".go", f"/usr/bin/go build -o {PROGRAM} {ENTRYPOINT}", "version", aliases="golang", **_GO
     ),
@@ -117,13 +127,19 @@ LANGUAGES = (
     ),
 )
 BY_NAME = {language.name: language for language in LANGUAGES}
-_ALIASES = {alias: language.name for language in LANGUAGES for alias in language.aliases}
+_NAMES = {name: language.name for language in LANGUAGES for name in (language.name, *language.aliases)}
+_FOLDED = {name.lower(): language for name, language in _NAMES.items()}
 _BY_EXTENSION = {suffix: language.name for language in LANGUAGES for suffix in language.extensions}
 
 
 def canonical(name: str) -> str:
-    """The one name of a language that has several; a name that is unknown stays as it is."""
-    return _ALIASES.get(name, name)
+    """The one name of a language that has several, in whatever case; what is unknown stays as it is."""
+    return _FOLDED.get(name.lower(), name)
+
+
+def code_for(name: str, code: bytes) -> bytes:
+    """Code as a language reads it: without a byte order mark where it would be a part of the program."""
+    return code if name not in BY_NAME or BY_NAME[name].takes_bom else code.removeprefix(BOM)
 
 
 def starts_alone(name: str, variables: Iterable[str]) -> bool:
@@ -146,14 +162,15 @@ def of_head(head: bytes) -> str:
     """The language that a file's first bytes tell, an ELF header or a #! line, or ""."""
     if head.startswith(_ELF):
         return EXECUTABLE
+    head = head.removeprefix(BOM)
     if not head.startswith(b"#!"):
         return ""
     words = head[2:].split(b"\n")[0].decode("utf-8", "replace").split()
     if words and _base(words[0]) == "env":
         words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
-    name = canonical(_base(words[0])) if words else ""
-    if name not in BY_NAME:  # python3.12, ruby3.1
-        name = canonical(re.sub(r"[\d.]+\Z", "", name))
+    command = _base(words[0]) if words else ""
+    # A file's name is what it is: /usr/bin/Python is not there. python3.12, ruby3.1:
+    name = _NAMES.get(command) or _NAMES.get(re.sub(r"[\d.]+\Z", "", command), "")
     # A #! line names what reads the file; a compiler's language is no such thing.
     return name if name in BY_NAME and ENTRYPOINT in BY_NAME[name].command else ""
 

@@ -64,6 +64,21 @@ class Api(Table, frozen=True):
         str,
         Meta(description="Networks (CIDR, separated by commas) that may read `/metrics`, besides loopback."),
     ] = ""
+    allowed_hosts: Annotated[
+        str,
+        Meta(
+            description="Names, separated by commas, that the server answers to (`Host`), besides `localhost`"
+            " and addresses; `*`: to any. Empty: to any, but on loopback without a proxy to none."
+        ),
+    ] = ""
+    allowed_origins: Annotated[
+        str,
+        Meta(
+            description="Origins (`https://app.example.org`), separated by commas, whose web pages may use"
+            " the server, besides its own and those of loopback; `null`: files; `*`: any. Empty: any, but on"
+            " loopback without a proxy none."
+        ),
+    ] = ""
     connections: Annotated[int, Meta(description="Open connections, all together.", ge=1)] = 2000
     connections_per_address: Annotated[
         int, Meta(description="Open connections of one address; 0 is unlimited.", ge=0)

@@ -32,5 +32,5 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
 
 def _served(asked: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in asked.items() if name not in NOT_HERE}
-    kept["args"] = [text.replace("\0", "") for text in kept.get("args", [])]
+    kept["args"] = [text.replace("\0", "") for text in kept.get("args") or ()]
     return {**kept, **THERE}

@@ -110,7 +110,7 @@ async def test_who_connected_just_before_the_end_is_answered(
     live_fake.server.should_exit = True
     while live_fake.server.servers[0].is_serving():  # noqa: ASYNC110 (nobody tells)
         await asyncio.sleep(0)
-    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
     assert (await reader.readline()).split()[1] == b"200"
     writer.close()
 

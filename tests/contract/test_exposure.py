@@ -73,9 +73,9 @@ async def test_silence_is_not_waited_for(strict: Live, deadline: float) -> None:
     "data",
     [
         b"G",
-        b"GET / HTTP/1.1\r\nHost: x\r\n",
-        b"POST /run HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\npass",
-        b"POST /run HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+        b"POST /run HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\npass",
+        b"POST /run HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n",
     ],
 )
 async def test_a_request_that_is_never_complete(strict: Live, data: bytes, deadline: float) -> None:
@@ -85,12 +85,12 @@ async def test_a_request_that_is_never_complete(strict: Live, data: bytes, deadl
 
 
 async def test_an_idle_connection_ends(strict: Live, deadline: float) -> None:
-    answer = await ask(strict, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", deadline)
+    answer = await ask(strict, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", deadline)
     assert answer.startswith(b"HTTP/1.1 200")
 
 
 async def test_the_rest_of_a_refused_body_is_not_waited_for(strict: Live, deadline: float) -> None:
-    data = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx"
+    data = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\nx"
     reader, writer = await asyncio.open_connection("127.0.0.1", strict.port)
     writer.write(data)
     assert (await reader.readline()).startswith(b"HTTP/1.1 404")
@@ -103,13 +103,13 @@ async def test_the_rest_of_a_refused_body_is_not_waited_for(strict: Live, deadli
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (b"GET /" + b"x" * 4096 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 1000, 431),
+        (b"GET /" + b"x" * 4096 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 1000, 431),
         (b"\x16\x03\x01\x02\x00\x01\x00", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
-        (b"POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
-        (b"POST /run HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\n\r\n", 501),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nBad Header: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: y\r\n\r\n", 400),
+        (b"POST /run HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /run HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x, chunked\r\n\r\n", 501),
     ],
 )
 async def test_what_is_no_request_or_too_long(strict: Live, data: bytes, code: int, deadline: float) -> None:
@@ -134,7 +134,7 @@ async def test_one_address_has_only_so_many_connections(
         assert live.server.door.inside == 4
         held[0][1].write(b"nonsense\r\n\r\n")  # this one is ended by the server
         assert (await held[0][0].read()).startswith(b"HTTP/1.1 400")
-        answer = await ask(live, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", deadline)
+        answer = await ask(live, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", deadline)
         assert answer.startswith(b"HTTP/1.1 200")
         for _, writer in held:
             writer.close()
@@ -257,7 +257,7 @@ async def test_old_tls_is_not(secure: Live, certified: Api) -> None:
         await asyncio.open_connection("127.0.0.1", secure.port, ssl=context)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("data", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"])
 async def test_a_handshake_that_never_ends(secure: Live, data: bytes, deadline: float) -> None:
     """It counts as a connection while it lasts; what is no TLS gets no answer in plain text."""
     reader, writer = await asyncio.open_connection("127.0.0.1", secure.port)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import json
 import re
 import zipfile
 from collections.abc import Callable
@@ -77,6 +78,24 @@ def zipped(**files: str) -> str:
         for name, text in files.items():
             archive.writestr(name, text)
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+async def test_null_and_a_byte_order_mark(live_fake: Live) -> None:
+    names = (
+        "stdin",
+        "expected_output",
+        "command_line_arguments",
+        "cpu_time_limit",
+        "memory_limit",
+        "callback_url",
+    )
+    body = {"language_id": 71, "source_code": programs.HELLO.code, **dict.fromkeys(names)}
+    answer = await live_fake.client.post(
+        "/submissions?wait=true",
+        content="\ufeff" + json.dumps(body),
+        headers={"content-type": "application/json"},
+    )
+    assert answer.json()["stdout"] == "hello\n"
 
 
 async def test_wait_for_the_result(live: Live) -> None:

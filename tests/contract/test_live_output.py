@@ -159,7 +159,7 @@ def slow_reader(port: int, head: str) -> socket.socket:
     reader = socket.socket()
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     reader.connect(("127.0.0.1", port))
-    reader.sendall(f"{head}\r\nHost: sandrun\r\n\r\n".encode())
+    reader.sendall(f"{head}\r\nHost: localhost\r\n\r\n".encode())
     return reader
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"files": []}, "files must include at least one utf8 encoded file"),
     ({"files": [{"content": "61", "encoding": "hex"}]}, "files must include at least one utf8 encoded file"),
     ({"files": [{"content": "", "name": "../a"}]}, "Member '../a' leaves the work directory."),
+    ({"files": [{"name": "a", "content": ""}, {"name": "./a", "content": ""}]}, "files has two entries named a"),
     ({"language": "cobol"}, "cobol-* runtime is unknown"),
     ({"version": "0.0.1"}, "python-0.0.1 runtime is unknown"),
     ({"version": "latest"}, "python-latest runtime is unknown"),
@@ -76,7 +78,7 @@ async def test_runtimes_and_packages(live: Live, prefix: str) -> None:
     assert {"language": "python", "language_version": python["version"], "installed": True} in packages
 
 
-@pytest.mark.parametrize("language", ["python", "py", "python3"])
+@pytest.mark.parametrize("language", ["python", "py", "python3", "Python", "PY"])
 async def test_execute(live: Live, language: str) -> None:
     answer = await execute(live, programs.HELLO.code, language=language, stdin="in", args=["a"])
     assert answer.status_code == 200, answer.text
@@ -88,6 +90,24 @@ async def test_execute(live: Live, language: str) -> None:
     quiet = {"message": None, "status": None, "signal": None}
     assert run == {"stdout": "hello\n", "stderr": "", "output": "hello\n", "code": 0, **quiet}
     assert (await live.client.get(f"/status/{answer.headers['sandrun-job-id']}")).status_code == 404
+
+
+async def test_null_and_a_byte_order_mark(live_fake: Live) -> None:
+    names = ("args", "stdin", "compile_timeout", "run_timeout", "run_cpu_time", "run_memory_limit")
+    body = {
+        **{"language": "python", "version": "*", **dict.fromkeys(names)},
+        "files": [{"name": None, "content": programs.HELLO.code, "encoding": None}],
+    }
+    content = "\ufeff" + json.dumps(body)
+    headers = {"content-type": "application/json"}
+    answer = await live_fake.client.post("/api/v2/execute", content=content, headers=headers)
+    assert answer.json()["run"]["stdout"] == "hello\n"
+    twice = content.replace('"version"', '"language": "c", "version"')
+    answer = await live_fake.client.post("/api/v2/execute", content=twice, headers=headers)
+    assert (answer.status_code, answer.json()["message"]) == (
+        400,
+        "The body is not valid: 'language' is there twice.",
+    )
 
 
 async def test_a_failure_is_a_result(live: Live) -> None:

@@ -146,7 +146,7 @@ async def test_a_refusal_does_not_wait_for_the_body(fake: FakeExecutor, deadline
         assert (await run(live)).status_code == 200
         for path, kind in (("/submit", "multipart/form-data; boundary=x"), ("/run", "text/plain")):
             reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
-            head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: 100000000\r\n\r\n"
+            head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: 100000000\r\n\r\n"
             writer.write(head.encode() + b"#" * 1000)
             async with asyncio.timeout(deadline):
                 answer = await reader.readuntil(b"\r\n\r\n")
@@ -171,7 +171,7 @@ async def test_a_client_that_asked_first_sends_nothing(fake: FakeExecutor, deadl
         assert (await run(live)).status_code == 200
         reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
         writer.write(
-            b"POST /run HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 1000\r\n"
+            b"POST /run HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: 1000\r\n"
             b"expect: 100-continue\r\n\r\n"
         )
         async with asyncio.timeout(deadline):

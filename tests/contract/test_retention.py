@@ -55,7 +55,7 @@ async def begin(live: Live, path: str) -> socket.socket:
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, ("127.0.0.1", live.port))
-    await loop.sock_sendall(sock, f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    await loop.sock_sendall(sock, f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
     assert (await loop.sock_recv(sock, 100)).startswith(b"HTTP/1.1 200 ")
     return sock
 

@@ -435,7 +435,11 @@ def test_a_page_of_the_web_cannot_reach_it(http: HttpServer, version: str) -> No
         "Content-Type": "application/json",
         "MCP-Protocol-Version": version,
     }
-    for more, status in (({"Host": "evil.example"}, 421), ({"Origin": "https://evil.example"}, 403)):
+    for more, status in (
+        ({"Host": "evil.example"}, 421),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ):
         for method in ("GET", "POST"):
             answer = httpx.request(method, http.url, headers={**headers, **more}, content=OPENING, timeout=60)
             assert answer.status_code == status

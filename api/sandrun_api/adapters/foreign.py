@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandrun_api import documents
 from sandrun_api.clients import client_of
 from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, printable, respond
@@ -85,11 +86,12 @@ def _check_json(request: Request) -> None:
 
 async def json_object(request: Request) -> dict[str, Any]:
     """The body, which must be one object. Raises ApiError (400, 413)."""
-    body = await read_body(request)
+    body = documents.without_bom(await read_body(request))
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
         raise bad_request("the body is not valid JSON") from None
+    documents.load(body, "body")  # of two members with one name, msgspec would take one
     if not isinstance(value, dict):
         raise bad_request("the body must be a JSON object")
     return value

@@ -26,9 +26,10 @@ from sandrun_api.adapters.stages import stages_of
 from sandrun_api.contents import Bounds, Table
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.jobs.views import json_response, service_of
+from sandrun_api.paths import shown
 from sandrun_api.run import BODY_BYTES, manifest_of, submit_inline, wait_for
 from sandrun_shared.jobs import MAX_CPU_SECONDS
-from sandrun_shared.languages import BY_NAME, Language
+from sandrun_shared.languages import BY_NAME, Language, code_for
 from sandrun_shared.orders import encode_bundle
 from sandrun_shared.settings import JobLimits, Settings
 
@@ -106,7 +107,7 @@ async def execute(request: Request) -> Response:
         (
             item
             for item in await _runtimes(request)
-            if language in (item.language, *item.aliases) and satisfies(item.version, version)
+            if language.lower() in (item.language, *item.aliases) and satisfies(item.version, version)
         ),
         None,
     )
@@ -142,6 +143,7 @@ def manifest_fields(body: dict[str, Any], settings: JobLimits, language: Languag
         # Compilers tell a language by the name of its file; Piston renames likewise.
         renamed = entrypoint + language.extensions[0]
         files[renamed], entrypoint = files[entrypoint], renamed
+    files[entrypoint] = code_for(language.name, files[entrypoint])
     limits, run_seconds = _limits(body, settings, is_compiled=bool(language.compiler))
     return Asked(
         {
@@ -194,6 +196,8 @@ def _files(entries: list[dict[str, Any]]) -> tuple[str, dict[str, bytes]]:
         if not isinstance(name, str):
             raise bad_request(f"files[{index}].name must be a string")
         path = table.add_file(name)
+        if path in files:
+            raise bad_request(f"files has two entries named {shown(path)}")
         encoding = entry.get("encoding")
         decode = _DECODERS.get(encoding) if isinstance(encoding, str) else None
         data = entry["content"].encode() if decode is None else decode(entry["content"])

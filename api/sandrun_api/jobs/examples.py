@@ -29,7 +29,12 @@ ERROR_BODY: JsonDict = {
     "detail": "The manifest is not valid: field 'entrypoint' is required",
     "errors": [{"pointer": "/entrypoint", "detail": "field 'entrypoint' is required"}],
 }
-SUBMITTED: JsonDict = {"job_id": "Zk3v0gk1QbmQ5rW8xJ2c9w", "status": "queued", "queue_position": 0}
+SUBMITTED: JsonDict = {
+    "job_id": "Zk3v0gk1QbmQ5rW8xJ2c9w",
+    "status": "queued",
+    "queue_position": 0,
+    "notes": [],
+}
 JOB_STATUS: JsonDict = {
     "job_id": "Zk3v0gk1QbmQ5rW8xJ2c9w",
     "status": "completed",

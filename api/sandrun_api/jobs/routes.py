@@ -18,6 +18,7 @@ from sandrun_api.jobs.schemas import JobStatus, Submitted, answers
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import job_of, json_response, service_of, status_of
 from sandrun_api.paths import clean, shown
+from sandrun_shared import languages
 from sandrun_shared.settings import Settings
 
 MAX_WAIT_SECONDS = 60
@@ -74,6 +75,10 @@ async def submit_job(request: Request) -> Response:
     settings: Settings = request.app.state.settings
     headers, client = request.headers, client_of(request)
     key = headers.get("idempotency-key")
+    if request.query_params:
+        unknown = shown(next(iter(request.query_params)))
+        error = bad_request(f"The address has a parameter '{unknown}': everything is said in the manifest.")
+        return EarlyRefusal(request, error)
     if not service.idempotency.knows(client, key):
         try:
             service.admit(client)
@@ -90,7 +95,7 @@ async def submit_job(request: Request) -> Response:
     except ClientDisconnect:
         raise bad_request("The upload was cut.") from None
     try:
-        job = await _submit(service, settings, upload, client, key)
+        job, notes = await _submit(service, settings, upload, client, key)
     except BaseException:
         upload.close()
         raise
@@ -99,6 +104,7 @@ async def submit_job(request: Request) -> Response:
         # Published as the answer to a submission, even when a free slot took the job at once.
         "status": "queued",
         "queue_position": service.queue.position(job),
+        "notes": notes,
     }
     location = {"Location": f"/status/{job.job_id}"}
     return json_response(body, headers={**location, **service.rate_limits(client)})
@@ -106,7 +112,8 @@ async def submit_job(request: Request) -> Response:
 
 async def _submit(
     service: JobService, settings: Settings, upload: uploads.Upload, client: str, key: str | None
-) -> Job:
+) -> tuple[Job, list[str]]:
+    """The job, and what its client should know of the upload, in sentences. Raises ApiError."""
     if upload.manifest is None:
         raise bad_request("There is no manifest: send a part named 'manifest', or a job.json in the upload.")
     manifest = manifests.parse(upload.manifest)
@@ -116,6 +123,7 @@ async def _submit(
         raise bad_request(_missing(entrypoint, upload.contents.files), "/entrypoint")
     head = upload.contents.heads.get(entrypoint, b"")
     interpreter = manifests.interpreter_of(manifest, head)
+    notes = [*upload.notes, *_bom_note(entrypoint, interpreter, head)]
     worker = await service.worker(environment=manifest.environment)
     manifests.check_worker(interpreter, manifest.environment, worker, head)
     required = None
@@ -135,10 +143,21 @@ async def _submit(
     known = service.idempotency.find(client, key, job_request.job_hash)
     if known is not None and (job := service.store.get(known)) is not None:
         upload.close()
-        return job
+        return job, notes
     job = service.submit(job_request, upload.memfd, upload.reservation)
     service.idempotency.remember(client, key, job.job_id, job_request.job_hash)
-    return job
+    return job, notes
+
+
+def _bom_note(entrypoint: str, interpreter: str, head: bytes) -> list[str]:
+    """What a byte order mark does there. The upload itself is not changed: receipts state its hash."""
+    language = languages.BY_NAME.get(interpreter)
+    if not head.startswith(languages.BOM) or language is None or language.takes_bom:
+        return []
+    return [
+        f"The entrypoint '{shown(entrypoint)}' begins with a byte order mark, which {interpreter} takes for a"
+        " part of the program: save it without one."
+    ]
 
 
 def _missing(entrypoint: str, files: frozenset[str]) -> str:

@@ -1,8 +1,8 @@
 """What the answers look like, for the OpenAPI document; the hot paths do not validate what they made."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from sandrun_api.jobs import examples
@@ -46,6 +46,7 @@ class Submitted(Schema):
     job_id: str
     status: str
     queue_position: int
+    notes: Annotated[list[str], Field(description="What of the upload does not count, in sentences.")] = []
 
 
 class Metrics(Schema):
@@ -269,12 +270,14 @@ Answers = dict[int | str, dict[str, Any]]
 
 _MEANINGS = {
     400: "Malformed or invalid",
+    403: "A web page of an origin that may not use this server (`Origin`)",
     404: "Unknown job: deleted and never existed look the same",
     409: "Not finished yet, or an Idempotency-Key of another job",
     413: "Too large",
     414: "The address has more than 8 KiB",
     415: "Not a type this route reads",
     416: "Not a range of this file",
+    421: "A name that this server does not answer to (`Host`)",
     429: "The address has used its CPU time or its submissions, or has too many jobs waiting",
     431: "The headers are too long or too many",
     503: "The queue or the memory is full, or the executor is away",

@@ -4,7 +4,7 @@ import base64
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from sandrun_client.mcp.pieces import LARGEST_PIECE, PIECE_BYTES
 from sandrun_client.models import JobOptions
@@ -25,9 +25,21 @@ JobId = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,100}$", description="The 
 
 
 class Arguments(BaseModel):
-    """Arguments of a tool; one that is unknown is an error that names it."""
+    """Arguments of a tool; one that is unknown is an error that names it, null is as good as left out."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        fields = cls.model_fields
+        return {
+            name: value
+            for name, value in given.items()
+            if value is not None or name not in fields or fields[name].is_required()
+        }
 
 
 class Nothing(Arguments):

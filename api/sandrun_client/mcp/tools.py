@@ -9,7 +9,6 @@ import anyio
 from mcp_types import CallToolResult, ToolAnnotations
 from mcp_types import Tool as ListedTool
 from pydantic import BaseModel, ValidationError
-from pydantic.json_schema import GenerateJsonSchema
 
 from sandrun_client import languages
 from sandrun_client.errors import UnknownJob
@@ -17,18 +16,11 @@ from sandrun_client.mcp import answers, files, results
 from sandrun_client.mcp import arguments as taken
 from sandrun_client.mcp.calls import Calls, Program, Report
 from sandrun_client.mcp.pieces import piece
+from sandrun_client.mcp.schemas import schema_of
 
 MOST_PACKAGES = 200  # of an environment that are named
 
 Handler = Callable[[Calls, Any, Report | None], Awaitable[CallToolResult]]
-
-
-class _Schema(GenerateJsonSchema):
-    """Without a title for every field: models read, and pay for, each word."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        """Never."""
-        return False
 
 
 @dataclass(frozen=True)
@@ -52,8 +44,8 @@ class Tool:
             name=self.name,
             title=self.title,
             description=self.description,
-            input_schema=self.takes.model_json_schema(schema_generator=_Schema),
-            output_schema=self.gives.model_json_schema(schema_generator=_Schema, mode="serialization"),
+            input_schema=schema_of(self.takes),
+            output_schema=schema_of(self.gives, "serialization"),
             annotations=ToolAnnotations(
                 title=self.title,
                 read_only_hint=self.reads_only,

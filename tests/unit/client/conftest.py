@@ -24,12 +24,12 @@ class Either:
         call = self._sync if self._kind == "sync" else self._async
         return lambda *args, **options: call(name, *args, **options)
 
-    def _sync(self, name: str, *args: Any, **options: Any) -> Any:
+    def _sync(self, name: str, /, *args: Any, **options: Any) -> Any:
         with SandrunClient("http://server.test", transport=self._transport, **self._options) as client:
             found = getattr(client, name)(*args, **options)
             return list(found) if isinstance(found, Iterator) else found
 
-    def _async(self, name: str, *args: Any, **options: Any) -> Any:
+    def _async(self, name: str, /, *args: Any, **options: Any) -> Any:
         async def main() -> Any:
             async with AsyncSandrunClient(
                 "http://server.test", transport=self._transport, **self._options

@@ -2,16 +2,26 @@
 
 import base64
 import hashlib
-import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
 import pytest
-from python_multipart.multipart import parse_form
 
-from sandrun_client import ConnectionFailed, RateLimited, UnexpectedAnswer, UnknownJob, WaitTimeout, jobs
+from sandrun_api.fields import parse_options
+from sandrun_api.multipart import Reader
+from sandrun_client import (
+    ConnectionFailed,
+    InvalidUpload,
+    RateLimited,
+    UnexpectedAnswer,
+    UnknownJob,
+    WaitTimeout,
+    jobs,
+    languages,
+    receipts,
+)
 from sandrun_client.drivers import SyncDriver
 from sandrun_client.exchange import Policy
 from support import http_answers as answer
@@ -19,23 +29,36 @@ from support import http_answers as answer
 Connect = Callable[..., Any]
 
 
+class Parts:
+    """The fields and the files of a multipart body."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, bytes] = {}
+        self.files: dict[str, tuple[str, bytes]] = {}
+
+    def begin(self, headers: Mapping[str, bytes]) -> None:
+        _, self._options = parse_options(headers["content-disposition"].decode())
+        self._data = b""
+
+    def data(self, piece: memoryview) -> None:
+        self._data += bytes(piece)
+
+    def end(self) -> None:
+        name, file_name = self._options["name"], self._options.get("filename")
+        if file_name is None:
+            self.fields[name] = self._data
+        else:
+            self.files[name] = (file_name, self._data)
+
+
 def form_of(request: httpx.Request) -> tuple[dict[str, bytes], dict[str, tuple[str, bytes]]]:
-    """The fields and the files of a multipart body, as the server's parser sees them."""
-    fields: dict[str, bytes] = {}
-    files: dict[str, tuple[str, bytes]] = {}
-
-    def on_file(file: Any) -> None:
-        file.file_object.seek(0)
-        files[file.field_name.decode()] = (file.file_name.decode(), file.file_object.read())
-        file.close()
-
-    parse_form(
-        {"Content-Type": request.headers["content-type"].encode()},
-        io.BytesIO(request.read()),
-        lambda field: fields.update({field.field_name.decode(): field.value}),
-        on_file,
-    )
-    return fields, files
+    """The fields and the files of a request, as the server's reader sees them."""
+    _, options = parse_options(request.headers["content-type"])
+    parts = Parts()
+    reader = Reader(options["boundary"].encode(), parts)
+    reader.write(request.read())
+    reader.finish()
+    return parts.fields, parts.files
 
 
 def test_run(connect: Connect) -> None:
@@ -228,3 +251,34 @@ def test_connection(connect: Connect) -> None:
     found = connect(handler).test_connection()
     assert (found.url, found.version, found.interpreters) == ("http://server.test", "1", ("node",))
     assert not found.verified
+
+
+def test_code_that_has_the_name_of_a_file(connect: Connect) -> None:
+    client = connect(lambda _: httpx.Response(500))
+    with pytest.raises(InvalidUpload, match=r"main\.py"):
+        client.submit_code("x", files={"main.py": "y"})
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        ({"interpreter": "Bash"}, b"echo"),
+        ({"name": "a.sh"}, b"echo"),
+        ({"name": "tool"}, b"\xef\xbb\xbfecho"),
+        ({"interpreter": "python3"}, b"\xef\xbb\xbfecho"),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_a_script(
+    connect: Connect, options: dict[str, str], sent: bytes
+) -> None:
+    """Where the language would take it for one; the upload that was sent is what receipts are checked with."""
+    seen: list[bytes] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(form_of(request)[1]["files"][1])
+        return httpx.Response(200, json={"job_id": "j", "status": "queued", "queue_position": 0})
+
+    submitted = connect(handler).submit_code("\ufeffecho", **options)
+    assert seen == [sent]
+    name = options.get("name") or languages.file_name_of(options["interpreter"])
+    assert submitted.upload_sha256 == receipts.bundle_sha256([(name, sent)])

@@ -10,8 +10,10 @@ from typing import Any
 
 import anyio
 import httpx
+import jsonschema
 import pytest
 from mcp import Client
+from pydantic import ValidationError
 
 from sandrun_client import AsyncSandrunClient, SandrunError
 from sandrun_client.cli import main
@@ -20,7 +22,7 @@ from sandrun_client.mcp import server, transports
 from sandrun_client.mcp.arguments import RunCode
 from sandrun_client.mcp.calls import Calls, Program
 from sandrun_client.mcp.pieces import ends, piece
-from sandrun_client.mcp.tools import TOOLS
+from sandrun_client.mcp.tools import TOOLS, Tool
 
 PAGE = (Path(__file__).parents[3] / "docs" / "mcp.md").read_text()
 SNIPPETS = re.findall(r"```(json|toml)\n(.*?)```", PAGE, re.DOTALL)
@@ -36,6 +38,7 @@ STATUS = {
     "metrics": {},
     "output_files": {},
 }
+GIVEN = {"code": "1", "language": "bash", "job_id": "J", "path": "a"}
 LOGS = {"stdout": "", "stderr": "", "encoding": "utf-8", "truncated": False, "next_offset": 0}
 
 
@@ -187,6 +190,52 @@ def test_lists_and_objects_may_come_as_json_in_strings() -> None:
         {"code": "[1]", "language": "bash", "args": '["a"]', "files": '{"x": "[1]"}', "env": "{}"}
     )
     assert (asked.code, asked.args, asked.files, asked.env) == ("[1]", ["a"], {"x": "[1]"}, {})
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
+def test_schemas_have_no_references_and_take_null(tool: Tool) -> None:
+    listed = tool.listed
+    assert "$ref" not in json.dumps([listed.input_schema, listed.output_schema])
+    assert "$defs" not in json.dumps([listed.input_schema, listed.output_schema])
+    required = listed.input_schema.get("required", [])
+    optional = dict.fromkeys(set(listed.input_schema["properties"]) - set(required))
+    needed = {name: GIVEN[name] for name in required}
+    jsonschema.validate({**needed, **optional}, listed.input_schema)
+    assert tool.takes.model_validate({**needed, **optional}) == tool.takes.model_validate(needed)
+    for name in required:
+        with pytest.raises(ValidationError):
+            tool.takes.model_validate({**needed, name: None})
+
+
+def test_files_as_bytes_fit_the_schema() -> None:
+    schema = next(tool for tool in TOOLS if tool.name == "run_code").listed.input_schema
+    asked = {"code": "", "language": "Python", "files": {"a": "x", "b": {"base64": "eA=="}}}
+    jsonschema.validate(asked, schema)
+    assert RunCode.model_validate(asked).sources() == {"a": b"x", "b": b"x"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**asked, "files": {"b": {"base63": "eA=="}}}, schema)
+
+
+@pytest.mark.parametrize(
+    ("language", "interpreter"),
+    [("Python", "python3"), ("PYTHON3", "python3"), ("JavaScript", "node"), ("js", "node"), ("C++", "cpp")],
+)
+def test_languages_in_whatever_case(language: str, interpreter: str) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            asked.append(json.loads(re.findall(rb'\{"entrypoint.*\}', request.read())[0]))
+        answers = {"/submit": JOB, "/status/J": STATUS, "/logs/J": LOGS}
+        return httpx.Response(200 if request.method != "DELETE" else 204, json=answers.get(request.url.path))
+
+    async def scene() -> None:
+        async with Client(server.make_server(calls_of(handler), "1"), mode="legacy") as client:
+            given = {"code": "1", "language": language, "args": None, "files": None, "stdin": None}
+            assert not (await client.call_tool("run_code", given)).is_error
+
+    anyio.run(scene)
+    assert [manifest["interpreter"] for manifest in asked] == [interpreter]
 
 
 def calls_of(handler: Callable[[httpx.Request], Any], seconds: float = 60) -> Calls:

@@ -155,6 +155,7 @@ def test_numbers_too(value: float) -> None:
         {"args": ["ä", "\u2028"], "env": {"B": "1", "A": "\x01"}, "stdin": "x"},
         {"interpreter": "node", "outputs": ["a/"], "warm": False, "priority": "batch"},
         {"environment": "default", "args": [], "env": {}, "warm": True, "priority": "normal", "outputs": []},
+        {"environment": None, "args": None, "timeout": None, "gpu": None, "stdin": None},
     ],
 )
 def test_both_hash_a_manifest_alike(manifest: dict[str, Any]) -> None:

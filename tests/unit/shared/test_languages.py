@@ -12,7 +12,7 @@ from sandrun_shared.languages import BY_NAME, ENTRYPOINT, EXECUTABLE, LANGUAGES,
 def test_every_name_alias_and_extension_is_one_languages() -> None:
     names = [name for language in LANGUAGES for name in (language.name, *language.aliases)]
     extensions = [suffix for language in LANGUAGES for suffix in language.extensions]
-    assert len(names) == len(set(names))
+    assert len(names) == len({name.lower() for name in names})
     assert len(extensions) == len(set(extensions))
     assert all(suffix.startswith(".") for suffix in extensions)
 
@@ -54,4 +54,51 @@ def test_the_clients_names_are_the_tables() -> None:
     for name in (*code, *(alias for alias, name in aliases.items() if name in code)):
         assert clients.canonical(name) == languages.canonical(name)
         assert clients.file_name_of(name) == languages.file_name_of(languages.canonical(name))
+        assert clients.canonical(name.upper()) == languages.canonical(name.upper())
+        language = BY_NAME[languages.canonical(name)]
+        marked = languages.BOM + b"1"
+        assert clients.code_for(name, "x", marked) == languages.code_for(language.name, marked)
+        for suffix in language.extensions:
+            assert clients.code_for(None, f"x{suffix}", marked) == languages.code_for(language.name, marked)
     assert set(clients.known()) == {*code, *(alias for alias, name in aliases.items() if name in code)}
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        *(("Python", "python3"), ("PYTHON3", "python3"), ("py", "python3"), ("JavaScript", "node")),
+        *(
+            ("NodeJS", "node"),
+            ("Node.js", "node"),
+            ("TypeScript", "TypeScript"),
+            ("r", "Rscript"),
+            ("R", "Rscript"),
+        ),
+        *(
+            ("rscript", "Rscript"),
+            ("C++", "cpp"),
+            ("CPP", "cpp"),
+            ("Golang", "go"),
+            ("BASH", "bash"),
+            ("Rb", "ruby"),
+        ),
+        *(("python2", "python2"), ("python3.11", "python3.11"), ("", "")),  # another one is not that one
+    ],
+)
+def test_names_in_whatever_case(name: str, language: str) -> None:
+    assert languages.canonical(name) == language
+
+
+@pytest.mark.parametrize(
+    ("head", "language"),
+    [
+        (b"\xef\xbb\xbf#!/bin/bash\n", "bash"),
+        (b"#!/usr/bin/Rscript\n", "Rscript"),
+        (b"#!/usr/bin/python3.12\n", "python3"),
+        (b"#!/usr/bin/Python3\n", ""),  # which is not there
+        (b"\xef\xbb\xbf\x7fELF", ""),
+        (b"\xef\xbb\xbf\xef\xbb\xbf#!/bin/sh\n", ""),
+    ],
+)
+def test_what_the_first_line_tells(head: bytes, language: str) -> None:
+    assert languages.of_head(head) == language

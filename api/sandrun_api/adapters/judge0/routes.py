@@ -326,7 +326,7 @@ async def _upload(submission: Submission, settings: Settings) -> tuple[str, Uplo
     """The entrypoint, and the files in a form the sandbox unpacks. Raises InvalidSubmission."""
     name = submission.language.source_file
     if submission.additional_files is None and name is not None:
-        return name, UploadKind.bundle, encode_bundle({name: submission.source_code})
+        return name, UploadKind.bundle, encode_bundle({name: submission.program})
     try:
         return await asyncio.to_thread(_archive, submission, settings)
     except ApiError as error:
@@ -340,7 +340,7 @@ def _archive(submission: Submission, settings: Settings) -> tuple[str, UploadKin
     if name is not None:
         if name in files:
             raise bad_request(f"has a file '{name}', which is the name of the source code")
-        archive = _with_source(archive, name, submission.source_code)
+        archive = _with_source(archive, name, submission.program)
         _checked(archive, settings)
         return name, UploadKind.zip, archive
     if files & {"compile", "compile.sh"}:

@@ -8,6 +8,7 @@ from typing import Any
 from sandrun_api.adapters.foreign import from_base64
 from sandrun_api.adapters.judge0.languages import Language
 from sandrun_api.adapters.judge0.limits import Bound
+from sandrun_shared.languages import code_for
 
 MAX_ARGUMENTS = 8192  # characters: splitting them takes time
 Faults = dict[str, list[str]]
@@ -35,6 +36,11 @@ class Submission:
     redirect_stderr_to_stdout: bool
     plain: dict[str, Any] = field(default_factory=dict)  # given back as they came
     is_right: bool | None = None  # known once the job has ended
+
+    @property
+    def program(self) -> bytes:
+        """The source code as its language reads it."""
+        return code_for(self.language.interpreter, self.source_code)
 
     @property
     def size_bytes(self) -> int:
