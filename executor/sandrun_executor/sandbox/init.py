@@ -177,19 +177,19 @@ def _collect(confinement: Confinement, link: Channel) -> None:
     message = link.receive()
     if message is None:
         return
-    request, (order_fd, snapshot_fd, data_fd, index_fd) = message
+    request, (order_fd, snapshot_fd, data_fd, names_fd, numbers_fd) = message
     try:
         order = orders.decode_order(orders.read_all(order_fd))
         snapshot = orders.read_all(snapshot_fd)
-        truncated = collect.collect(
+        left_out = collect.collect(
             work,
             order.outputs,
             snapshot,
-            data_fd,
-            index_fd,
+            collect.Into(data_fd, names_fd, numbers_fd),
             max_files=request["files"],
             max_bytes=request["bytes"],
+            seconds=request["seconds"],
         )
-        link.report(f"collected {int(truncated)}")
+        link.report("collected " + " ".join([str(left_out[reason]) for reason in collect.REASONS]))
     except (OSError, ValueError, MemoryError):
         link.report("failed collect 0")
