@@ -37,6 +37,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _TAR_MODES = {"tar": "r|", "tar.gz": "r|gz", "tar.bz2": "r|bz2", "tar.xz": "r|xz"}
+_TAR_MODULES = ("functools", "tarfile")
+_MODULES = {  # encodings.cp437: of names in a zip that are not UTF-8
+    "zip": ("calendar", "encodings.cp437", "zipfile"),
+    "tar": _TAR_MODULES,
+    "tar.gz": (*_TAR_MODULES, "zlib"),
+    "tar.bz2": (*_TAR_MODULES, "bz2"),
+    "tar.xz": (*_TAR_MODULES, "lzma"),
+}
 
 
 class UnpackError(Exception):
@@ -334,6 +342,12 @@ def _add_zip_member(tree: _Tree, archive: zipfile.ZipFile, member: zipfile.ZipIn
             tree.add_link(name, _guarded(source.read, beneath.MAX_PATH_BYTES + 1))
         else:
             tree.add_file(name, mode or 0o644, _zip_time_ns(member), _chunks(source))
+
+
+def load(kind: str) -> None:
+    """Import all that unpacking an archive of this kind takes, while the work directory is still empty."""
+    for name in _MODULES.get(kind, ()):
+        __import__(name)
 
 
 def unpack(
