@@ -42,39 +42,48 @@ _READ_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-_STAR, _GLOBSTAR, _ANY = "*", "**", "?"
+_STAR, _GLOBSTAR, _ANY, _CLASS = "*", "**", "?", "["
+MAX_MASKS = 1024  # characters whose places are remembered
 
 
-class Glob:
-    """A pattern of output paths: `*` `?` `[a-z]` within a name, `**` across folders, `folder/` all of it.
+class Globs:
+    """Patterns of output paths: `*` `?` `[a-z]` within a name, `**` across folders, `folder/` all of it.
 
-    All ways through the pattern are followed at once, as bits of one integer, so the time is linear in the
-    path whatever the pattern (no backtracking).
+    All ways through all patterns are followed at once, as bits of one integer, so the time is linear in the
+    path whatever the patterns (no backtracking). Behind the tokens of each a bit stands for its end.
     """
 
-    def __init__(self, pattern: str) -> None:
-        tokens: list[tuple[str, str]] = []
-        skips = 0
-        for kind, text in _tokens(pattern):
-            stars = kind in (_STAR, _GLOBSTAR)
-            if stars and tokens and tokens[-1][0] in (_STAR, _GLOBSTAR):
-                if kind == _GLOBSTAR:
-                    tokens[-1] = (kind, text)
-                continue
-            tokens.append((kind, text))
-            if tokens[-4:] == [(_GLOBSTAR, ""), ("", "/")] * 2:
-                del tokens[-2:]  # `**/**/` is `**/`
-        names_start = True
-        for place, (kind, text) in enumerate(tokens):
-            if kind == _GLOBSTAR and names_start and tokens[place + 1 : place + 2] == [("", "/")]:
-                skips |= 1 << place  # `**/` is also no folder at all
-            names_start = (kind, text) == ("", "/")
-        self._tokens = tokens
-        self._skips = skips
-        self._stars = sum(1 << i for i, (kind, _) in enumerate(tokens) if kind in (_STAR, _GLOBSTAR))
-        self._end = 1 << len(tokens)
+    def __init__(self, patterns: list[str]) -> None:
+        self._places = 0
+        self._single = self._double = self._any = self._skips = self._first = self._ends = 0
+        self._literals: dict[str, int] = {}
+        self._classes: list[tuple[str, int]] = []
         self._masks: dict[str, tuple[int, int]] = {}
-        self._first = self._spread(1)
+        for pattern in patterns:
+            self._add(_collapsed(pattern))
+        self._stars = self._single | self._double
+        self._first = self._spread(self._first)
+
+    def _add(self, tokens: list[tuple[str, str]]) -> None:
+        self._first |= 1 << self._places
+        names_start = True
+        for number, (kind, text) in enumerate(tokens):
+            bit = 1 << (self._places + number)
+            if kind == "":
+                self._literals[text] = self._literals.get(text, 0) | bit
+            elif kind == _STAR:
+                self._single |= bit
+            elif kind == _ANY:
+                self._any |= bit
+            elif kind == _CLASS:
+                self._classes.append((text, bit))
+            else:
+                self._double |= bit
+                if names_start and tokens[number + 1 : number + 2] == [("", "/")]:
+                    self._skips |= bit  # `**/` is also no folder at all
+            names_start = (kind, text) == ("", "/")
+        self._ends |= 1 << (self._places + len(tokens))
+        self._places += len(tokens) + 1
 
     def _spread(self, states: int) -> int:
         while True:
@@ -85,29 +94,40 @@ class Glob:
 
     def _mask(self, character: str) -> tuple[int, int]:
         """The places that this character moves on from, and those where it may stay."""
-        moves = stays = 0
-        for place, (kind, text) in enumerate(self._tokens):
-            bit = 1 << place
-            if kind == _GLOBSTAR or (kind == _STAR and character != "/"):
-                stays |= bit
-            elif kind == "":
-                moves |= bit if character == text else 0
-            elif kind == _ANY:
-                moves |= bit if character != "/" else 0
-            elif kind == "[":
-                moves |= bit if character != "/" and _in_class(text, character) else 0
-        self._masks[character] = moves, stays
+        moves, stays = self._literals.get(character, 0), self._double
+        if character != "/":
+            stays |= self._single
+            moves |= self._any
+            for text, bit in self._classes:
+                if _in_class(text, character):
+                    moves |= bit
+        if len(self._masks) < MAX_MASKS:
+            self._masks[character] = moves, stays
         return moves, stays
 
     def matches(self, path: str) -> bool:
-        """Whether the whole path matches."""
+        """Whether the whole path matches one of them."""
         states = self._first
         for character in path:
             moves, stays = self._masks.get(character) or self._mask(character)
             states = self._spread((states & moves) << 1 | states & stays)
             if not states:
                 return False
-        return bool(states & self._end)
+        return bool(states & self._ends)
+
+
+def _collapsed(pattern: str) -> list[tuple[str, str]]:
+    """The tokens of a pattern, stars that follow each other as one, and `**/**/` as `**/`."""
+    tokens: list[tuple[str, str]] = []
+    for kind, text in _tokens(pattern):
+        if kind in (_STAR, _GLOBSTAR) and tokens and tokens[-1][0] in (_STAR, _GLOBSTAR):
+            if kind == _GLOBSTAR:
+                tokens[-1] = (kind, text)
+            continue
+        tokens.append((kind, text))
+        if tokens[-4:] == [(_GLOBSTAR, ""), ("", "/")] * 2:
+            del tokens[-2:]
+    return tokens
 
 
 def _tokens(pattern: str) -> Iterator[tuple[str, str]]:
@@ -129,7 +149,7 @@ def _tokens(pattern: str) -> Iterator[tuple[str, str]]:
             if end < 0:
                 yield "", "["
             else:
-                yield "[", pattern[place:end]
+                yield _CLASS, pattern[place:end]
                 place = end + 1
         else:
             yield "", character
@@ -150,9 +170,9 @@ def _in_class(text: str, character: str) -> bool:
     return not wanted
 
 
-def compile_patterns(patterns: list[str]) -> list[Glob]:
+def compile_patterns(patterns: list[str]) -> Globs:
     """The patterns that can name something in the work directory; absolute ones and `..` are dropped."""
-    globs = []
+    usable = []
     for text in dict.fromkeys(patterns):
         pattern = text
         while pattern.startswith("./"):
@@ -164,8 +184,8 @@ def compile_patterns(patterns: list[str]) -> list[Glob]:
         absolute = pattern.startswith("/") or not pattern
         if absolute or ".." in pattern.split("/") or len(pattern) > MAX_PATTERN_CHARACTERS:
             continue
-        globs.append(Glob(pattern))
-    return globs
+        usable.append(pattern)
+    return Globs(usable)
 
 
 class _Wanted:
@@ -184,7 +204,7 @@ class _Wanted:
         if self.changes:
             return True
         text = path.decode("utf-8", "surrogateescape")
-        return any(glob.matches(text) for glob in self.globs)
+        return self.globs.matches(text)
 
     def state(self, path: bytes, status: os.stat_result) -> bool:
         if not self.changes:
