@@ -12,7 +12,8 @@ from nacl.public import PrivateKey
 
 from sandrun_api.paths import PathError, clean, shown
 from sandrun_shared import keys
-from sandrun_shared.sealing import MAGIC, SealedOutputs, SealError, open_logs
+from sandrun_shared.outputs import OutputEntry
+from sandrun_shared.sealing import FIRST_MAGIC, MAGIC, SealedOutputs, SealError, open_logs
 
 MAX_LOGS = 256 << 20  # bytes
 
@@ -46,8 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _open(key: PrivateKey, file: BinaryIO, folder: Path | None) -> int:
     head = file.read(len(MAGIC))
-    if head == MAGIC:
-        return _write_outputs(SealedOutputs(key, file), folder or Path("outputs"))
+    if head in (MAGIC, FIRST_MAGIC):
+        return _write_outputs(SealedOutputs(key, file, head), folder or Path("outputs"))
     data = head + file.read(MAX_LOGS)
     if file.read(1):
         raise SealError(f"the logs have more than {MAX_LOGS} bytes")
@@ -84,13 +85,25 @@ def _write_outputs(outputs: SealedOutputs, folder: Path) -> int:
     except FileExistsError:
         # A folder of one's own: nothing in it can lead a path elsewhere or be overwritten.
         raise SealError(f"{folder} exists: name a new folder with --output") from None
-    for path, (_, pieces) in zip(paths, outputs.files(), strict=True):
+    for path, (entry, pieces) in zip(paths, outputs.files(), strict=True):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as file:
             file.writelines(pieces)
+            file.flush()
+            _restore(file.fileno(), entry)
         print(shown(path))
     return 0
+
+
+def _restore(fd: int, entry: OutputEntry) -> None:
+    """Give a file the permissions, less what the umask takes, and the time that the job left it with."""
+    if entry.mode is not None:
+        mask = os.umask(0o077)
+        os.umask(mask)
+        os.fchmod(fd, entry.mode & ~mask | 0o600)
+    if entry.modified_unix_seconds is not None:
+        os.utime(fd, (entry.modified_unix_seconds,) * 2)
 
 
 def _safe(path: str) -> str:

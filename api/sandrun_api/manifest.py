@@ -21,6 +21,7 @@ from sandrun_shared.settings import JobLimits
 STDIN_BYTES = 10 << 20
 ARGUMENT_BYTES = 128 << 10  # of args and env together; one string may have that much (MAX_ARG_STRLEN)
 MAX_PATTERNS = 256
+PATTERN_BYTES = 32 << 10  # of all output patterns together: each file that a job left is held against each
 
 # The loader reads these before any of the program runs, and the sandbox sets the others itself.
 _REFUSED_ENV = frozenset({"PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "PWD", "GCONV_PATH", "GLIBC_TUNABLES"})
@@ -142,6 +143,8 @@ def _check_outputs(manifest: Manifest) -> None:
         except (PathError, UnicodeEncodeError) as error:
             text = str(error) if isinstance(error, PathError) else "is not valid text"
             raise bad_request(f"An output pattern {text}.", f"/outputs/{index}") from None
+    if sum(len(pattern.encode()) for pattern in manifest.outputs) > PATTERN_BYTES:
+        raise bad_request(f"'outputs' may have {PATTERN_BYTES >> 10} KiB together.", "/outputs")
 
 
 def limits_of(manifest: Manifest, settings: JobLimits) -> Limits:

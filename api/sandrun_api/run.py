@@ -27,7 +27,7 @@ from sandrun_api.jobs.model import Job, JobRequest
 from sandrun_api.jobs.receipts import receipt_header, receipt_of
 from sandrun_api.jobs.schemas import RunResult, answers
 from sandrun_api.jobs.service import JobService
-from sandrun_api.jobs.views import detail_of, images_of, json_response, metrics_of, service_of
+from sandrun_api.jobs.views import detail_of, images_of, json_response, left_out_of, metrics_of, service_of
 from sandrun_api.memfds import Memfd
 from sandrun_api.paths import shown
 from sandrun_shared import languages
@@ -355,6 +355,7 @@ def _result(job: Job) -> dict[str, Any]:
         "truncated": logs.truncated or bool(outcome and outcome.logs_truncated),
         "metrics": metrics_of(job),
         "files": [detail_of(job, file) for file in files],
+        "left_out": left_out_of(job),
         "images": images_of(job),
         "receipt": receipt_of(job),
     }

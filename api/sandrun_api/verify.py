@@ -198,17 +198,23 @@ def _check_archive(report: Report, receipt: Receipt, path: Path) -> None:
                 if file is None:
                     raise tarfile.TarError("a member is no file")
                 raw = member.name.encode("utf-8", "surrogateescape")
-                listed.append(ListedOutput.of_file(raw, member.size, _digest(_pieces(file))))
+                digest = _digest(_pieces(file))
+                listed.append(ListedOutput.of_file(raw, member.size, digest, member.mode & 0o777))
     except (tarfile.TarError, EOFError, OSError) as error:
         report.add(False, str(path), f"it cannot be read: {error}")
         return
-    if receipts.index_sha256(listed) == receipt.statement.outputs_sha256:
+    if receipts.index_sha256(listed, receipt.statement.version) == receipt.statement.outputs_sha256:
         report.add(True, f"{path} with {len(listed)} outputs")
         return
     report.add(False, str(path), "its files are not the outputs")
-    wanted = {item.path: item.sha256 for item in receipt.outputs or ()}
-    for item in listed:
-        if receipt.outputs is not None and wanted.get(item.path) != item.sha256:
-            report.add(
-                False, f"{path}, {item.path}", "it is another file" if item.path in wanted else "unknown"
-            )
+    wanted = {item.path: item for item in receipt.outputs or ()}
+    for item in listed if receipt.outputs is not None else ():
+        signed = wanted.pop(item.path, None)
+        if signed is None:
+            report.add(False, f"{path}, {item.path}", "the job left no such file")
+        elif signed.sha256 != item.sha256:
+            report.add(False, f"{path}, {item.path}", "it is another file")
+        elif signed.mode is not None and signed.mode != item.mode:
+            report.add(False, f"{path}, {item.path}", f"it has mode {item.mode}, not {signed.mode}")
+    for name in wanted:
+        report.add(False, f"{path}, {name}", "it is missing")

@@ -17,7 +17,7 @@ from sandrun_client.models import Logs, OutputFile, Status
 
 RECEIPT_DOMAIN = b"sandrun receipt v1\0"
 NONCE_DOMAIN = b"sandrun health nonce v1\0"
-VERSION = 1
+VERSIONS = (1, 2)
 
 # Fields of a manifest that count only when they differ from this.
 _DEFAULTS: dict[str, Any] = {
@@ -43,8 +43,9 @@ def check(receipt: Any, worker_id: str) -> Mapping[str, Any]:
     """The statement of a receipt that this worker signed. Raises ReceiptError."""
     if not isinstance(receipt, dict) or not isinstance(statement := receipt.get("statement"), dict):
         raise ReceiptError("There is no receipt: this worker signs nothing, or the job never reached it.")
-    if statement.get("version") != VERSION:
-        raise ReceiptError(f"The receipt's version is {statement.get('version')}, not {VERSION}.")
+    version = statement.get("version")
+    if version not in VERSIONS or isinstance(version, bool):
+        raise ReceiptError(f"The receipt's version is {version}; {VERSIONS[-1]} is the last one known here.")
     if statement.get("worker_id") != worker_id:
         raise ReceiptError(f"The receipt is of the worker {statement.get('worker_id')}, not of {worker_id}.")
     _verify(worker_id, RECEIPT_DOMAIN + canonical(statement), receipt.get("signature"), "receipt")
@@ -52,7 +53,7 @@ def check(receipt: Any, worker_id: str) -> Mapping[str, Any]:
     if statement.get("job_hash") != hashlib.sha256(canonical(hashes)).hexdigest():
         raise ReceiptError("The receipt's job hash is not that of its manifest and upload.")
     listed = receipt.get("outputs")
-    if listed is not None and _index_sha256(listed) != statement.get("outputs_sha256"):
+    if listed is not None and _index_sha256(listed, version) != statement.get("outputs_sha256"):
         raise ReceiptError("The receipt's list of outputs is not the one that was signed.")
     return statement
 
@@ -159,18 +160,25 @@ def _number(value: float) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent):+d}"
 
 
-def _index_sha256(listed: Any) -> str:
-    digest = hashlib.sha256()
+def _index_sha256(listed: Any, version: int) -> str:
+    """Of the index that lists these outputs, as docs/receipts.md says for each version."""
+    names, measures = [], []
     try:
         for item in listed:
             path, encoded = item["path"], item.get("path_base64")
             raw = path.encode() if encoded is None else base64.b64decode(encoded, validate=True)
             if encoded is not None and raw.decode("utf-8", "backslashreplace") != path:
                 raise ReceiptError("A path among the receipt's outputs has two forms that differ.")
-            digest.update(b"%b\0%d\0%b\0" % (raw, item["size_bytes"], item["sha256"].encode()))
-    except (ValueError, TypeError, KeyError, AttributeError):
+            size, digest = item["size_bytes"], item["sha256"]
+            if version == 1:
+                names.append(b"%b\0%d\0%b\0" % (raw, size, digest.encode()))
+            else:
+                names.append(b"%b\0%b\0" % (raw, item["mode"].encode()))
+                measures.append(size.to_bytes(8, "big") + bytes.fromhex(digest))
+        count = [len(measures).to_bytes(8, "big")] if measures else []
+        return hashlib.sha256(b"".join([*count, *measures, *names])).hexdigest()
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         raise ReceiptError("The receipt's list of outputs is malformed.") from None
-    return digest.hexdigest()
 
 
 def _verify(worker_id: str, message: bytes, signature: Any, what: str) -> None:

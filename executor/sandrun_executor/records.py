@@ -9,8 +9,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
@@ -18,16 +17,18 @@ import msgspec
 from nacl.public import PublicKey
 
 from sandrun_executor.handover import Sink
+from sandrun_executor.measures import Collected, Forged, measure, memfd, pieces, size_of, write
 from sandrun_executor.worker_key import WorkerKey
-from sandrun_shared import framing
-from sandrun_shared.jobs import Outcome
+from sandrun_shared.jobs import LeftOut, LeftOutReason, Outcome, Verdict
+from sandrun_shared.outputs import signed_index, times
 from sandrun_shared.protocol import Execute, Finished, Output
-from sandrun_shared.receipts import SignedStatement, statement_of
-from sandrun_shared.sealing import MAX_INDEX, OUTPUTS_NAME, LogSealer, public_key, seal_outputs
+from sandrun_shared.receipts import EMPTY_SHA256, SignedStatement, statement_of
+from sandrun_shared.sealing import OUTPUTS_NAME, LogSealer, public_key, seal_outputs
 
 INLINE_BYTES = 64 << 10  # about 50 µs of hashing; more goes to a thread
 MAX_INPUT_BYTES = 4 << 30
-PIECE = 1 << 20
+SEALED_MODE = 0o600
+NOT_COLLECTED = LeftOut(LeftOutReason.not_collected)
 FROZEN = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
 
 
@@ -39,7 +40,7 @@ class RecordError(Exception):
 
 
 class Record:
-    """One execution; does nothing at all without a worker key and without a key to seal to."""
+    """One execution: what it left is measured, and with a worker key all of it."""
 
     def __init__(self, worker_key: WorkerKey | None, request: Execute, fds: list[int]) -> None:
         """fds are the request's memfds, frozen here if there will be a signature. Raises RecordError."""
@@ -73,39 +74,47 @@ class Record:
             self._streams[output.stream].update(output.data)
 
     async def finished(
-        self, outcome: Outcome, logs: tuple[Output, ...], data_fd: int, index_fd: int
+        self, outcome: Outcome, logs: tuple[Output, ...], collected: Collected
     ) -> tuple[Finished, tuple[int, int]]:
         """The last message and its descriptors; those made here are closed by close().
 
-        data_fd and index_fd must be frozen: they are read more than once.
+        What was collected must be frozen: it is read more than once. If it does not add up there is neither
+        an output nor a receipt.
         """
-        if self._worker_key is None and self._seal_to is None:
-            return Finished(outcome, logs), (data_fd, index_fd)
         for output in logs:
             self.saw(output)
-        kept = self._within_bounds(data_fd, index_fd)
-        if kept and self._seal_to is not None:
-            try:
-                made = await _aside([data_fd, index_fd], partial(_sealed, self._seal_to), self._abandoned)
-            except (OSError, MemoryError, EOFError):
-                kept = False
-            else:
-                self._own += made
-                data_fd, index_fd = made
-        if not kept:
-            outcome = msgspec.structs.replace(outcome, outputs_truncated=True)
-            data_fd, index_fd = self._memfd("empty"), self._memfd("empty")
-        return Finished(outcome, logs, await self._signed(outcome, index_fd)), (data_fd, index_fd)
+        try:
+            data_fd, index_fd, outputs_sha256 = await self._measured(collected)
+        except Forged as error:
+            outcome = msgspec.structs.replace(outcome, verdict=Verdict.internal_error, detail=str(error))
+            return Finished(outcome, logs), (self._memfd(), self._memfd())
+        except (OSError, MemoryError, EOFError):
+            outcome, outputs_sha256 = without_outputs(outcome), EMPTY_SHA256
+            data_fd, index_fd = self._memfd(), self._memfd()
+        return Finished(outcome, logs, await self._signed(outcome, outputs_sha256)), (data_fd, index_fd)
+
+    async def _measured(self, collected: Collected) -> tuple[int, int, str]:
+        """Data, index and what the receipt says of it. Raises Forged, OSError, MemoryError, EOFError."""
+        limits = self._request.limits
+        look = partial(measure, most_files=limits.output_files, most_bytes=limits.disk_bytes)
+        index_fd = self._memfd()
+        outputs_sha256 = await _aside([*collected.fds, index_fd], look, self._abandoned)
+        if self._seal_to is None or not size_of(index_fd):
+            return collected.data_fd, index_fd, outputs_sha256
+        sealed = [self._memfd(), self._memfd()]
+        seal = partial(_seal, self._seal_to)
+        outputs_sha256 = await _aside([collected.data_fd, index_fd, *sealed], seal, self._abandoned)
+        return sealed[0], sealed[1], outputs_sha256
 
     async def tell(self, sink: Sink, outcome: Outcome, log: bytes) -> None:
         """End a job that never ran: its outcome, and on stderr what was said while it was set up."""
         self.begin()
-        data_fd, index_fd = self._memfd("empty"), self._memfd("empty")
+        nothing = Collected(self._memfd(), self._memfd(), self._memfd())
         logs: tuple[Output, ...] = (Output(2, 0, log),) if log else ()
         if self.log_sealer is not None:
             lines = self.log_sealer.lines([(2, log)], last=True)
             logs = tuple(Output(1, number, line) for number, line in enumerate(lines))
-        sink.send(*await self.finished(outcome, logs, data_fd, index_fd))
+        sink.send(*await self.finished(outcome, logs, nothing))
 
     def close(self) -> None:
         """Forget everything."""
@@ -115,15 +124,10 @@ class Record:
         while self._own:
             os.close(self._own.pop())
 
-    def _within_bounds(self, data_fd: int, index_fd: int) -> bool:
-        # Both were written by a process with the job's uid: their sizes are its word until looked at.
-        return _size(index_fd) <= MAX_INDEX and _size(data_fd) <= self._request.limits.disk_bytes
-
-    async def _signed(self, outcome: Outcome, index_fd: int) -> SignedStatement | None:
+    async def _signed(self, outcome: Outcome, outputs_sha256: str) -> SignedStatement | None:
         if self._worker_key is None or self._hashing is None:
             return None
         order, upload, *stdin = await self._hashing
-        (outputs,) = await _aside([index_fd], _digests, self._abandoned)
         request = self._request
         return self._worker_key.sign(
             statement_of(
@@ -141,13 +145,19 @@ class Record:
                 finished_unix_seconds=int(time.time()),
                 stdout_sha256=self._streams[1].hexdigest(),
                 stderr_sha256=self._streams[2].hexdigest(),
-                outputs_sha256=outputs,
+                outputs_sha256=outputs_sha256,
             )
         )
 
-    def _memfd(self, name: str) -> int:
-        self._own.append(_memfd(name))
+    def _memfd(self) -> int:
+        self._own.append(memfd("outputs"))
         return self._own[-1]
+
+
+def without_outputs(outcome: Outcome) -> Outcome:
+    """The same, of a job whose outputs are lost."""
+    left_out = (*outcome.outputs_left_out, NOT_COLLECTED)
+    return msgspec.structs.replace(outcome, outputs_truncated=True, outputs_left_out=left_out)
 
 
 async def _aside(fds: list[int], work: Callable[[list[int], threading.Event], T], stop: threading.Event) -> T:
@@ -155,7 +165,7 @@ async def _aside(fds: list[int], work: Callable[[list[int], threading.Event], T]
 
     A thread gets copies of its own: it may still read when everybody else has closed the files.
     """
-    if sum(map(_size, fds)) <= INLINE_BYTES:
+    if sum(map(size_of, fds)) <= INLINE_BYTES:
         return work(fds, stop)
     copies = [os.dup(fd) for fd in fds]
 
@@ -177,52 +187,25 @@ def _digests(fds: list[int], stop: threading.Event) -> list[str]:
     digests = []
     for fd in fds:
         digest = hashlib.sha256()
-        for piece in _pieces(fd, stop):
+        for piece in pieces(fd, stop):
             digest.update(piece)
         digests.append(digest.hexdigest())
     return digests
 
 
-def _sealed(key: PublicKey, fds: list[int], stop: threading.Event) -> list[int]:
-    """New memfds: one sealed file in place of the outputs, and its index; empty ones if there are none."""
-    data_fd, index_fd = fds
-    with ExitStack() as undo:
-        made = [_memfd("sealed"), _memfd("listing")]
-        undo.callback(framing.close_all, made)
-        index = b"".join(_pieces(index_fd, stop))
-        if index:
-            digest = hashlib.sha256()
-            size = 0
-            for piece in seal_outputs(key, index, _pieces(data_fd, stop), _size(data_fd)):
-                _write(made[0], piece)
-                digest.update(piece)
-                size += len(piece)
-            _write(made[1], b"%b\0%d\0%b\0" % (OUTPUTS_NAME.encode(), size, digest.hexdigest().encode()))
-        undo.pop_all()
-    return made
-
-
-def _pieces(fd: int, stop: threading.Event) -> Iterator[bytes]:
-    offset = 0
-    while piece := os.pread(fd, PIECE, offset):
-        if stop.is_set():
-            raise InterruptedError
-        offset += len(piece)
-        yield piece
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _size(fd: int) -> int:
-    return os.fstat(fd).st_size
-
-
-def _memfd(name: str) -> int:
-    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _seal(key: PublicKey, fds: list[int], stop: threading.Event) -> str:
+    """Fill the last two memfds, one sealed file and its index; the SHA-256 in hex of what a receipt binds."""
+    data_fd, index_fd, sealed_fd, listing_fd = fds
+    digest = hashlib.sha256()
+    size = 0
+    index = b"".join(pieces(index_fd, stop))
+    for piece in seal_outputs(key, index, pieces(data_fd, stop), size_of(data_fd)):
+        write(sealed_fd, piece)
+        digest.update(piece)
+        size += len(piece)
+    listing = signed_index([(OUTPUTS_NAME.encode(), SEALED_MODE, size, digest.hexdigest())])
+    write(listing_fd, listing + times([int(time.time())]))
+    return hashlib.sha256(listing).hexdigest()
 
 
 def freeze(fd: int) -> None:
@@ -233,5 +216,5 @@ def freeze(fd: int) -> None:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, missing)
     except OSError as error:
         raise RecordError(f"a descriptor is no memfd that can be frozen: {error.strerror}") from None
-    if _size(fd) > MAX_INPUT_BYTES:
+    if size_of(fd) > MAX_INPUT_BYTES:
         raise RecordError(f"a memfd has more than {MAX_INPUT_BYTES} bytes")

@@ -14,20 +14,24 @@ from sandrun_executor.folders import Folders
 from sandrun_executor.handover import NO_PACKAGES, Packages, Program, Sink, orders_for
 from sandrun_executor.links import Link, Words
 from sandrun_executor.logs import STDERR, STDOUT, LogPump
-from sandrun_executor.records import FROZEN, Record
+from sandrun_executor.measures import Collected
+from sandrun_executor.records import FROZEN, NOT_COLLECTED, Record
+from sandrun_executor.sandbox.collect import REASONS
 from sandrun_executor.slots import Slot, SlotPool
 from sandrun_executor.verdicts import Exit, Stop, judge
 from sandrun_executor.zygotes import Zygote
-from sandrun_shared.jobs import Limits, Outcome
+from sandrun_shared.jobs import MAX_COUNT, LeftOut, LeftOutReason, Limits, Outcome
 from sandrun_shared.protocol import Execute, Output, Started, Usage
 
 PREPARE_SECONDS = 10.0
 END_SECONDS = 1.0  # from asking PID 1 to end the job to ending PID 1
-COLLECT_SECONDS = 10.0
+COLLECT_SECONDS = 8.0  # what a collector takes: then it leaves out the rest
+COLLECT_END_SECONDS = 10.0  # then PID 1 is ended
 USAGE_SECONDS = 1.0
 EMPTY_SECONDS = 5.0
 COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
 _SEALS = FROZEN | F_SEAL_SEAL
+_REASONS = tuple(map(LeftOutReason, REASONS))
 
 
 class SandboxError(Exception):
@@ -52,7 +56,7 @@ class Sandbox:
         self._mounted: asyncio.Future[None] = self._loop.create_future()
         self._setup_cpu_seconds = 0.0
         self._exited: asyncio.Future[Exit | None] = self._loop.create_future()
-        self._collected: asyncio.Future[bool] = self._loop.create_future()
+        self._collected: asyncio.Future[tuple[LeftOut, ...]] = self._loop.create_future()
         self._dead: asyncio.Future[None] = self._loop.create_future()
         self._stop: Stop | None = None
         self._grace_seconds = 0.0
@@ -120,9 +124,9 @@ class Sandbox:
             case ["exited", status, full] if (told := Exit.told(status, full)) is not None:
                 if not self._exited.done():
                     self._exited.set_result(told)
-            case ["collected", truncated] if self._was_asked("collected"):
+            case ["collected", *counts] if _are_counts(counts) and self._was_asked("collected"):
                 if not self._collected.done():
-                    self._collected.set_result(truncated == "1")
+                    self._collected.set_result(_left_out(counts))
             case ["failed", step, code]:
                 self._fail(f"step {step} failed with errno {code}")
             case []:
@@ -181,7 +185,7 @@ class Sandbox:
         if not self._exited.done():
             self._exited.set_result(None)
         if not self._collected.done():
-            self._collected.set_result(True)
+            self._collected.set_result((NOT_COLLECTED,))
         for waiting in (self._resized, self._mounted):
             if not waiting.done():
                 waiting.set_result(None)
@@ -191,7 +195,11 @@ class Sandbox:
 
         At the end of its time it is first asked to end by itself (SIGTERM), and has the grace to do so.
         """
-        if self._stop is not None or self._exited.done():
+        if self._exited.done():
+            if why is Stop.cancelled:
+                self.kill()  # nobody wants what is being collected
+            return
+        if self._stop is not None:
             return
         self._stop = why
         grace = self._grace_seconds if why is Stop.wall else 0.0
@@ -247,9 +255,9 @@ class Sandbox:
         own: list[int] = []
         stdin_fd = fds[2] if request.has_stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            for name in ("snapshot", "outputs", "index"):
+            for name in ("snapshot", "outputs", "names", "numbers"):
                 own.append(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-            snapshot_fd, data_fd, index_fd = own
+            snapshot_fd = own[0]
             try:
                 self._limit(limits, limits.memory_bytes)
                 await self._resize(Folders.of(limits))
@@ -265,8 +273,8 @@ class Sandbox:
             exited = await self._exited
             ended_at = time.monotonic()
             memory_peak, oom_kills = cgroup.memory_peak_bytes(), cgroup.oom_kills()
-            cpu_seconds = cgroup.cpu_seconds()
-            truncated = await self._collect(limits, exited, memory_peak, [fds[0], *own])
+            left_out = await self._collect(limits, exited, memory_peak, [fds[0], *own])
+            cpu_seconds = cgroup.cpu_seconds()  # with what collecting took: the client chose what to collect
             if exited is None and oom_kills:
                 exited = Exit(signal.SIGKILL, disk_full=False)  # v2 ends the whole group, PID 1 with the job
             # Everything but PID 1 is reaped, and PID 1 never held the pipes: they are at their end.
@@ -288,11 +296,14 @@ class Sandbox:
                 stdout_bytes=pump.counts[STDOUT],
                 stderr_bytes=pump.counts[STDERR],
                 logs_truncated=pump.truncated,
-                outputs_truncated=truncated,
+                outputs_truncated=bool(left_out),
+                outputs_left_out=left_out,
             )
-            for fd in (data_fd, index_fd):
+            for fd in own[1:]:
+                if NOT_COLLECTED in left_out:
+                    os.ftruncate(fd, 0)  # PID 1 may have been ended over it
                 fcntl(fd, F_ADD_SEALS, _SEALS)
-            sink.send(*await record.finished(outcome, logs, data_fd, index_fd))
+            sink.send(*await record.finished(outcome, logs, Collected(*own[1:])))
         finally:
             for timer in self._timers:
                 timer.cancel()
@@ -367,26 +378,32 @@ class Sandbox:
             self._after(max(left / cores, 0.005), lambda: self._watch_cpu(limit, cores))
 
     def _tell_usage(self, sink: Sink) -> None:
-        if not self._exited.done():
+        if not self._collected.done():
             cgroup = self._slot.cgroup
             sink.send(Usage(self._setup_cpu_seconds + cgroup.cpu_seconds(), cgroup.memory_bytes()), ())
             self._after(USAGE_SECONDS, lambda: self._tell_usage(sink))
 
-    async def _collect(self, limits: Limits, exited: Exit | None, peak_bytes: int, fds: list[int]) -> bool:
-        """Let PID 1, alone now and soon unprivileged, gather the outputs; True when some are missing."""
+    async def _collect(
+        self, limits: Limits, exited: Exit | None, peak_bytes: int, fds: list[int]
+    ) -> tuple[LeftOut, ...]:
+        """Let PID 1, alone now and soon unprivileged, gather the outputs; what it has left out."""
         if exited is None or self._stop is Stop.cancelled or not self._started_at:
             self.kill()  # PID 1 waits for the word to collect, and there is nothing to collect
-            return exited is None
+            return (NOT_COLLECTED,) if exited is None and self._started_at else ()
         try:
             if 2 * peak_bytes + COLLECTOR_BYTES > limits.memory_bytes:  # outputs are copied
                 self._limit(limits, limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES)
+            what: dict[str, object] = {
+                "files": limits.output_files,
+                "bytes": limits.disk_bytes,
+                "seconds": COLLECT_SECONDS,
+            }
             self._awaited.add("collected")
-            self._init.send({"files": limits.output_files, "bytes": limits.disk_bytes}, fds)
+            self._init.send(what, fds)
         except (CgroupError, OSError):
-            return True
-        self._after(COLLECT_SECONDS, self.kill)
-        truncated = await self._collected
-        return truncated or bool(self._failure)
+            return (NOT_COLLECTED,)
+        self._after(COLLECT_END_SECONDS, self.kill)
+        return await self._collected
 
     async def destroy(self) -> None:
         """End whatever is left and give the slot back, or retire it when it does not become empty."""
@@ -427,6 +444,16 @@ def _is_pidfd(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _are_counts(counts: list[str]) -> bool:
+    return len(counts) == len(_REASONS) and all(map(str.isdigit, counts))
+
+
+def _left_out(counts: list[str]) -> tuple[LeftOut, ...]:
+    """What a collector reports, a number for each of its reasons."""
+    said = zip(_REASONS, map(int, counts), strict=True)
+    return tuple(LeftOut(reason, min(count, MAX_COUNT)) for reason, count in said if count)
 
 
 def _nothing() -> None:

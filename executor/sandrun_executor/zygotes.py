@@ -22,6 +22,7 @@ _PRELOAD_SECONDS = 120.0  # importing from a cold disk
 # What becomes the sandbox, in an order in which each finds what it imports.
 _MODULES = (
     "linux_unsafe",
+    "sandbox.imports",
     "sandbox.steps",
     "sandbox.devices",
     "sandbox.bootstraps",

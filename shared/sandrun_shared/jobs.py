@@ -68,13 +68,36 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output_files: Annotated[int, Meta(ge=0, le=MAX_COUNT)] = 1000
 
 
+class LeftOutReason(enum.StrEnum):
+    """Why files that a job left are not among its outputs."""
+
+    path_too_long = "path_too_long"
+    too_deep = "too_deep"
+    same_name = "same_name"  # two names that are not UTF-8 would have one address
+    unreadable = "unreadable"
+    too_large = "too_large"  # all of them together may have as much as the disk
+    too_many_files = "too_many_files"
+    too_many_entries = "too_many_entries"
+    no_memory = "no_memory"
+    out_of_time = "out_of_time"
+    not_collected = "not_collected"  # the collector was ended, or failed: there is no output at all
+
+
+class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files that are not among the outputs: why, and how many are known; a folder counts as one."""
+
+    reason: LeftOutReason
+    count: Annotated[int, Meta(ge=1)] = 1
+
+
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one execution ended and what it used; a failing program is an outcome, not an error.
 
     exit_code is 128+n for signal n and None when the program never ran; times are seconds,
     measured by the cgroup (cpu) and the monotonic clock (wall, setup, compile; none within another).
     setup_cpu_seconds is what installing packages took of the processors, besides cpu_seconds;
-    compile_cpu_seconds is the part of cpu_seconds before the program ran, the compiler's.
+    compile_cpu_seconds is the part of cpu_seconds before the program ran, the compiler's; cpu_seconds is with
+    what collecting the outputs took. outputs_left_out says why outputs are truncated.
     """
 
     verdict: Verdict
@@ -92,3 +115,4 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stderr_bytes: int = 0
     logs_truncated: bool = False
     outputs_truncated: bool = False
+    outputs_left_out: tuple[LeftOut, ...] = ()

@@ -19,15 +19,6 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: tuple[str, ...] = ()
 
 
-class OutputEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One collected file: its path, size in bytes, SHA-256 in hex, and where its bytes start."""
-
-    path: str
-    size_bytes: int
-    sha256_hex: str
-    offset: int
-
-
 def _text(value: str) -> bytes:
     data = value.encode("utf-8", "surrogateescape")
     if b"\0" in data:
@@ -50,26 +41,3 @@ def encode_bundle(files: dict[str, bytes]) -> bytes:
     return b"".join(
         b"%b\0%0*d\0" % (_text(path), SIZE_DIGITS, len(data)) + data for path, data in files.items()
     )
-
-
-def decode_index(data: bytes, data_bytes: int) -> list[OutputEntry]:
-    """The collector's index of outputs. Raises ValueError on anything that does not add up.
-
-    The index was written beside a stranger's program: every offset is checked against data_bytes.
-    """
-    fields = data.split(b"\0")
-    if fields.pop() != b"" or len(fields) % 3:
-        raise ValueError("the index of outputs is cut")
-    entries: list[OutputEntry] = []
-    offset = 0
-    for start in range(0, len(fields), 3):
-        path, size, digest = fields[start : start + 3]
-        if not size.isdigit() or len(size) > 12 or len(digest) != 64:
-            raise ValueError("the index of outputs is not well formed")
-        entries.append(
-            OutputEntry(path.decode("utf-8", "surrogateescape"), int(size), digest.decode("ascii"), offset)
-        )
-        offset += int(size)
-    if offset != data_bytes:
-        raise ValueError("the index of outputs does not cover its data")
-    return entries

@@ -112,8 +112,8 @@ class Installed(Message, frozen=True):
 class Finished(Message, frozen=True):
     """The last word on a job. Descriptors: outputs data memfd and index memfd, or none.
 
-    The index is NUL-terminated fields, each file's path, size, SHA-256 in hex, in the order of the data
-    (`orders.decode_index`); logs still in hand travel here instead of in `Output` of their own.
+    The index says of each file in the data what it is called and what it measures (`outputs.decode_index`);
+    logs still in hand travel here instead of in `Output` of their own.
     An executor with a worker key signs what it saw.
     """
 

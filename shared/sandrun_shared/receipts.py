@@ -2,7 +2,8 @@
 
 Signed are a domain prefix and the statement in its canonical form (RFC 8785). All its numbers are integers:
 two texts of one number would be two receipts. The outputs are bound by the SHA-256 of their index, which
-lists each one's path, size and SHA-256.
+lists each one's path, mode, size and SHA-256 (`outputs`). Receipts of version 1 have another index, without
+modes, whose digests the executor had not computed itself; they can still be verified.
 """
 
 import base64
@@ -19,18 +20,20 @@ from nacl.signing import SigningKey, VerifyKey
 from sandrun_shared import canonical
 from sandrun_shared.jobs import Limits, Outcome, Verdict
 from sandrun_shared.keys import bytes_of, text_of
-from sandrun_shared.orders import OutputEntry
+from sandrun_shared.outputs import OutputEntry, first_index_sha256, shown, signed_index
 
 # No prefix is the beginning of another, so no signature of one kind is ever one of another kind.
 RECEIPT_DOMAIN = b"sandrun receipt v1\0"
 NONCE_DOMAIN = b"sandrun health nonce v1\0"
 KEY_BYTES, SIGNATURE_BYTES = 32, 64
+VERSION: Literal[2] = 2
 NONCE_PATTERN = "^[A-Za-z0-9+/=_.~-]{1,128}$"
 
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 PublicKey = Annotated[str, Meta(pattern="^[A-Za-z0-9+/]{43}=$")]
 Word = Annotated[str, Meta(pattern="^[A-Za-z0-9_.+-]{1,64}$")]
 Count = Annotated[int, Meta(ge=0, le=canonical.MAX_INTEGER)]
+Mode = Annotated[str, Meta(pattern="^[0-7]{3}$")]
 Nonce = Annotated[str, Meta(pattern=NONCE_PATTERN)]
 
 _HEADER = b"sandrun-receipt:"
@@ -85,7 +88,7 @@ class Statement(Signed, frozen=True):
     that was printed. With encrypt_to the digests are those of the sealed bytes.
     """
 
-    version: Literal[1]
+    version: Literal[1, 2]
     worker_id: PublicKey
     job_hash: Digest
     manifest_sha256: Digest
@@ -122,24 +125,29 @@ class SignedStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ListedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One output; path_base64 is there when the path is not UTF-8, and path then shows it with escapes."""
+    """One output; path_base64 is there when the path is not UTF-8, and path then shows it with escapes.
+
+    mode is in octal, None in a receipt of version 1.
+    """
 
     path: str
     size_bytes: Count
     sha256: Digest
     path_base64: str | None = None
+    mode: Mode | None = None
 
     @classmethod
     def of(cls, entry: OutputEntry) -> "ListedOutput":
         """From the index of outputs."""
-        return cls.of_file(entry.path.encode("utf-8", "surrogateescape"), entry.size_bytes, entry.sha256_hex)
+        raw = entry.path.encode("utf-8", "surrogateescape")
+        return cls.of_file(raw, entry.size_bytes, entry.sha256_hex, entry.mode)
 
     @classmethod
-    def of_file(cls, raw: bytes, size_bytes: int, sha256_hex: str) -> "ListedOutput":
+    def of_file(cls, raw: bytes, size_bytes: int, sha256_hex: str, mode: int | None) -> "ListedOutput":
         """With the path as the kernel has it."""
-        shown = _shown(raw)
-        encoded = None if shown.encode() == raw else base64.b64encode(raw).decode()
-        return cls(shown, size_bytes, sha256_hex, encoded)
+        path = shown(raw)
+        encoded = None if path.encode() == raw else base64.b64encode(raw).decode()
+        return cls(path, size_bytes, sha256_hex, encoded, None if mode is None else f"{mode:03o}")
 
     def raw_path(self) -> bytes:
         """The path as the kernel has it. Raises ReceiptError when the two forms are not of one path."""
@@ -152,8 +160,8 @@ class ListedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
             raw = base64.b64decode(self.path_base64)
         except ValueError:
             raise ReceiptError("a path among the outputs is not base64") from None
-        shown = _shown(raw)
-        if base64.b64encode(raw).decode() != self.path_base64 or shown != self.path or shown.encode() == raw:
+        path = shown(raw)
+        if base64.b64encode(raw).decode() != self.path_base64 or path != self.path or path.encode() == raw:
             raise ReceiptError("a path among the outputs has two forms that differ")
         return raw
 
@@ -178,7 +186,7 @@ def statement_of(
 ) -> Statement:
     """A statement; rest are its remaining fields by name, those that no argument here tells."""
     return Statement(
-        version=1,
+        version=VERSION,
         worker_id=worker_id,
         job_hash=job_hash(manifest_sha256, upload_sha256),
         manifest_sha256=manifest_sha256,
@@ -206,12 +214,18 @@ def job_hash(manifest_sha256: str, upload_sha256: str) -> str:
     return hashlib.sha256(canonical.encode(document)).hexdigest()
 
 
-def index_sha256(outputs: Iterable[ListedOutput]) -> str:
-    """SHA-256 of the index that lists these outputs. Raises ReceiptError for a path that is none."""
-    digest = hashlib.sha256()
-    for item in outputs:
-        digest.update(b"%b\0%d\0%b\0" % (item.raw_path(), item.size_bytes, item.sha256.encode()))
-    return digest.hexdigest()
+def index_sha256(outputs: Iterable[ListedOutput], version: int = VERSION) -> str:
+    """SHA-256 of what a receipt of that version binds of these outputs.
+
+    Raises ReceiptError for an output that cannot be in one.
+    """
+    listed = tuple(outputs)
+    if version == 1:
+        return first_index_sha256((item.raw_path(), item.size_bytes, item.sha256) for item in listed)
+    if any(item.mode is None for item in listed):
+        raise ReceiptError("an output has no mode")
+    files = [(item.raw_path(), int(item.mode or "0", 8), item.size_bytes, item.sha256) for item in listed]
+    return hashlib.sha256(signed_index(files)).hexdigest()
 
 
 def signed_bytes(statement: Statement) -> bytes:
@@ -236,7 +250,9 @@ def verify(receipt: Receipt) -> None:
     _check_signature(statement.worker_id, signed_bytes(statement), receipt.signature)
     if statement.job_hash != job_hash(statement.manifest_sha256, statement.upload_sha256):
         raise ReceiptError("the job hash is not that of the manifest and the upload")
-    if receipt.outputs is not None and index_sha256(receipt.outputs) != statement.outputs_sha256:
+    if receipt.outputs is None:
+        return
+    if index_sha256(receipt.outputs, statement.version) != statement.outputs_sha256:
         raise ReceiptError("the list of outputs is not the one that was signed")
 
 
@@ -286,10 +302,6 @@ def _check_signature(worker_id: str, message: bytes, signature: str) -> None:
         raise ReceiptError(f"the worker id is {error}") from None
     except BadSignatureError:
         raise ReceiptError("the signature does not hold: something in it was changed") from None
-
-
-def _shown(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")
 
 
 def _micro(seconds: float) -> int:

@@ -14,14 +14,14 @@ from typing import BinaryIO
 from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
 
-from sandrun_shared.orders import OutputEntry, decode_index
+from sandrun_shared.outputs import MAX_INDEX_BYTES, OutputEntry, decode_first_index, decode_index
 
 LOGS, OUTPUTS = 1, 2
 OUTPUTS_NAME = "outputs.sealed"
-MAGIC = b"sandrun-sealed-outputs-1\n"
+MAGIC = b"sandrun-sealed-outputs-2\n"
+FIRST_MAGIC = b"sandrun-sealed-outputs-1\n"  # its index tells neither modes nor times
 LOG_PAYLOAD = 45 << 10  # bytes; as a line it fits in one message
 OUTPUT_PAYLOAD = 1 << 20
-MAX_INDEX = 64 << 20
 _HEAD = struct.Struct(">BBQ")  # kind, last, number
 _RECORD = struct.Struct(">BI")  # stream, bytes
 _LENGTH = struct.Struct(">I")
@@ -169,18 +169,19 @@ def _records(payload: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 class SealedOutputs:
-    """A sealed file of outputs, read once, from behind its MAGIC on."""
+    """A sealed file of outputs, read once, from behind its magic, either MAGIC or FIRST_MAGIC, on."""
 
-    def __init__(self, key: PrivateKey, file: BinaryIO) -> None:
+    def __init__(self, key: PrivateKey, file: BinaryIO, magic: bytes = MAGIC) -> None:
         """Read the index. Raises SealError."""
         self._file = file
         self._opener = _Opener(key, OUTPUTS)
         self._waiting = bytearray()
         index_bytes, data_bytes = _SIZES.unpack(self._take(_SIZES.size))
-        if index_bytes > MAX_INDEX:
+        if index_bytes > MAX_INDEX_BYTES:
             raise SealError("the index is too large")
+        decode = decode_index if magic == MAGIC else decode_first_index
         try:
-            self.entries: list[OutputEntry] = decode_index(self._take(index_bytes), data_bytes)
+            self.entries: list[OutputEntry] = decode(self._take(index_bytes), data_bytes)
         except ValueError as error:
             raise SealError(str(error)) from None
 

@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +58,17 @@ async def test_status_and_downloads_carry_a_receipt_that_verifies(
     assert (statement["verdict"], statement["exit_code"]) == ("ok", 0)
     assert statement["stdout_sha256"] == hashlib.sha256(programs.FILES.stream(1)).hexdigest()
     assert statement["limits"]["wall_microseconds"] == 20_500_000
+    listed = (await live.client.get(f"/outputs/{job_id}")).json()
+    assert (listed["truncated"], listed["left_out"], status["left_out"]) == (False, [], [])
     one = await live.client.get(f"/download/{job_id}/results/data.csv")
     archive = await live.client.get(f"/download/{job_id}")
     assert one.headers["sandrun-receipt"] == archive.headers["sandrun-receipt"]
+    with tarfile.open(fileobj=io.BytesIO(archive.content)) as packed:
+        members = [(item.name, f"{item.mode:03o}", item.mtime) for item in packed]
+    assert members == [
+        (item["path"], item["mode"], item["modified_unix_seconds"]) for item in listed["details"]
+    ]
+    assert all(modified > 1_600_000_000 for _, _, modified in members)
 
     (tmp_path / "status.json").write_text(json.dumps(status, indent=2))
     (tmp_path / "header").write_text(
@@ -79,6 +89,20 @@ async def test_status_and_downloads_carry_a_receipt_that_verifies(
     for form in ("status.json", "header"):
         assert sandrun("verify", *everything, tmp_path / form, *files) == 0, capsys.readouterr().out
     capsys.readouterr()
+
+    changed = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(archive.content)) as old,
+        tarfile.open(fileobj=changed, mode="w:gz") as new,
+    ):
+        first, *rest = old.getmembers()
+        first.mode ^= 0o100
+        new.addfile(first, old.extractfile(first))
+    (tmp_path / "changed.tar.gz").write_bytes(changed.getvalue())
+    assert sandrun("verify", tmp_path / "status.json", tmp_path / "changed.tar.gz") == 1
+    told = capsys.readouterr().out
+    assert f"{first.name}: it has mode" in told
+    assert all(f"{member.name}: it is missing" in told for member in rest)
 
     (tmp_path / "files" / "results" / "data.csv").write_bytes(b"a,b\n1,3\n")
     (tmp_path / "files" / "more").write_bytes(b"")

@@ -19,7 +19,8 @@ from sandrun_executor import cgroups
 from sandrun_executor.daemon import instance_name
 from sandrun_shared.framing import close_all, receive, send
 from sandrun_shared.jobs import Installer, Limits, Outcome, UploadKind
-from sandrun_shared.orders import Order, decode_index, encode_bundle, encode_order
+from sandrun_shared.orders import Order, encode_bundle, encode_order
+from sandrun_shared.outputs import OutputEntry, decode_index
 from sandrun_shared.protocol import (
     Describe,
     Description,
@@ -60,6 +61,7 @@ class Result:
     stderr: bytes
     outputs: dict[str, bytes]
     events: list[msgspec.Struct]
+    entries: tuple[OutputEntry, ...] = ()
 
     def ok(self) -> bytes:
         """stdout of a job that must have ended well."""
@@ -117,12 +119,14 @@ class JobConnection:
                 case Finished():
                     for output in event.logs:
                         self.logs[output.stream] += output.data
+                    outputs, entries = _outputs(fds)
                     self.result = Result(
                         event.outcome,
                         bytes(self.logs[1]),
                         bytes(self.logs[2]),
-                        _outputs(fds),
+                        outputs,
                         self.events,
+                        entries,
                     )
         finally:
             close_all(fds)
@@ -163,12 +167,12 @@ class JobConnection:
         self.sock.close()
 
 
-def _outputs(fds: list[int]) -> dict[str, bytes]:
+def _outputs(fds: list[int]) -> tuple[dict[str, bytes], tuple[OutputEntry, ...]]:
     if not fds:
-        return {}
+        return {}, ()
     data, index = _read(fds[0]), _read(fds[1])
-    entries = decode_index(index, len(data))
-    return {entry.path: data[entry.offset : entry.offset + entry.size_bytes] for entry in entries}
+    entries = tuple(decode_index(index, len(data)))
+    return {entry.path: data[entry.offset : entry.offset + entry.size_bytes] for entry in entries}, entries
 
 
 class ExecutorProcess:

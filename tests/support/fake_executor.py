@@ -32,6 +32,7 @@ from sandrun_shared.protocol import (
 )
 from sandrun_shared.receipts import SignedStatement, sign, sign_nonce, statement_of
 from sandrun_shared.sealing import OUTPUTS_NAME, LogSealer, public_key, seal_outputs
+from support.outputs import index_of, signed_sha256
 from support.programs import ALL, Program
 
 CONNECTION_LOST = "# the executor dies here\n"
@@ -205,7 +206,7 @@ class FakeExecutor:
             finished_unix_seconds=1_700_000_000,
             stdout_sha256=streams[0],
             stderr_sha256=streams[1],
-            outputs_sha256=hashlib.sha256(_index(files)).hexdigest(),
+            outputs_sha256=signed_sha256(files),
         )
         return sign(self.key, statement)
 
@@ -227,7 +228,7 @@ class FakeExecutor:
             stderr_bytes=len(program.stream(2)),
         )
         fds = []
-        for data in (b"".join(files.values()), _index(files)) if files else ():
+        for data in (b"".join(files.values()), index_of(files)) if files else ():
             fd = os.memfd_create("fake")
             os.write(fd, data)
             fds.append(fd)
@@ -279,7 +280,7 @@ def _files(request: Execute, program: Program) -> dict[str, bytes]:
     if request.encrypt_to is None or not program.files:
         return program.files
     data = b"".join(program.files.values())
-    sealed = seal_outputs(public_key(request.encrypt_to), _index(program.files), [data], len(data))
+    sealed = seal_outputs(public_key(request.encrypt_to), index_of(program.files), [data], len(data))
     return {OUTPUTS_NAME: b"".join(sealed)}
 
 
@@ -293,10 +294,3 @@ def _bundle(data: bytes) -> dict[bytes, bytes]:
         path, size, data = data.split(b"\0", 2)
         files[path], data = data[: int(size)], data[int(size) :]
     return files
-
-
-def _index(files: dict[str, bytes]) -> bytes:
-    return b"".join(
-        b"%b\0%d\0%b\0" % (path.encode(), len(data), hashlib.sha256(data).hexdigest().encode())
-        for path, data in files.items()
-    )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sandrun_executor import layers as layers_module
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor import proxies, slots, zygotes
+from sandrun_executor import proxies, sandboxes, slots, zygotes
 from sandrun_executor.daemon import serve
 from sandrun_executor.layers import Keeper
 from sandrun_executor.networks import Network
@@ -66,6 +66,22 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "hidepid": (("root", '"hidepid=invisible"', '""'),),
     "close_range": (("job", "linux.close_range(3)", "os.dup2(0, 77)"),),
+    # Not a layer: what one would hold back. The collector and the unpacker import while they work.
+    "hoisted_imports": (
+        (
+            "collect",
+            "        seconds = min(max(status.st_mtime_ns",
+            "        try: import late, decimal\n        except ImportError: pass\n"
+            "        seconds = min(max(status.st_mtime_ns",
+        ),
+        (
+            "unpack",
+            "        for path, target in self.links.items():",
+            "        try: import late\n        except ImportError: pass\n"
+            "        for path, target in self.links.items():",
+        ),
+    ),
+    "unpackers_imports": (("job", "imports.end()  # a member", "pass  # a member"),),
     "environment": (("zygote", "os.environ.update(", 'os.environ.update(SECRET="leaked", **'),),
     "packages_overlay": (
         (
@@ -93,6 +109,10 @@ def _shared_network(network: Network) -> None:
 # The same for what the daemon itself does: attributes and what they become.
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
+    "collecting_time": (
+        (sandboxes, "COLLECT_SECONDS", 7200.0),
+        (sandboxes, "COLLECT_END_SECONDS", 7200.0),
+    ),
     "own_network": ((Network, "__init__", _shared_network),),
     "layer_sealed": ((Keeper, "_seal", lambda *_: 1 << 20),),
     "layer_mounted_read_only": (

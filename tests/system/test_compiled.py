@@ -96,6 +96,18 @@ def test_a_compiler_cannot_read_more_than_the_job(executor: ExecutorProcess) -> 
     assert b"No such file" in result.stderr
 
 
+def test_a_compiler_cannot_open_what_hands_the_job_over(executor: ExecutorProcess) -> None:
+    """The job's process, 2, waits for the compiler's, 3, with the channel to the executor open: a socket, which
+    has no file to open. The assembler says of each file whether it could open it; of a working folder, it could.
+    """
+    paths = [f"/proc/{pid}/fd/{fd}" for pid in (2, 3) for fd in range(3, 64)]
+    included = "".join(f'".incbin \\"{path}\\"\\n"\n' for path in ["/proc/2/cwd/main.c", *paths])
+    result = executor.run_job(f"asm({included});\nint main(void) {{}}", "main.c", "c")
+    assert result.outcome.verdict == "compile_error"
+    said = [line.rpartition(b"Error: ")[2].decode() for line in result.stderr.splitlines()[1:]]
+    assert said == [f"file not found: {path}" for path in paths]
+
+
 def archive(program: bytes, mode: int) -> tuple[UploadKind, bytes]:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:

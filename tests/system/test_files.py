@@ -4,11 +4,13 @@ import gzip
 import io
 import tarfile
 import zipfile
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from sandrun_shared.jobs import Limits, UploadKind
+from support import machine
 from support.executor import QUICK, ExecutorProcess
 
 PROGRAM = b"import helper, os; print(helper.X, oct(os.stat('run.sh').st_mode & 0o7777), os.readlink('link'))"
@@ -196,3 +198,61 @@ def test_a_deep_tree_is_no_trouble(executor: ExecutorProcess) -> None:
     result = executor.run_job(program)
     result.ok()
     assert result.outcome.outputs_truncated or len(result.outputs) <= 1
+
+
+LEAVES = """
+import os
+folder = "/".join(["x" * 200] * 6)
+os.makedirs(folder)
+open(folder + "/f", "w").close()
+for name in (b"\\xff", b"\\\\xff", b"fine"):
+    open(name, "w").close()
+"""
+
+
+def test_what_cannot_be_listed_is_left_out_and_the_rest_is_there(executor: ExecutorProcess) -> None:
+    result = executor.run_job(LEAVES)
+    result.ok()
+    assert set(result.outputs) == {"fine", "\\xff"}
+    told = {item.reason.value: item.count for item in result.outcome.outputs_left_out}
+    assert told == {"path_too_long": 1, "same_name": 1}
+
+
+def test_permissions_and_times_are_kept(executor: ExecutorProcess) -> None:
+    program = (
+        "import os\nopen('run.sh', 'w')\nos.chmod('run.sh', 0o4755)\nos.utime('run.sh', (5, 1_600_000_000))"
+    )
+    (entry,) = executor.run_job(program).entries
+    assert (entry.path, entry.mode, entry.modified_unix_seconds) == ("run.sh", 0o755, 1_600_000_000)
+
+
+def test_collecting_is_paid_for(executor: ExecutorProcess) -> None:
+    """The program is the same, and nothing is collected: only how long it takes to find that out differs."""
+    program = "for n in range(1000): open(f'{n:04}' + 'a' * 200, 'w').close()"
+    patterns = [f"{'**a' * 100}{number}" for number in range(20)]
+    plain = executor.run_job(program, outputs=["nothing"]).outcome.cpu_seconds
+    costly = executor.run_job(program, outputs=patterns).outcome.cpu_seconds
+    assert costly > 2 * plain
+
+
+def test_a_collection_that_nobody_wants_any_more_ends() -> None:
+    """It would take hours; its client has gone."""
+    program = "for n in range(15_000): open(f'{n:05}' + 'a' * 240, 'w').close()"
+    patterns = [f"{'**a' * 300}{number}" for number in range(30)]
+    with ExecutorProcess(without=["collecting_time"], slots=1, parked=0) as patient:
+        job = patient.start_job(program, outputs=patterns)
+        assert machine.eventually(lambda: any(map(_is_first, machine.of_jobs(patient))))
+        before = job.used().cpu_seconds  # it is charged as it goes
+        assert job.used().cpu_seconds > before
+        job.hang_up()
+        assert machine.eventually(lambda: not machine.of_jobs(patient))
+        assert patient.run_job("print('next')").ok() == b"next\n"
+
+
+def _is_first(pid: int) -> bool:
+    """Whether it is PID 1 of a sandbox, which has the job's user id only while it collects."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.startswith("NSpid:") and line.endswith("\t1") for line in lines)

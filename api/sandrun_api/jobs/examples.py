@@ -18,6 +18,8 @@ _OUTPUT: JsonDict = {
     "size_bytes": 8,
     "sha256": _HASH,
     "mime_type": "text/csv",
+    "mode": "644",
+    "modified_unix_seconds": 1767268799,
     "download_url": "/download/Zk3v0gk1QbmQ5rW8xJ2c9w/results/data.csv",
 }
 ERROR_BODY: JsonDict = {
@@ -61,6 +63,7 @@ JOB_STATUS: JsonDict = {
             "type": "file",
         }
     },
+    "left_out": [],
     "encrypt_to": None,
     "worker_metadata": {"worker_id": "", "signature": None},
     "receipt": None,
@@ -75,7 +78,12 @@ LOGS: JsonDict = {
     "truncated": False,
     "next_offset": 3,
 }
-OUTPUT_LIST: JsonDict = {"files": ["results/data.csv"], "details": [_OUTPUT], "truncated": False}
+OUTPUT_LIST: JsonDict = {
+    "files": ["results/data.csv"],
+    "details": [_OUTPUT],
+    "truncated": True,
+    "left_out": [{"reason": "path_too_long", "count": 1}],
+}
 RUN_RESULT: JsonDict = {
     "job_id": "Zk3v0gk1QbmQ5rW8xJ2c9w",
     "status": "completed",
@@ -89,6 +97,7 @@ RUN_RESULT: JsonDict = {
     "truncated": False,
     "metrics": _METRICS,
     "files": [_OUTPUT],
+    "left_out": [],
     "images": [],
     "receipt": None,
 }

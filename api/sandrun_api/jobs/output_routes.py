@@ -17,7 +17,7 @@ from sandrun_api.errors import ApiError
 from sandrun_api.jobs.outputs import OutputFile, Outputs, gather, tar_gz
 from sandrun_api.jobs.receipts import receipt_header
 from sandrun_api.jobs.schemas import OutputList, answers
-from sandrun_api.jobs.views import detail_of, job_of, json_response, outputs_of, service_of
+from sandrun_api.jobs.views import detail_of, job_of, json_response, left_out_of, outputs_of, service_of
 from sandrun_api.memfds import PIECE, Memfd
 from sandrun_shared.settings import Settings
 
@@ -115,6 +115,7 @@ async def list_outputs(request: Request, job_id: str) -> Response:
         "files": [file.path for file in files],
         "details": [detail_of(job, file) for file in files],
         "truncated": bool(job.outcome and job.outcome.outputs_truncated),
+        "left_out": left_out_of(job),
     }
     return json_response(body)
 

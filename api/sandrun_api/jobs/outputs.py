@@ -1,4 +1,4 @@
-"""The files a job left: one memfd of bytes and an index that was written beside a stranger's program."""
+"""The files a job left: their bytes in a memfd, and an index whose names a stranger chose."""
 
 import io
 import mimetypes
@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sandrun_api.memfds import Memfd
-from sandrun_api.paths import PathError, clean
-from sandrun_shared.orders import OutputEntry, decode_index
+from sandrun_shared import outputs as index_of
+from sandrun_shared.outputs import OutputEntry, decode_index
 
-INDEX_BYTES_PER_FILE = 4096 + 80  # a path, a size and a digest
-_HEX = frozenset("0123456789abcdef")
+INDEX_BYTES_PER_FILE = index_of.MAX_PATH_BYTES + 64  # with a mode, a time, a size and a digest
 
 
 class BadIndex(Exception):
@@ -53,14 +52,12 @@ def adopt(data_fd: int, index_fd: int, max_files: int) -> Outputs:
     try:
         data.size = os.fstat(data_fd).st_size
         index_size = os.fstat(index_fd).st_size
-        if index_size > max_files * INDEX_BYTES_PER_FILE:
+        if index_size > index_of.COUNT.size + max_files * INDEX_BYTES_PER_FILE:
             raise BadIndex("the index is too large")
         entries = decode_index(index.read_at(0, index_size), data.size)
         if len(entries) > max_files:
             raise BadIndex("too many files")
-        files = tuple(_checked(entry) for entry in entries)
-        if len({file.path for file in files}) != len(files):
-            raise BadIndex("a path appears twice")
+        files = tuple(_output(entry) for entry in entries)
     except (ValueError, OSError):
         data.close()
         raise BadIndex("the index is not well formed") from None
@@ -72,18 +69,10 @@ def adopt(data_fd: int, index_fd: int, max_files: int) -> Outputs:
     return Outputs(data, files)
 
 
-def _checked(entry: OutputEntry) -> OutputFile:
-    # A job may name its files as the kernel allows, control characters included: only leaving is refused.
-    harmless = "".join("?" if ord(letter) < 32 or ord(letter) == 127 else letter for letter in entry.path)
-    try:
-        if clean(harmless) != harmless:
-            raise BadIndex("a path is not in its plain form")
-    except PathError:
-        raise BadIndex("a path is not relative") from None
-    if not harmless or not _HEX.issuperset(entry.sha256_hex):
-        raise BadIndex("an entry is not well formed")
-    path = entry.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return OutputFile(path, entry, mimetypes.guess_type(path)[0] or "application/octet-stream")
+def _output(entry: OutputEntry) -> OutputFile:
+    path = index_of.shown(entry.path.encode("utf-8", "surrogateescape"))
+    # A name alone could be taken for a URL: that of a "data:" one says its type itself.
+    return OutputFile(path, entry, mimetypes.guess_type("./" + path)[0] or "application/octet-stream")
 
 
 def tar_gz(outputs: Outputs) -> Iterator[bytes]:
@@ -97,7 +86,8 @@ def tar_gz(outputs: Outputs) -> Iterator[bytes]:
     for file in outputs.files:
         header = tarfile.TarInfo(file.entry.path)
         header.size = file.entry.size_bytes
-        header.mode = 0o644
+        header.mode = 0o644 if file.entry.mode is None else file.entry.mode
+        header.mtime = file.entry.modified_unix_seconds or 0
         yield from packed(header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
         for block in outputs.data.pieces(file.entry.offset, file.entry.size_bytes):
             yield from packed(block)

@@ -95,6 +95,7 @@ class ListedOutput(Schema):
     size_bytes: int
     sha256: str
     path_base64: str | None = None
+    mode: str | None = None
 
 
 class Receipt(Schema):
@@ -103,6 +104,13 @@ class Receipt(Schema):
     statement: dict[str, Any]
     signature: str
     outputs: list[ListedOutput] | None
+
+
+class LeftOut(Schema):
+    """Files that are not among the outputs: why, and how many are known; a folder counts as one."""
+
+    reason: str
+    count: int
 
 
 class JobStatus(Schema):
@@ -121,6 +129,7 @@ class JobStatus(Schema):
     execution_metadata: ExecutionMetadata
     job_hash: str
     output_files: dict[str, StatusFile]
+    left_out: list[LeftOut]
     encrypt_to: str | None
     worker_metadata: WorkerMetadata
     receipt: Receipt | None
@@ -141,12 +150,14 @@ class Logs(Schema):
 
 
 class OutputDetail(Schema):
-    """One output file."""
+    """One output file; mode is its nine bits of permission, in octal."""
 
     path: str
     size_bytes: int
     sha256: str
     mime_type: str
+    mode: str
+    modified_unix_seconds: int
     download_url: str
 
 
@@ -157,6 +168,7 @@ class OutputList(Schema):
     files: list[str]
     details: list[OutputDetail]
     truncated: bool
+    left_out: list[LeftOut]
 
 
 class Image(Schema):
@@ -185,6 +197,7 @@ class RunResult(Schema):
     truncated: bool
     metrics: Metrics
     files: list[OutputDetail]
+    left_out: list[LeftOut]
     images: list[Image]
     receipt: Receipt | None
 

@@ -110,6 +110,7 @@ def status_of(job: Job, service: JobService) -> dict[str, Any]:
             }
             for file in files
         },
+        "left_out": left_out_of(job),
         "encrypt_to": request.manifest.encrypt_to,
         "worker_metadata": {
             "worker_id": receipt.statement.worker_id if receipt else service.worker_id,
@@ -149,8 +150,16 @@ def detail_of(job: Job, file: OutputFile) -> dict[str, Any]:
         "size_bytes": file.entry.size_bytes,
         "sha256": file.entry.sha256_hex,
         "mime_type": file.mime_type,
+        "mode": f"{file.entry.mode or 0:03o}",
+        "modified_unix_seconds": file.entry.modified_unix_seconds or 0,
         "download_url": f"/download/{job.job_id}/{quote(file.path)}",
     }
+
+
+def left_out_of(job: Job) -> list[dict[str, Any]]:
+    """What is not among the outputs, and why."""
+    left_out = job.outcome.outputs_left_out if job.outcome is not None else ()
+    return [{"reason": item.reason.value, "count": item.count} for item in left_out]
 
 
 def images_of(job: Job) -> list[dict[str, str]]:

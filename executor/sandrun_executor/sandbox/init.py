@@ -11,7 +11,7 @@ import select
 import time
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import collect, devices, job, landlock, orders, root, started
+from sandrun_executor.sandbox import collect, devices, imports, job, landlock, orders, root, started
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import Confinement
 from sandrun_executor.sandbox.steps import StepError, run_steps
@@ -70,9 +70,13 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
         if request["started"]:
             started.main(config, request["started"], confinement, Channel(job_fd))
         return job.main(config, confinement, Channel(job_fd))
-    os.close(job_fd)
-    _supervise(config, confinement, link, pid, children)
-    os._exit(0)
+    try:
+        if "imports" not in without:
+            imports.end()
+        os.close(job_fd)
+        _supervise(config, confinement, link, pid, children)
+    finally:  # of an exception too: what the interpreter does at its end is not ours
+        os._exit(0)
 
 
 def _sizes(config: dict[str, Any], request: dict[str, Any]) -> root.Sizes:
@@ -192,19 +196,19 @@ def _collect(confinement: Confinement, link: Channel) -> None:
     message = link.receive()
     if message is None:
         return
-    request, (order_fd, snapshot_fd, data_fd, index_fd) = message
+    request, (order_fd, snapshot_fd, data_fd, names_fd, numbers_fd) = message
     try:
         order = orders.decode_order(orders.read_all(order_fd))
         snapshot = orders.read_all(snapshot_fd)
-        truncated = collect.collect(
+        left_out = collect.collect(
             work,
             order.outputs,
             snapshot,
-            data_fd,
-            index_fd,
+            collect.Into(data_fd, names_fd, numbers_fd),
             max_files=request["files"],
             max_bytes=request["bytes"],
+            seconds=request["seconds"],
         )
-        link.report(f"collected {int(truncated)}")
+        link.report("collected " + " ".join([str(left_out[reason]) for reason in collect.REASONS]))
     except (OSError, ValueError, MemoryError):
         link.report("failed collect 0")

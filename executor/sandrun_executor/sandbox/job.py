@@ -9,7 +9,7 @@ import resource
 import stat
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import orders, root, unpack
+from sandrun_executor.sandbox import imports, orders, root, unpack
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import Confinement, lower
 from sandrun_executor.sandbox.steps import StepError
@@ -111,6 +111,8 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
         threads = dict.fromkeys(THREADS, str(request["threads"]))
         order.env = {**threads, **request["packages"], **_buffering(config, request["buffered"]), **order.env}
         if request["compiler"]:
+            for fd in fds:  # which a compiler could open through /proc/PID/fd, as it can no socket
+                os.close(fd)
             link.report("compiling")
             _compile(config, _filled_in(request["compiler"], order), order)
         link.report("started")
@@ -238,6 +240,8 @@ def _unpack(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> None:
         if pid == 0:
             code = 3
             try:
+                unpack.load(request["upload"])
+                imports.end()  # a member of the archive may have a library's name
                 code = _unpack_here(request, upload_fd, snapshot_fd)
             finally:
                 os._exit(code)

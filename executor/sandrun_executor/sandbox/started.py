@@ -12,7 +12,7 @@ import resource
 import stat
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import bootstraps, job, orders
+from sandrun_executor.sandbox import bootstraps, imports, job, orders
 from sandrun_executor.sandbox.channel import Channel
 from sandrun_executor.sandbox.confine import Confinement
 from sandrun_executor.sandbox.steps import StepError
@@ -62,6 +62,7 @@ def _help(interpreter: int, socket: _socket.socket, link: Channel) -> NoReturn:
             os._exit(0)
         request, fds = message
         order = job.take(request, fds)
+        imports.end()
         for kind, value in job.rlimits(request):
             resource.prlimit(interpreter, kind, (value, value))
         socket.sendall(_encoded(request, order))

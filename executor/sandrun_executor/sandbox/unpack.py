@@ -31,6 +31,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _PROGRAM = (b"#!", b"\x7fELF")  # how a file begins that the kernel can execute (execve(2))
+_MODULES = {  # what the reader imports; encodings.cp437: of names in a zip that are not UTF-8
+    "zip": ("encodings.cp437", "zlib"),
+    "tar.gz": ("zlib",),
+    "tar.bz2": ("_bz2",),
+    "tar.xz": ("_lzma",),
+}
 
 
 class UnpackError(Exception):
@@ -236,6 +242,12 @@ def _add(tree: _Tree, member: Member) -> None:
         tree.add_link(member.name, member.target)
     else:
         tree.add_copy(member.name, member.target, member.mode, _time_ns(member.mtime))
+
+
+def load(kind: str) -> None:
+    """Import all that unpacking an archive of this kind takes, while the work directory is still empty."""
+    for name in _MODULES.get(kind, ()):
+        __import__(name)
 
 
 def unpack(

@@ -1,6 +1,5 @@
 """The state machine, the queue, the logs, the outputs' index, the store."""
 
-import hashlib
 import io
 import os
 import re
@@ -12,13 +11,14 @@ from sandrun_api.budget import MemoryBudget, Reservation
 from sandrun_api.clients import key_of
 from sandrun_api.jobs.logs import JobLogs
 from sandrun_api.jobs.model import IllegalTransition, Job, JobRequest, State
-from sandrun_api.jobs.outputs import BadIndex, adopt, tar_gz
+from sandrun_api.jobs.outputs import BadIndex, Outputs, adopt, tar_gz
 from sandrun_api.jobs.queue import FairQueue
 from sandrun_api.jobs.store import JobStore
 from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
 from sandrun_shared.settings import Api
+from support.outputs import index_of
 
 pytestmark = pytest.mark.anyio
 
@@ -157,28 +157,25 @@ async def test_more_waits_for_output_and_for_the_end() -> None:
     assert not await kept.more(1)
 
 
-def index_of(*entries: tuple[bytes, int, bytes]) -> bytes:
-    return b"".join(b"%b\0%d\0%b\0" % item for item in entries)
-
-
-DIGEST = hashlib.sha256(b"x").hexdigest().encode()
-
-
 @pytest.mark.parametrize(
     "index",
     [
-        index_of((b"../x", 1, DIGEST)),
-        index_of((b"/x", 1, DIGEST)),
-        index_of((b"a/../x", 1, DIGEST)),
-        index_of((b"./x", 1, DIGEST)),
-        index_of((b"", 1, DIGEST)),
-        index_of((b"x", 2, DIGEST)),
-        index_of((b"x", 1, b"z" * 64)),
-        index_of((b"x", 1, b"\xff" * 64)),
-        index_of((b"x", 1, DIGEST), (b"x", 0, DIGEST)),
-        index_of(*((b"%d" % number, 0, DIGEST) for number in range(11)), (b"x", 1, DIGEST)),
+        index_of({"../x": b"x"}),
+        index_of({"/x": b"x"}),
+        index_of({"a/../x": b"x"}),
+        index_of({"./x": b"x"}),
+        index_of({"": b"x"}),
+        index_of({"y" * 1025: b"x"}),
+        index_of({"x": b"xx"}),
+        index_of({"x": b"x"}, mode=0o4755),
+        index_of({"x": b"x"}, modified=2**32),
+        index_of({"x": b"x"})[:-1],
+        index_of({"x": b"x"}) + b"\0",
+        index_of({"\udcff": b"x", "\\xff": b""}),
+        index_of({**{str(number): b"" for number in range(11)}, "x": b"x"}),
         b"x\0001\0",
         b"x" * 100_000,
+        b"",
     ],
 )
 async def test_hostile_index(index: bytes) -> None:
@@ -191,15 +188,34 @@ async def test_hostile_index(index: bytes) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_names_that_are_not_text_are_shown_and_packed_as_they_are() -> None:
+def adopted(files: dict[str, bytes], **options: int) -> Outputs:
     data, listing = os.memfd_create("data"), os.memfd_create("index")
-    os.write(data, b"x")
-    os.write(listing, index_of((b"caf\xe9\n", 1, DIGEST)))
-    outputs = adopt(data, listing, 10)
+    os.write(data, b"".join(files.values()))
+    os.write(listing, index_of(files, **options))
+    return adopt(data, listing, 10)
+
+
+async def test_names_that_are_not_text_are_shown_and_packed_as_they_are() -> None:
+    outputs = adopted({"caf\udce9\n": b"x"})
     assert [file.path for file in outputs.files] == ["caf\\xe9\n"]
     packed = b"".join(tar_gz(outputs))
     with tarfile.open(fileobj=io.BytesIO(packed), encoding="utf-8") as archive:
         assert [os.fsencode(name) for name in archive.getnames()] == [b"caf\xe9\n"]
+    outputs.close()
+
+
+async def test_an_archive_has_the_permissions_and_times() -> None:
+    outputs = adopted({"run.sh": b"x", "y" * 200: b""}, mode=0o755, modified=1_600_000_000)
+    packed = b"".join(tar_gz(outputs))
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        assert [(member.mode, member.mtime) for member in archive] == [(0o755, 1_600_000_000)] * 2
+    outputs.close()
+
+
+@pytest.mark.parametrize("name", ["data:a/b\r\nX-Injected: yes,z", "data:text/html,x", "data:é/é,x"])
+async def test_a_name_that_looks_like_a_url_does_not_choose_its_type(name: str) -> None:
+    outputs = adopted({name: b"x"})
+    assert outputs.files[0].mime_type == "application/octet-stream"
     outputs.close()
 
 

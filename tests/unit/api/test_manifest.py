@@ -1,5 +1,7 @@
 """Manifests: strict, and every refusal says where."""
 
+import json
+
 import pytest
 
 from sandrun_api import manifest as manifests
@@ -42,6 +44,14 @@ def test_refusals_point_at_the_field(text: str, pointer: str) -> None:
         parse(text)
     assert caught.value.status == 400
     assert caught.value.errors[0].pointer == pointer
+
+
+def test_output_patterns_are_bounded_together() -> None:
+    pattern, count = "x" * 1000, manifests.PATTERN_BYTES // 1000
+    parse(json.dumps({"entrypoint": "a", "outputs": [pattern] * count}))
+    with pytest.raises(ApiError) as caught:
+        parse(json.dumps({"entrypoint": "a", "outputs": [pattern] * (count + 1)}))
+    assert caught.value.errors[0].pointer == "/outputs"
 
 
 def test_arguments_are_bounded_together() -> None:

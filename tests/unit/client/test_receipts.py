@@ -26,8 +26,8 @@ KEY = SigningKey(bytes(range(32)))
 WORKER = text_of(bytes(KEY.verify_key))
 OTHER = text_of(bytes(SigningKey(bytes(32)).verify_key))
 FILES = [
-    theirs.ListedOutput.of_file(b"a.txt", 1, "0" * 64),
-    theirs.ListedOutput.of_file(b"\xff", 2, "1" * 64),
+    theirs.ListedOutput.of_file(b"a.txt", 1, "0" * 64, 0o644),
+    theirs.ListedOutput.of_file(b"\xff", 2, "1" * 64, 0o755),
 ]
 
 
@@ -102,6 +102,9 @@ def test_no_field_of_a_statement_can_be_changed(name: str) -> None:
         lambda r: r["outputs"][0].update(path="b.txt"),
         lambda r: r["outputs"][1].update(path="other"),
         lambda r: r["outputs"][0].pop("sha256"),
+        lambda r: r["outputs"][0].pop("mode"),
+        lambda r: r["outputs"][1].update(mode="644"),
+        lambda r: r["outputs"][1].update(size_bytes=-1),
         lambda r: r["outputs"].append(3),
         lambda r: r["statement"].pop("verdict"),
         lambda r: r["statement"].update(extra=1),

@@ -2,53 +2,82 @@
 
 import hashlib
 import os
+import re
 import resource
 import socket
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sandrun_executor import measures
 from sandrun_executor.sandbox import beneath, unpack
 from sandrun_executor.sandbox import collect as module
 from sandrun_executor.sandbox.orders import read_all
-from sandrun_shared import orders
+from sandrun_shared import orders, outputs
+from sandrun_shared.jobs import LeftOutReason
+from sandrun_shared.outputs import OutputEntry
 
 
-def collect(
+@dataclass
+class Collection:
+    """What was collected; left_out has the reasons that apply, entries what is listed of each file."""
+
+    files: dict[str, bytes]
+    left_out: dict[str, int]
+    entries: list[OutputEntry]
+
+
+def collected(
     work: Path,
     *patterns: str,
     snapshot: bytes = b"",
     max_files: int = 1000,
     max_bytes: int = 1 << 30,
+    seconds: float = 60.0,
     **more: int,
-) -> tuple[dict[str, bytes], bool]:
+) -> Collection:
+    """Collect, and have the executor's own code measure it and the api's read it."""
     work_fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
-    data_fd, index_fd = os.memfd_create("data"), os.memfd_create("index")
+    *into, index_fd = [os.memfd_create(name) for name in ("data", "names", "numbers", "index")]
     before = len(os.listdir("/proc/self/fd"))
     try:
-        truncated = module.collect(
+        left_out = module.collect(
             work_fd,
             list(patterns),
             snapshot,
-            data_fd,
-            index_fd,
+            module.Into(*into),
             max_files=max_files,
             max_bytes=max_bytes,
+            seconds=seconds,
             **more,
         )
         assert len(os.listdir("/proc/self/fd")) == before
-        data, index = read_all(data_fd), read_all(index_fd)
+        measures.measure([*into, index_fd], threading.Event(), most_files=max_files, most_bytes=max_bytes)
+        data, index = read_all(into[0]), read_all(index_fd)
     finally:
-        for fd in (work_fd, data_fd, index_fd):
+        for fd in (work_fd, *into, index_fd):
             os.close(fd)
+    assert tuple(left_out) == module.REASONS
+    entries = outputs.decode_index(index, len(data))
     files = {}
-    for entry in orders.decode_index(index, len(data)):
+    for entry in entries:
         content = data[entry.offset : entry.offset + entry.size_bytes]
         assert hashlib.sha256(content).hexdigest() == entry.sha256_hex
         files[entry.path] = content
-    return files, truncated
+    return Collection(files, {reason: count for reason, count in left_out.items() if count}, entries)
+
+
+def collect(work: Path, *patterns: str, **options: Any) -> tuple[dict[str, bytes], bool]:
+    """The files, and whether some are left out."""
+    collection = collected(work, *patterns, **options)
+    return collection.files, bool(collection.left_out)
 
 
 def fill(work: Path, *paths: str, data: bytes = b"data") -> None:
@@ -103,7 +132,7 @@ def test_patterns(tmp_path: Path, pattern: str, matched: set[str]) -> None:
 def test_a_pattern_cannot_take_forever() -> None:
     started = time.process_time()
     for pattern in ("*a" * 400 + "b", "**a" * 300 + "b", "**/*a/" * 150 + "b", "[a-z]*" * 160 + "!"):
-        assert not module.Glob(pattern).matches("a" * 2000 + "/" + "a" * 2000)
+        assert not module.Globs([pattern]).matches("a" * 2000 + "/" + "a" * 2000)
     assert time.process_time() - started < 5
 
 
@@ -249,3 +278,99 @@ def test_folders_that_cannot_be_read_are_said(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(beneath, "open_beneath", open_beneath)
     assert collect(tmp_path) == ({"y": b"data"}, True)
+
+
+def test_reasons_are_those_that_both_sides_know() -> None:
+    assert [*module.REASONS, "not_collected"] == [reason.value for reason in LeftOutReason]
+    limits = ("MAX_PATH_BYTES", "MAX_INDEX_BYTES", "MAX_TIME_SECONDS")
+    assert [getattr(module, name) for name in limits] == [getattr(outputs, name) for name in limits]
+    assert (beneath.MAX_DEPTH, beneath.MAX_NAME_BYTES) == (outputs.MAX_DEPTH, outputs.MAX_NAME_BYTES)
+    assert outputs.MEASURE.size + outputs.TIME.size + len(b"\x00644\x00") == module.FILE_BYTES
+
+
+def test_each_reason_is_told_and_the_rest_is_there(tmp_path: Path) -> None:
+    fill(tmp_path, "fine", "\udcff", "\\xff", "long/" + "/".join(["x" * 200] * 6) + "/f")
+    fill(tmp_path, "/".join("d" * outputs.MAX_DEPTH) + "/f")
+    with (tmp_path / "large").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    found = collected(tmp_path, max_bytes=1 << 20)
+    assert set(found.files) == {"fine", "\\xff"}
+    assert found.left_out == {"path_too_long": 1, "too_deep": 1, "same_name": 1, "too_large": 1}
+    assert collected(tmp_path, "long/", "nothing").left_out == {"path_too_long": 1, "too_deep": 1}
+    assert collected(tmp_path, max_files=1).left_out == {"too_many_files": 1}
+    assert "too_many_entries" in collected(tmp_path, max_entries=2).left_out
+
+
+def test_no_more_is_collected_when_the_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "a", "b", data=bytes(3 << 20))
+    now = iter(range(1000))
+    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(now)))
+    assert collected(tmp_path, seconds=0.0).files == {}
+    found = collected(tmp_path, seconds=8.0)  # looked at before each file and each piece
+    assert (list(found.files), found.left_out) == (["a"], {"out_of_time": 1})
+
+
+def test_permissions_and_times_come_too(tmp_path: Path) -> None:
+    fill(tmp_path, "a", "b", "c")
+    (tmp_path / "a").chmod(0o4755)
+    os.utime(tmp_path / "a", (0, 1_600_000_000))
+    (tmp_path / "b").chmod(0o2640)
+    os.utime(tmp_path / "b", (0, -5))
+    (tmp_path / "c").chmod(0o1604)
+    os.utime(tmp_path / "c", (0, 2**33))
+    assert [(entry.mode, entry.modified_unix_seconds) for entry in collected(tmp_path).entries] == [
+        (0o755, 1_600_000_000),
+        (0o640, 0),
+        (0o604, outputs.MAX_TIME_SECONDS),
+    ]
+
+
+def test_an_index_has_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "a", "b", "c")
+    monkeypatch.setattr(module, "MAX_INDEX_BYTES", outputs.COUNT.size + 2 * (1 + module.FILE_BYTES))
+    found = collected(tmp_path)
+    assert (list(found.files), found.left_out) == (["a", "b"], {"too_many_files": 1})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "same"),
+    [
+        ("**/" * 300 + "*.csv", "**/*.csv"),
+        ("a" + "**/" * 9, "a**/"),
+        ("**/***/*x", "**/*x"),
+        ("*" * 500, "**"),
+    ],
+)
+def test_folders_in_any_number_are_folders_once(pattern: str, same: str) -> None:
+    assert module._collapsed(pattern) == module._collapsed(same)
+
+
+def test_a_pattern_twice_is_one() -> None:
+    assert module.compile_patterns(["*.txt"] * 256)._ends == module.compile_patterns(["*.txt"])._ends
+
+
+patterns = st.lists(st.text("ab*?/[!]-.", max_size=8), max_size=6)
+
+
+@given(patterns, st.text("ab/-]!.", max_size=8))
+def test_many_patterns_match_what_one_of_them_does(several: list[str], path: str) -> None:
+    alone = any(module.Globs([pattern]).matches(path) for pattern in several)
+    assert module.Globs(several).matches(path) == alone
+
+
+def _expression(pattern: str) -> str:
+    """The same as a regular expression, without what stands for a class."""
+    text = re.sub(r"\*{2,}", "**", pattern)
+    pieces = re.findall(r"\*\*/|\*\*|.", text, re.S)
+    made, start = "", True
+    for piece in pieces:
+        named = {"**/": "(?:.*/)?" if start else ".*/", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+        made += named.get(piece, re.escape(piece))
+        start = piece.endswith("/")
+    return made
+
+
+@given(st.text("ab*?/", max_size=10), st.text("ab/", max_size=10))
+def test_patterns_are_what_a_regular_expression_says(pattern: str, path: str) -> None:
+    expected = re.fullmatch(_expression(pattern), path, re.S) is not None
+    assert module.Globs([pattern]).matches(path) == expected

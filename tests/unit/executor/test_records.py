@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 from nacl.public import PrivateKey
 
-from sandrun_executor import records
+from sandrun_executor import measures, records
+from sandrun_executor.measures import Collected
 from sandrun_executor.records import Record, RecordError
 from sandrun_executor.worker_key import WorkerKey
 from sandrun_shared import keys, receipts, sealing
-from sandrun_shared.jobs import Limits, Outcome, Verdict
+from sandrun_shared.jobs import LeftOutReason, Limits, Outcome, Verdict
 from sandrun_shared.keys import KeyFileError, KeyKind, write_new
-from sandrun_shared.orders import decode_index
+from sandrun_shared.outputs import decode_index
 from sandrun_shared.protocol import Execute, Finished, Output
 from support.executor import memfd
+from support.outputs import index_of, signed_sha256
 
 KEY = WorkerKey(b"\3" * 32)
 READER = PrivateKey(b"\5" * 32)
@@ -51,9 +53,12 @@ def request(**fields: object) -> Execute:
     return Execute("job", "python3", Limits(), **fields)  # type: ignore[arg-type]
 
 
-def index_of(files: dict[str, bytes]) -> bytes:
-    return b"".join(
-        b"%b\0%d\0%b\0" % (path.encode(), len(data), sha(data).encode()) for path, data in files.items()
+def collected(make: Make, files: dict[str, bytes]) -> Collected:
+    """What a collector leaves of these files."""
+    return Collected(
+        make(b"".join(files.values())),
+        make(b"".join(b"%b\x00644\0" % path.encode() for path in files)),
+        make(b"".join(len(data).to_bytes(8, "big") + (5).to_bytes(8, "big") for data in files.values())),
     )
 
 
@@ -65,14 +70,12 @@ def content(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
-def finish(
-    record: Record, logs: tuple[Output, ...], data_fd: int, index_fd: int
-) -> tuple[Finished, bytes, bytes]:
+def finish(record: Record, logs: tuple[Output, ...], left: Collected) -> tuple[Finished, bytes, bytes]:
     """The last message, and what its descriptors hold."""
 
     async def run() -> tuple[Finished, bytes, bytes]:
         record.begin()
-        finished, fds = await record.finished(OK, logs, data_fd, index_fd)
+        finished, fds = await record.finished(OK, logs, left)
         held = content(fds[0]), content(fds[1])
         record.close()
         await asyncio.get_running_loop().shutdown_default_executor()
@@ -84,12 +87,13 @@ def finish(
 @pytest.mark.parametrize("size", [10, 5 << 20])
 def test_everything_is_measured_here(make: Make, size: int) -> None:
     order, upload, stdin = b"order", bytes(size), b"typed"
-    data, index = b"out", index_of({"a": b"out"})
-    fds = [make(item) for item in (order, upload, stdin, data, index)]
-    record = Record(KEY, request(has_stdin=True, manifest_sha256=sha(b"m")), fds[:3])
+    files = {"a": b"out", "b": bytes(size)}
+    fds = [make(item) for item in (order, upload, stdin)]
+    record = Record(KEY, request(has_stdin=True, manifest_sha256=sha(b"m")), fds)
     record.saw(Output(1, 0, b"early "))
-    finished, *held = finish(record, (Output(2, 1, b"oops"), Output(1, 2, b"late")), fds[3], fds[4])
-    assert held == [data, index]
+    logs = (Output(2, 1, b"oops"), Output(1, 2, b"late"))
+    finished, *held = finish(record, logs, collected(make, files))
+    assert held == [b"".join(files.values()), index_of(files, modified=5)]
     assert finished.receipt is not None
     statement = finished.receipt.statement
     receipts.verify(receipts.Receipt(statement, keys.text_of(finished.receipt.signature)))
@@ -98,15 +102,25 @@ def test_everything_is_measured_here(make: Make, size: int) -> None:
     assert statement.stdin_sha256 == sha(stdin)
     assert statement.stdout_sha256 == sha(b"early late")
     assert statement.stderr_sha256 == sha(b"oops")
-    assert statement.outputs_sha256 == sha(index)
+    assert statement.outputs_sha256 == signed_sha256(files)
     assert statement.worker_id == KEY.worker_id
 
 
-def test_nothing_is_done_without_a_key(make: Make) -> None:
-    fds = [make(b"") for _ in range(4)]
-    finished, *_ = finish(Record(None, request(), fds[:2]), (), *fds[2:])
-    assert finished == Finished(OK)
+def test_nothing_is_signed_without_a_key(make: Make) -> None:
+    fds, files = [make(b"") for _ in range(2)], {"a": b"x"}
+    finished, *held = finish(Record(None, request(), fds), (), collected(make, files))
+    assert (finished, held) == (Finished(OK), [b"x", index_of(files, modified=5)])
     os.write(fds[0], b"still ours")
+
+
+@pytest.mark.parametrize("reader", [None, READER])
+def test_what_does_not_add_up_is_neither_a_result_nor_signed(make: Make, reader: PrivateKey | None) -> None:
+    left = collected(make, {"a": b"x"})
+    os.pwrite(left.numbers_fd, (7).to_bytes(8, "big"), 0)
+    to = None if reader is None else bytes(reader.public_key)
+    finished, *held = finish(Record(KEY, request(encrypt_to=to), [make(b""), make(b"")]), (), left)
+    assert (finished.outcome.verdict, finished.receipt, held) == (Verdict.internal_error, None, [b"", b""])
+    assert finished.outcome.exit_code == 0
 
 
 def test_what_is_hashed_cannot_change_any_more(make: Make) -> None:
@@ -150,9 +164,8 @@ def test_keys_that_hide_nothing_are_refused(raw: bytes) -> None:
 @pytest.mark.parametrize("size", [10, 3 << 20])
 def test_outputs_leave_sealed(make: Make, key: WorkerKey | None, size: int) -> None:
     files = {"secret/a": b"\7" * size, "b": b"canary"}
-    fds = [make(item) for item in (b"", b"", b"".join(files.values()), index_of(files))]
-    record = Record(key, request(encrypt_to=bytes(READER.public_key)), fds[:2])
-    finished, data, index = finish(record, (), *fds[2:])
+    record = Record(key, request(encrypt_to=bytes(READER.public_key)), [make(b""), make(b"")])
+    finished, data, index = finish(record, (), collected(make, files))
     (entry,) = decode_index(index, len(data))
     assert (entry.path, entry.sha256_hex) == (sealing.OUTPUTS_NAME, sha(data))
     assert b"canary" not in data
@@ -165,38 +178,32 @@ def test_outputs_leave_sealed(make: Make, key: WorkerKey | None, size: int) -> N
         assert finished.receipt is None
     else:
         assert finished.receipt is not None
-        assert finished.receipt.statement.outputs_sha256 == sha(index)
+        assert finished.receipt.statement.outputs_sha256 == sha(index[:-8])  # but for the time
         assert finished.receipt.statement.encrypt_to == keys.text_of(bytes(READER.public_key))
 
 
 def test_no_outputs_make_no_sealed_file(make: Make) -> None:
-    fds = [make(b"") for _ in range(4)]
-    record = Record(None, request(encrypt_to=bytes(READER.public_key)), fds[:2])
-    finished, data, index = finish(record, (), *fds[2:])
+    record = Record(None, request(encrypt_to=bytes(READER.public_key)), [make(b""), make(b"")])
+    finished, data, index = finish(record, (), collected(make, {}))
     assert (finished.outcome.outputs_truncated, data, index) == (False, b"", b"")
 
 
-@pytest.mark.parametrize("place", [2, 3])
-def test_outputs_larger_than_any_job_may_leave_are_not_read(make: Make, place: int) -> None:
-    fds = [make(b"") for _ in range(4)]
-    os.ftruncate(fds[place], 1 << 40)  # holes: whoever reads them reads for hours
-    finished, data, index = finish(Record(KEY, request(), fds[:2]), (), *fds[2:])
-    assert (finished.outcome.outputs_truncated, data, index) == (True, b"", b"")
-    assert finished.receipt is not None
-    assert finished.receipt.statement.outputs_truncated
-    assert finished.receipt.statement.outputs_sha256 == receipts.EMPTY_SHA256
-
-
-def test_full_memory_leaves_no_outputs(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    fds = [make(item) for item in (b"", b"", b"x", index_of({"a": b"x"}))]
-
+@pytest.mark.parametrize("to", [None, READER])
+def test_full_memory_leaves_no_outputs(
+    make: Make, monkeypatch: pytest.MonkeyPatch, to: PrivateKey | None
+) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "write", full)
-    record = Record(KEY, request(encrypt_to=bytes(READER.public_key)), fds[:2])
-    finished, data, index = finish(record, (), *fds[2:])
+    record = Record(KEY, request(encrypt_to=to and bytes(to.public_key)), [make(b""), make(b"")])
+    left = collected(make, {"a": b"x"})
+    monkeypatch.setattr(measures.os, "write", full)
+    finished, data, index = finish(record, (), left)
     assert (finished.outcome.outputs_truncated, data, index) == (True, b"", b"")
+    assert [item.reason for item in finished.outcome.outputs_left_out] == [LeftOutReason.not_collected]
+    assert finished.receipt is not None
+    assert finished.receipt.statement.outputs_truncated
+    assert finished.receipt.statement.outputs_sha256 == receipts.EMPTY_SHA256
 
 
 def test_jobs_that_are_given_up_leave_nothing_open(make: Make) -> None:

@@ -13,14 +13,15 @@ from nacl.signing import SigningKey
 from sandrun_shared import canonical, receipts
 from sandrun_shared.jobs import Limits, Outcome, Verdict
 from sandrun_shared.keys import text_of
-from sandrun_shared.orders import OutputEntry
+from sandrun_shared.outputs import OutputEntry
 from sandrun_shared.receipts import ListedOutput, Receipt, ReceiptError
 
 KEY = SigningKey(bytes(range(32)))
 WORKER = text_of(bytes(KEY.verify_key))
 paths = st.binary(min_size=1, max_size=30).filter(lambda raw: b"\0" not in raw)
 digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
-outputs = st.lists(st.tuples(paths, st.integers(0, 2**40), digests), max_size=4)
+modes = st.integers(0, 0o777)
+outputs = st.lists(st.tuples(paths, st.integers(0, 2**40), digests, modes), max_size=4)
 words = st.text("abcXYZ019_.+-", min_size=1, max_size=64)
 outcomes = st.builds(
     Outcome,
@@ -38,8 +39,11 @@ outcomes = st.builds(
 
 @st.composite
 def made_receipts(draw: st.DrawFn) -> Receipt:
-    """A receipt as an executor and the api make it."""
+    """A receipt as an executor and the api make it, or as they made it with version 1."""
+    version = draw(st.sampled_from([1, 2]))
     listed = tuple(ListedOutput.of_file(*item) for item in draw(outputs))
+    if version == 1:
+        listed = tuple(msgspec.structs.replace(item, mode=None) for item in listed)
     statement = receipts.statement_of(
         draw(outcomes),
         Limits(cpu_seconds=draw(st.none() | st.floats(0.1, 1e6))),
@@ -55,8 +59,9 @@ def made_receipts(draw: st.DrawFn) -> Receipt:
         finished_unix_seconds=draw(st.integers(0, 2**40)),
         stdout_sha256=draw(digests),
         stderr_sha256=draw(digests),
-        outputs_sha256=receipts.index_sha256(listed),
+        outputs_sha256=receipts.index_sha256(listed, version),
     )
+    statement = msgspec.structs.replace(statement, version=version)
     signature = receipts.sign(KEY, statement).signature
     return Receipt(statement, text_of(signature), listed if draw(st.booleans()) else None)
 
@@ -126,13 +131,54 @@ def test_the_quick_encoder_is_canonical(receipt: Receipt) -> None:
 
 
 @given(outputs)
-def test_the_list_gives_the_bytes_of_the_index(items: list[tuple[bytes, int, str]]) -> None:
-    index = b"".join(b"%b\0%d\0%b\0" % (path, size, digest.encode()) for path, size, digest in items)
+def test_the_list_gives_the_bytes_of_the_index(items: list[tuple[bytes, int, str, int]]) -> None:
     listed = [
-        ListedOutput.of(OutputEntry(path.decode("utf-8", "surrogateescape"), size, digest, 0))
-        for path, size, digest in items
+        ListedOutput.of(OutputEntry(path.decode("utf-8", "surrogateescape"), size, digest, 0, mode, 5))
+        for path, size, digest, mode in items
     ]
-    assert receipts.index_sha256(listed) == hashlib.sha256(index).hexdigest()
+    count = len(items).to_bytes(8, "big") if items else b""
+    measures = b"".join(size.to_bytes(8, "big") + bytes.fromhex(digest) for _, size, digest, _ in items)
+    names = b"".join(path + b"\0" + f"{mode:03o}".encode() + b"\0" for path, _, _, mode in items)
+    assert receipts.index_sha256(listed) == hashlib.sha256(count + measures + names).hexdigest()
+    first = b"".join(b"%b\0%d\0%b\0" % (path, size, digest.encode()) for path, size, digest, _ in items)
+    assert receipts.index_sha256(listed, 1) == hashlib.sha256(first).hexdigest()
+
+
+# Signed by version 1, before there were modes.
+OLD = (
+    r'{"statement":{"version":1,"worker_id":"A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=","job_hash":"23e'
+    r'81d7f856ce0903c8a1f53021b362e51011cc5cd9ae014eb7b1684c3bb6d18","manifest_sha256":"aaaaaaaaaaaaaaaaaa'
+    r'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","upload_sha256":"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
+    r'bbbbbbbbbbbbbbbbbbbbbbbbbbbbb","order_sha256":"ccccccccccccccccccccccccccccccccccccccccccccccccccccc'
+    r'ccccccccccc","stdin_sha256":null,"interpreter":"python3","environment":"default","warm":true,"encryp'
+    r't_to":null,"limits":{"wall_microseconds":300000000,"cpu_microseconds":null,"memory_bytes":536870912,'
+    r'"disk_bytes":104857600,"inodes":20000,"processes":128,"open_files":1024,"log_bytes":10485760,"cpu_mi'
+    r'llicores":1000,"output_files":1000},"verdict":"ok","exit_code":0,"signal":null,"finished_unix_second'
+    r's":1,"cpu_microseconds":0,"wall_microseconds":0,"setup_microseconds":0,"memory_peak_bytes":0,"stdout'
+    r'_bytes":0,"stdout_sha256":"dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd","stderr'
+    r'_bytes":0,"stderr_sha256":"eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee","logs_t'
+    r'runcated":false,"outputs_sha256":"a3d431bc14cf42ed0c8278ea3695ee2c5ffa061374c2b4b3de0471a1b4c24f7a",'
+    r'"outputs_truncated":false},"signature":"O8JPMzopkbgB9FJ8OBdg/a1HrvQAgvEKbNgy9TUMXLA3T32KVWU7V7ACUUF2'
+    r'1Wtt37zIoYuD08gIgf9BMSNtBw==","outputs":[{"path":"a.txt","size_bytes":1,"sha256":"000000000000000000'
+    r'0000000000000000000000000000000000000000000000"},{"path":"\\xff","size_bytes":2,"sha256":"1111111111'
+    r'111111111111111111111111111111111111111111111111111111","path_base64":"/w=="}]}'
+)
+
+
+def test_an_old_receipt_still_holds() -> None:
+    receipt = receipts.parse(OLD.encode())
+    receipts.verify(receipt)
+    assert (receipt.statement.version, len(receipt.outputs or ())) == (1, 2)
+    newer = msgspec.structs.replace(receipt.statement, version=2)
+    with pytest.raises(ReceiptError):
+        receipts.verify(msgspec.structs.replace(receipt, statement=newer))
+
+
+def test_an_output_without_a_mode_is_of_version_1_only() -> None:
+    listed = [ListedOutput.of_file(b"a", 1, "0" * 64, None)]
+    assert receipts.index_sha256(listed, 1) == hashlib.sha256(b"a\x001\0" + b"0" * 64 + b"\0").hexdigest()
+    with pytest.raises(ReceiptError, match="no mode"):
+        receipts.index_sha256(listed)
 
 
 @pytest.mark.parametrize(
