@@ -9,7 +9,7 @@ from fuzz.target import Target
 from sandrun_api import manifest as manifests
 from sandrun_api.errors import ApiError
 from sandrun_api.manifest import Manifest
-from sandrun_api.run import _from_json
+from sandrun_api.run import _from_json, _Query
 from sandrun_shared.settings import JobLimits
 
 _texts = st.text(max_size=12) | st.sampled_from(
@@ -75,7 +75,7 @@ def refuses_or_reads(body: bytes) -> None:
 def runs_or_refuses(body: bytes) -> None:
     """The body of /run likewise."""
     try:
-        manifest, files = _from_json(body)
+        manifest, files = _from_json(body, _Query(None, None))
     except ApiError as error:
         assert error.status in (400, 413)
         return
