@@ -28,10 +28,11 @@ fi
 root=$work/root
 share=$root/usr/lib/sandrun/deploy
 mkdir -p "$share/systemd" "$root"/{DEBIAN,etc/sandrun,usr/bin} \
-    "$root"/usr/lib/{systemd/system,sysusers.d,tmpfiles.d} "$root/usr/share/doc/sandrun-server"
+    "$root"/usr/lib/{systemd/system,sysusers.d,tmpfiles.d,sysctl.d} "$root/usr/share/doc/sandrun-server"
 cp -- "$here"/systemd/sandrun* "$root/usr/lib/systemd/system/"
 cp -- "$here/systemd/sysusers.conf" "$root/usr/lib/sysusers.d/sandrun.conf"
 cp -- "$here/systemd/tmpfiles.conf" "$root/usr/lib/tmpfiles.d/sandrun.conf"
+cp -- "$here/systemd/sysctl.conf" "$root/usr/lib/sysctl.d/sandrun.conf"
 cp -- "$here/systemd/delegate-subgroup.conf" "$share/systemd/"
 cp -- "$here/install.sh" "$share/"
 cp -- "$here/sandrun.toml" "$root/etc/sandrun/"

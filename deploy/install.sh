@@ -118,6 +118,7 @@ copy_files() {
     for name in "${unit_names[@]}"; do put "$here/systemd/$name" "$units/$name"; done
     put "$here/systemd/sysusers.conf" /etc/sysusers.d/sandrun.conf
     put "$here/systemd/tmpfiles.conf" /etc/tmpfiles.d/sandrun.conf
+    put "$here/systemd/sysctl.conf" /etc/sysctl.d/sandrun.conf
     # One that nobody changed is replaced.
     if [[ ! -e $config ]] || cmp -s -- "$top/current/share/sandrun.toml" "$config"; then
         put "$here/sandrun.toml" "$config"
@@ -127,8 +128,12 @@ copy_files() {
 }
 
 remove_files() { # what copy_files made but the settings; the package, too, puts its own in their place
-    rm -f -- "${unit_names[@]/#/$units/}" /etc/sysusers.d/sandrun.conf /etc/tmpfiles.d/sandrun.conf
+    rm -f -- "${unit_names[@]/#/$units/}" /etc/{sysusers,tmpfiles,sysctl}.d/sandrun.conf
     [[ ! -L $command ]] || rm -f -- "$command"
+}
+
+keep_kernel_silent() { # about jobs, from now on; after a boot systemd-sysctl.service does it
+    /usr/lib/systemd/systemd-sysctl sandrun.conf || say "not all of sandrun.conf in sysctl.d could be set: sudo sandrun doctor"
 }
 
 use_subgroup() {
@@ -203,7 +208,12 @@ install_all() {
     systemd-sysusers sandrun.conf
     systemd-tmpfiles --create sandrun.conf
     use_release
-    if [[ -n $running ]]; then start; else systemctl --quiet enable "${enabled[@]}"; fi
+    if [[ -n $running ]]; then
+        keep_kernel_silent
+        start
+    else
+        systemctl --quiet enable "${enabled[@]}"
+    fi
     remove_old_releases
 }
 
@@ -232,7 +242,7 @@ uninstall_all() {
         [[ ! -e $path ]] || left+=("$path")
     done
     if [[ -z $packaged && ${#left[@]} -gt 0 ]]; then say "kept, because it was changed here: ${left[*]}"; fi
-    say "removed"
+    say "removed; what sysctl.d/sandrun.conf set stays until the machine starts again"
 }
 
 if [[ -n $documents ]]; then

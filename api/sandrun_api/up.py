@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sandrun_api import exposure
-from sandrun_shared import settings
+from sandrun_shared import kernel_log, settings
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"  # systemd.exec(5)
 START_SECONDS = 60.0
@@ -59,6 +59,8 @@ def run(config: Path | None, overrides: Mapping[str, str], ready_fd: int | None 
     except KeyError:
         raise StartError(f"there is no user {chosen.executor.user}: run deploy/setup.sh") from None
     _require_free_port(chosen.api.host, chosen.api.port)
+    if others := kernel_log.others():
+        _say(f"the kernel's log may get file names and code of jobs: {kernel_log.mend(others)}")
     with contextlib.ExitStack() as undo:
         folder = _runtime_folder(Path(chosen.executor.socket).parent, user.pw_gid, undo)
         supervisor = Supervisor(chosen, user, folder, undo, config=config, environ=child_environment(environ))

@@ -15,6 +15,7 @@ _SWEEP_DEPTH = 8
 # and a big process takes a while to give its memory back.
 _SWEEP_SECONDS = 10.0
 _SWEEP_PAUSE_MS = 5
+_KILL_ROUNDS = 50
 _log = logging.getLogger("sandrun.executor")
 
 
@@ -26,14 +27,19 @@ class Cgroup(Protocol):
     """The resources of one sandbox."""
 
     join_fds: tuple[int, ...]  # v1: `tasks` files; a single-threaded process joins by writing "0" to each
-    oom_event_fd: int | None  # readable when memory ran out; None where the kernel then ends the whole group
+    # Readable when memory may have run out, which out_of_memory then tells; v2: -1 while not watched.
+    oom_event_fd: int
 
     @property
     def into_fd(self) -> int | None:
         """v2: the directory for clone3(CLONE_INTO_CGROUP)."""
 
-    def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float) -> None:
-        """Set or change the limits. Raises CgroupError."""
+    def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float, watched: bool = False) -> None:
+        """Set or change the limits. Raises CgroupError.
+
+        watched: the caller watches oom_event_fd and ends what runs out of memory; the kernel's killer, which
+        writes command names into the kernel's log, is kept out as far as this version of cgroups can.
+        """
 
     def cpu_seconds(self) -> float:
         """CPU time of all processes the group ever had."""
@@ -47,11 +53,17 @@ class Cgroup(Protocol):
     def oom_kills(self) -> int:
         """How many processes the kernel's out-of-memory killer ended here."""
 
+    def out_of_memory(self) -> bool:
+        """Whether memory has run out; oom_event_fd is then not readable before it may have again."""
+
+    def was_refused_memory(self) -> bool:
+        """Whether system calls failed for want of memory before the last process ended."""
+
     def pids(self) -> list[int]:
         """The processes in the group."""
 
-    def kill(self) -> None:
-        """SIGKILL to everything in the group."""
+    def kill(self, spared: int = 0) -> None:
+        """SIGKILL to everything in the group, but not to the process whose id is spared."""
 
     def remove(self) -> None:
         """Remove the group and close. Raises CgroupError while a process is left."""
@@ -139,6 +151,26 @@ def _remove_group(top: Path) -> int:
     if left:
         _log.error("something in %s does not die: %d cgroups stay", top, len(left))
     return removed
+
+
+def kill_each(pids: Callable[[], list[int]], spared: int) -> None:
+    """SIGKILL by pidfd to every process of a group but one, until none is left or the rounds are used up."""
+    for _ in range(_KILL_ROUNDS):
+        living = [pid for pid in pids() if pid != spared]
+        if not living:
+            return
+        for fd in send_kill(living, pids):
+            os.close(fd)
+        os.sched_yield()  # let them die
+
+
+def field(text: str, name: str) -> int:
+    """The number in the line that begins with this name. Raises CgroupError."""
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdigit():
+            return int(value)
+    raise CgroupError(f"no field {name}")
 
 
 def send_kill(pids: list[int], again: Callable[[], list[int]]) -> list[int]:

@@ -5,11 +5,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandrun_executor.cgroup_types import CgroupError, read_text, remove_tree, send_kill, write_text
+from sandrun_executor.cgroup_types import CgroupError, field, kill_each, read_text, remove_tree, write_text
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 _PERIOD_US = 100_000
-_KILL_ROUNDS = 50
+# The kernel charges 64 pages at a time for each processor.
+_ROUNDING_BYTES = 256 << 10
 
 
 class CgroupV1:
@@ -37,7 +38,7 @@ class CgroupV1:
                 )
                 self._usage = self._open("cpuacct", "cpuacct.usage", os.O_RDONLY, undo)
                 self._oom = self._open("memory", "memory.oom_control", os.O_RDONLY, undo)
-                self.oom_event_fd: int | None = self._watch_oom(undo)
+                self.oom_event_fd = self._watch_oom(undo)
             except OSError as error:
                 raise CgroupError(f"cannot make the cgroups of a job: {error}") from error
             undo.pop_all()
@@ -53,8 +54,10 @@ class CgroupV1:
         write_text(self._fds["memory"], "cgroup.event_control", f"{event} {self._oom}")
         return event
 
-    def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float) -> None:
-        """Set or change the limits. Raises CgroupError."""
+    def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float, watched: bool = False) -> None:
+        """Set or change the limits; without the killer, who touches memory waits. Raises CgroupError."""
+        if watched:
+            self._set("memory", "memory.oom_control", 1)
         names = ["memory.limit_in_bytes"]
         if self._limit_swap:
             names.append("memory.memsw.limit_in_bytes")
@@ -85,25 +88,38 @@ class CgroupV1:
 
     def oom_kills(self) -> int:
         """How many processes the kernel's out-of-memory killer ended here."""
-        for line in os.pread(self._oom, 256, 0).decode().splitlines():
-            name, _, value = line.partition(" ")
-            if name == "oom_kill":
-                return int(value)
-        raise CgroupError("memory.oom_control has no oom_kill: this kernel is older than 4.13")
+        return self._oom_field("oom_kill")
+
+    def _oom_field(self, name: str) -> int:
+        return field(os.pread(self._oom, 256, 0).decode(), name)
+
+    def out_of_memory(self) -> bool:
+        """Whether a process waits for memory, or system calls are being refused some."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.oom_event_fd)
+        return self._oom_field("under_oom") > 0 or self._is_limit(self.memory_bytes())
+
+    def was_refused_memory(self) -> bool:
+        """Whether system calls failed for want of memory, as far as the kernel's account tells.
+
+        With the killer kept out they fail with ENOMEM or EFAULT, and only a process that touches memory
+        waits. No counter tells of them (memory.failcnt stays 0 on Linux 6.18). When a call fails, all that is
+        cached of files, which counts as used, has been reclaimed before.
+        """
+        return self._is_limit(self.memory_peak_bytes())
+
+    def _is_limit(self, used: int) -> bool:
+        stat = read_text(self._fds["memory"], "memory.stat")
+        cached = field(stat, "inactive_file") + field(stat, "active_file")
+        return used - cached >= self._written["memory.limit_in_bytes"] - _ROUNDING_BYTES
 
     def pids(self) -> list[int]:
         """The processes in the group."""
         return [int(line) for line in read_text(self._fds["pids"], "cgroup.procs").split()]
 
-    def kill(self) -> None:
-        """SIGKILL by pidfd to every process, again until none is left or the rounds are used up."""
-        for _ in range(_KILL_ROUNDS):
-            pids = self.pids()
-            if not pids:
-                return
-            for fd in send_kill(pids, self.pids):
-                os.close(fd)
-            os.sched_yield()  # let them die
+    def kill(self, spared: int = 0) -> None:
+        """SIGKILL to every process but the one spared."""
+        kill_each(self.pids, spared)
 
     def remove(self) -> None:
         """Remove the directories and close everything. Raises CgroupError while a process is left."""
@@ -118,11 +134,7 @@ class CgroupV1:
 
     def close(self) -> None:
         """Close the descriptors; the directories stay."""
-        fds = [*self.join_fds, self._usage, self._oom, *self._fds.values()]
-        if self.oom_event_fd is not None:
-            fds.append(self.oom_event_fd)
-        self.oom_event_fd = None
-        for fd in fds:
+        for fd in (*self.join_fds, self._usage, self._oom, self.oom_event_fd, *self._fds.values()):
             os.close(fd)
 
 

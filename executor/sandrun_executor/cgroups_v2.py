@@ -1,29 +1,36 @@
 """cgroup v2 (Documentation/admin-guide/cgroup-v2.rst): one group for each job."""
 
 import os
+import select
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandrun_executor.cgroup_types import CgroupError, read_text, remove_tree, write_text
+from sandrun_executor.cgroup_types import CgroupError, field, kill_each, read_text, remove_tree, write_text
 
 CONTROLLERS = ("cpu", "memory", "pids")
 SUPERVISOR = "supervisor"
 _PERIOD_US = 100_000
+# Of the limit, the part in which a watched group is slowed down and ended: large enough for the kernel to
+# make who allocates wait tens of milliseconds for each 256 KiB (calculate_high_delay in mm/memcontrol.c).
+_MARGIN_PART, _SMALLEST_MARGIN = 32, 1 << 20
+_LOOKS = 2  # at memory that ought to have been reclaimed between them
 
 
 class CgroupV2:
     """The group of one job."""
 
     join_fds: tuple[int, ...] = ()
-    # Nobody has to be told: the kernel ends the whole group, PID 1 too, whose end is what is waited for.
-    oom_event_fd: int | None = None
 
     def __init__(self, path: str, limit_swap: bool) -> None:
         """Make the directory. Raises CgroupError; nothing is left then."""
         self._path = path
         self._limit_swap = limit_swap
         self._most_seen = 0
+        self._high = 0
+        self._looks = 0
+        self._poll: select.epoll | None = None
+        self.oom_event_fd = -1
         self._written: dict[str, str] = {}
         with ExitStack() as undo:
             try:
@@ -42,26 +49,31 @@ class CgroupV2:
         """The directory for clone3(CLONE_INTO_CGROUP)."""
         return self._dir
 
-    def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float) -> None:
+    def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float, watched: bool = False) -> None:
         """Set or change the limits; swap is none and memory ends the whole group. Raises CgroupError."""
         self._set("memory.max", str(memory_bytes))
+        if watched:
+            self._watch()
+            self._high = memory_bytes - max(memory_bytes // _MARGIN_PART, _SMALLEST_MARGIN)
+            self._set("memory.high", str(self._high))
         if self._limit_swap:
             self._set("memory.swap.max", "0")
         self._set("memory.oom.group", "1")
         self._set("pids.max", str(processes))
         self._set("cpu.max", f"{int(cpu_cores * _PERIOD_US)} {_PERIOD_US}")
 
+    def _watch(self) -> None:
+        """Make a descriptor that is readable after an event; the file itself always is (poll(2), POLLPRI)."""
+        if self._poll is None:
+            self._poll = select.epoll()
+            self.oom_event_fd = self._poll.fileno()
+            self._poll.register(self._events, select.EPOLLPRI)
+            self.oom_kills()  # events are those after the last look
+
     def _set(self, name: str, value: str) -> None:
         if self._written.get(name) != value:
             write_text(self._dir, name, value)
             self._written[name] = value
-
-    def _field(self, text: str, name: str) -> int:
-        for line in text.splitlines():
-            key, _, value = line.partition(" ")
-            if key == name and value.isdigit():
-                return int(value)
-        raise CgroupError(f"{self._path}: no field {name}")
 
     def _number(self, name: str) -> int:
         text = read_text(self._dir, name).strip()
@@ -71,7 +83,7 @@ class CgroupV2:
 
     def cpu_seconds(self) -> float:
         """CPU time of all processes the group ever had."""
-        return self._field(read_text(self._dir, "cpu.stat"), "usage_usec") / 1e6
+        return field(read_text(self._dir, "cpu.stat"), "usage_usec") / 1e6
 
     def memory_bytes(self) -> int:
         """Memory charged now."""
@@ -88,15 +100,34 @@ class CgroupV2:
 
     def oom_kills(self) -> int:
         """How many processes the kernel's out-of-memory killer ended here."""
-        return self._field(os.pread(self._events, 4096, 0).decode(), "oom_kill")
+        return field(os.pread(self._events, 4096, 0).decode(), "oom_kill")
+
+    def out_of_memory(self) -> bool:
+        """Whether more than memory.high is in use and cannot be reclaimed."""
+        self.oom_kills()  # events are those after this look
+        stat = read_text(self._dir, "memory.stat")
+        used = self._number("memory.current") - field(stat, "inactive_file") - field(stat, "active_file")
+        if not self._high or used < self._high:
+            self._looks = 0
+            return False
+        # Some of the kernel's own could be reclaimed, as it counts. The event came before it tried.
+        self._looks += 1
+        return self._looks >= _LOOKS or used - field(stat, "slab_reclaimable") >= self._high
+
+    def was_refused_memory(self) -> bool:
+        """Whether system calls failed for want of memory: here the kernel ends who makes them."""
+        return False
 
     def pids(self) -> list[int]:
         """The processes in the group."""
         return [int(line) for line in read_text(self._dir, "cgroup.procs").split()]
 
-    def kill(self) -> None:
-        """SIGKILL to everything in the group (cgroup.kill, Linux 5.14)."""
-        write_text(self._dir, "cgroup.kill", "1")
+    def kill(self, spared: int = 0) -> None:
+        """SIGKILL to everything in the group (cgroup.kill, Linux 5.14), or to everything but one process."""
+        if spared:
+            kill_each(self.pids, spared)
+        else:
+            write_text(self._dir, "cgroup.kill", "1")
 
     def remove(self) -> None:
         """Remove the group. Raises CgroupError while a process is left."""
@@ -110,6 +141,8 @@ class CgroupV2:
 
     def close(self) -> None:
         """Close the descriptors; the directory stays."""
+        if self._poll is not None:
+            self._poll.close()
         os.close(self._events)
         os.close(self._dir)
 

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import signal
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sandrun_shared.notify import notify, watchdog_seconds
 from sandrun_shared.settings import Settings
 
 _EXTRA_CONNECTIONS = 64
+_WARNING_SECONDS = 10.0
 _log = logging.getLogger("sandrun.executor")
 
 
@@ -55,6 +57,23 @@ def lock_path(socket_path: Path) -> Path:
     return socket_path.with_name(socket_path.name + ".lock")
 
 
+def use_up_warnings() -> None:
+    """Have the kernel say now what it says once: the path of a program that was executed without arguments.
+
+    A job could have it say a client's path (pr_warn_once in do_execveat_common of Linux' fs/exec.c).
+    """
+    subprocess.run(
+        [],
+        executable="/usr/bin/true",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={},
+        timeout=_WARNING_SECONDS,
+        check=False,
+    )
+
+
 async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
     """Serve until SIGTERM or SIGINT. Raises DaemonError, OSError, CgroupError, ZygoteError, SandboxError.
 
@@ -73,6 +92,7 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
     except helpers.HelperError as error:
         raise DaemonError(str(error)) from None
     descriptors.allow_many()
+    use_up_warnings()
     path = Path(settings.executor.socket)
     lock_fd = lock(path)
     try:

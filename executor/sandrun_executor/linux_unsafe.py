@@ -278,9 +278,9 @@ def landlock_add_path(ruleset: int, path_fd: int, rights: int) -> None:
     _syscall(_SYS_LANDLOCK_ADD, _int(ruleset), _int(1), struct.pack("=Qi", rights, path_fd), _c.c_uint(0))
 
 
-def landlock_restrict_self(ruleset: int) -> None:
+def landlock_restrict_self(ruleset: int, flags: int) -> None:
     """Put this thread under the ruleset, for good (landlock_restrict_self(2))."""
-    _syscall(_SYS_LANDLOCK_RESTRICT, _int(ruleset), _c.c_uint(0), subject="landlock")
+    _syscall(_SYS_LANDLOCK_RESTRICT, _int(ruleset), _c.c_uint(flags), subject="landlock")
 
 
 def loopback_up() -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandrun_executor import linux_unsafe
+from sandrun_executor import audit, linux_unsafe
+from sandrun_shared import kernel_log
 
 OLDEST_KERNEL = (5, 14)  # cgroup.kill; pidfd, clone3, openat2, close_range and Landlock are older
 NOSWAP_KERNEL = (6, 4)  # tmpfs with noswap (tmpfs(5))
@@ -52,6 +53,9 @@ def checks() -> list[Check]:
         landlock(),
         overlay(Path("/proc/filesystems")),
         swap(Path("/proc/swaps"), platform.release()),
+        kernel_settings(Path("/proc/sys")),
+        core_pattern(Path("/proc/sys/kernel/core_pattern")),
+        auditing(),
         *interpreters(Path("/usr/bin")),
     ]
 
@@ -175,6 +179,38 @@ def swap(swaps: Path, release: str) -> Check:
         f"on ({', '.join(devices)}), {'but job files are kept out of it' if ok else 'job files may reach it'}"
     )
     return Check("swap", ok, False, found, "swapoff --all, or a kernel of 6.4 or newer")
+
+
+def kernel_settings(folder: Path) -> Check:
+    """The kernel's log gets no line about a job with what a client chose."""
+    others = kernel_log.others(folder)
+    found = ", ".join(f"{name} = {value}" for name, value in others.items())
+    return Check(
+        "kernel log", not others, False,
+        f"{found}: file names and code of jobs may be written to it" if others else "says nothing of jobs",
+        kernel_log.mend(others),
+    )  # fmt: skip
+
+
+def core_pattern(path: Path) -> Check:
+    """No program is given core dumps: the kernel would log the command name of a job that crashes."""
+    pattern = _text(path).strip()
+    piped = pattern.startswith("|")
+    return Check(
+        "core dumps", not piped, False,
+        "go to a program: the kernel's log gets the command name of what crashes" if piped else "are off",
+        "sysctl -w kernel.core_pattern=core, and take away what sets it: systemd-coredump, apport",
+    )  # fmt: skip
+
+
+def auditing(enabled: Callable[[], bool] = audit.enabled) -> Check:
+    """The kernel does not audit: it would record the path of every program that crashes (ANOM_ABEND)."""
+    mend = "boot with audit=0; or keep auditing, and auditctl -a always,exclude -F msgtype=ANOM_ABEND"
+    try:
+        ok = not enabled()
+    except OSError as error:
+        return Check("audit", False, False, f"cannot be asked for: {error.strerror or error}", mend)
+    return Check("audit", ok, False, "off" if ok else "on: it records the paths of jobs that crash", mend)
 
 
 def interpreters(folder: Path, names: Sequence[str] = INTERPRETERS) -> list[Check]:

@@ -48,6 +48,7 @@ class Sandbox:
         self._slot = slot
         self._init, self._job = Link(), Link()
         self._pidfd = -1
+        self._limits = limits
         self._folders = Folders.of(limits)
         self._pump: LogPump | None = None
         self._on_started: Callable[[], None] = _nothing
@@ -87,7 +88,7 @@ class Sandbox:
         """
         sandbox = cls(zygote, pool, pool.acquire(), limits)
         try:
-            sandbox._limit(limits, limits.memory_bytes)
+            sandbox._limit(limits.memory_bytes)
             sandbox._init.listen(sandbox._init_says)
             sandbox._job.listen(sandbox._job_says)
             kind = {"gpu": gpu, "started": started, "installs": installs, **sandbox._folders.as_message()}
@@ -242,6 +243,7 @@ class Sandbox:
         """
         self._grace_seconds = grace_seconds
         limits, cgroup, compilation = request.limits, self._slot.cgroup, self._compilation
+        self._limits = limits
 
         def deliver(output: Output) -> bool:
             record.saw(output)
@@ -258,25 +260,21 @@ class Sandbox:
             for name in ("snapshot", "outputs", "names", "numbers"):
                 own.append(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
             snapshot_fd = own[0]
-            try:
-                self._limit(limits, limits.memory_bytes)
-                await self._resize(Folders.of(limits))
-                await self._mount(packages)
-                handed = [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd]
-                self._hand_over(request, program, handed, packages)
-            except (CgroupError, OSError) as error:
-                self._fail(f"the limits could not be set: {error}")
-                self.kill()  # or dead already: the verdict will say of what
+            handed = [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd]
+            await self._hand_over(request, program, handed, packages)
             pump.start()
             record.begin()
             self._watch(limits, sink)
             exited = await self._exited
             ended_at = time.monotonic()
+            self._loop.remove_reader(cgroup.oom_event_fd)
             memory_peak, oom_kills = cgroup.memory_peak_bytes(), cgroup.oom_kills()
+            if self._stop is None and (exited is None or exited.status) and cgroup.was_refused_memory():
+                self._stop = Stop.memory
             left_out = await self._collect(limits, exited, memory_peak, [fds[0], *own])
             cpu_seconds = cgroup.cpu_seconds()  # with what collecting took: the client chose what to collect
-            if exited is None and oom_kills:
-                exited = Exit(signal.SIGKILL, disk_full=False)  # v2 ends the whole group, PID 1 with the job
+            if exited is None and (oom_kills or self._stop is Stop.memory):
+                exited = Exit(signal.SIGKILL, disk_full=False)  # PID 1 with the job
             # Everything but PID 1 is reaped, and PID 1 never held the pipes: they are at their end.
             logs = pump.drain()
             code = exited.code if exited is not None else None
@@ -318,11 +316,12 @@ class Sandbox:
         if self._pump is not None:
             self._pump.resume()
 
-    def _limit(self, limits: Limits, memory_bytes: int) -> None:
+    def _limit(self, memory_bytes: int) -> None:
         self._slot.cgroup.limit(
             memory_bytes=memory_bytes,
-            processes=limits.processes + 1,  # PID 1 is not the job's
-            cpu_cores=limits.cpu_cores,
+            processes=self._limits.processes + 1,  # PID 1 is not the job's
+            cpu_cores=self._limits.cpu_cores,
+            watched=True,
         )
 
     async def _resize(self, folders: Folders) -> None:
@@ -344,31 +343,38 @@ class Sandbox:
         async with asyncio.timeout(PREPARE_SECONDS):
             await self._mounted
 
-    def _hand_over(self, request: Execute, program: Program, fds: list[int], packages: Packages) -> None:
-        self._awaited.add("started")
-        self._job.send(orders_for(request, program, packages), fds)
+    async def _hand_over(
+        self, request: Execute, program: Program, fds: list[int], packages: Packages
+    ) -> None:
+        """Set the job's limits and tell its process what to run; a sandbox in which that fails is ended."""
+        try:
+            self._limit(request.limits.memory_bytes)
+            self._loop.add_reader(self._slot.cgroup.oom_event_fd, self._look_at_memory)
+            await self._resize(Folders.of(request.limits))
+            await self._mount(packages)
+            self._awaited.add("started")
+            self._job.send(orders_for(request, program, packages), fds)
+        except (CgroupError, OSError) as error:
+            self._fail(f"the limits could not be set: {error}")
+            self.kill()  # or dead already: the verdict will say of what
 
     def _watch(self, limits: Limits, sink: Sink) -> None:
         self._after(limits.wall_seconds, lambda: self.stop(Stop.wall))
         if limits.cpu_seconds is not None:
             self._watch_cpu(limits.cpu_seconds, limits.cpu_cores)
         self._after(USAGE_SECONDS, lambda: self._tell_usage(sink))
-        event_fd = self._slot.cgroup.oom_event_fd
-        if event_fd is not None:
-            self._loop.add_reader(event_fd, self._out_of_memory, event_fd)
 
-    def _out_of_memory(self, event_fd: int) -> None:
-        os.read(event_fd, 8)
-        self._look_for_oom(50)
-
-    def _look_for_oom(self, tries: int) -> None:
-        # The event comes when memory is short; the counter moves a moment later, when a process was chosen.
-        if self._exited.done():
+    def _look_at_memory(self) -> None:
+        """End the job if it has run out of memory."""
+        if self._exited.done() or not self._slot.cgroup.out_of_memory():
             return
-        if self._slot.cgroup.oom_kills() > 0:
-            self.stop(Stop.memory)
-        elif tries:
-            self._after(0.01, lambda: self._look_for_oom(tries - 1))
+        try:
+            # Not by PID 1: it may itself be waiting for memory, of which it needs some to end in order.
+            self._slot.cgroup.kill(spared=_pid_of(self._pidfd))
+            self._limit(self._limits.memory_bytes + COLLECTOR_BYTES)
+        except (CgroupError, OSError):
+            self.kill()
+        self.stop(Stop.memory)
 
     def _watch_cpu(self, limit: float, cores: float) -> None:
         left = limit - self._slot.cgroup.cpu_seconds()
@@ -380,6 +386,7 @@ class Sandbox:
     def _tell_usage(self, sink: Sink) -> None:
         if not self._collected.done():
             cgroup = self._slot.cgroup
+            self._look_at_memory()  # a system call that was refused memory made no event
             sink.send(Usage(self._setup_cpu_seconds + cgroup.cpu_seconds(), cgroup.memory_bytes()), ())
             self._after(USAGE_SECONDS, lambda: self._tell_usage(sink))
 
@@ -392,7 +399,7 @@ class Sandbox:
             return (NOT_COLLECTED,) if exited is None and self._started_at else ()
         try:
             if 2 * peak_bytes + COLLECTOR_BYTES > limits.memory_bytes:  # outputs are copied
-                self._limit(limits, limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES)
+                self._limit(limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES)
             what: dict[str, object] = {
                 "files": limits.output_files,
                 "bytes": limits.disk_bytes,
@@ -408,8 +415,7 @@ class Sandbox:
     async def destroy(self) -> None:
         """End whatever is left and give the slot back, or retire it when it does not become empty."""
         self.kill()
-        event_fd = self._slot.cgroup.oom_event_fd
-        if event_fd is not None:
+        if (event_fd := self._slot.cgroup.oom_event_fd) >= 0:
             self._loop.remove_reader(event_fd)
         try:
             if self._pidfd >= 0:
@@ -454,6 +460,12 @@ def _left_out(counts: list[str]) -> tuple[LeftOut, ...]:
     """What a collector reports, a number for each of its reasons."""
     said = zip(_REASONS, map(int, counts), strict=True)
     return tuple(LeftOut(reason, min(count, MAX_COUNT)) for reason, count in said if count)
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process id behind a pidfd, -1 once it is reaped (pidfd_open(2)). Raises OSError."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
 
 
 def _nothing() -> None:

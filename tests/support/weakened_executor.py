@@ -11,10 +11,13 @@ import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from sandrun_executor import layers as layers_module
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor import proxies, sandboxes, slots, zygotes
+from sandrun_executor.cgroups_v1 import CgroupV1
+from sandrun_executor.cgroups_v2 import CgroupV2
 from sandrun_executor.daemon import serve
 from sandrun_executor.layers import Keeper
 from sandrun_executor.networks import Network
@@ -95,6 +98,7 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
             'linux.mount(TOOLS + "/data", INSTALLED, "", linux.MS_BIND)',
         ),
     ),
+    "own_name": (("job", "program = _under_our_name(program)", "pass"),),
     "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
 }
 
@@ -106,12 +110,23 @@ def _shared_network(network: Network) -> None:
     network._counters = []
 
 
+_limit_v1 = CgroupV1.limit
+
+
+def _limit_unwatched(group: CgroupV1, **limits: Any) -> None:
+    _limit_v1(group, **{**limits, "watched": False})
+
+
 # The same for what the daemon itself does: attributes and what they become.
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
     "collecting_time": (
         (sandboxes, "COLLECT_SECONDS", 7200.0),
         (sandboxes, "COLLECT_END_SECONDS", 7200.0),
+    ),
+    "memory_watch": (
+        (CgroupV1, "limit", _limit_unwatched),
+        *((version, "out_of_memory", lambda _group: False) for version in (CgroupV1, CgroupV2)),
     ),
     "own_network": ((Network, "__init__", _shared_network),),
     "layer_sealed": ((Keeper, "_seal", lambda *_: 1 << 20),),

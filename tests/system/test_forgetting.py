@@ -1,4 +1,4 @@
-"""After a job is deleted nothing of it is in the memory of any process of ours."""
+"""After a job is deleted nothing of it is in the memory of any process of ours, nor in the kernel's log."""
 
 import json
 import secrets
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from support import machine, memory
+from support.kernel_log import KernelLog
 from support.service import Service
 
 DAEMONS = ("sandrun_api", "sandrun_executor")
@@ -102,6 +103,24 @@ def test_a_run_is_forgotten(service: Service, canary: str, kind: str) -> None:
             "/run", json={"code": code, "args": [canary], "stdin": canary, "files": {f"{canary}.txt": canary}}
         )
     assert canary in answer.text
+    assert machine.eventually(lambda: forgotten(service, canary)), found(service, canary)
+
+
+def test_a_job_out_of_memory_is_forgotten(service: Service, canary: str) -> None:
+    """By the kernel's log too, where a command name has 15 bytes."""
+    log = KernelLog()
+    code = (
+        f"import os, shutil, sys\nif len(sys.argv) == 1:\n shutil.copy('/usr/bin/python3', '{canary}')\n"
+        f" os.execv('./{canary}', ['{canary}', sys.argv[0], 'again'])\n"
+        f"x = []\nwhile True: x.append('{canary}' * 50_000)\n"
+    )
+    try:
+        answer = service.client.post("/run", json={"code": code, "memory_mb": 64}).raise_for_status().json()
+        assert answer["verdict"] == "memory_limit"
+        assert canary[:15] not in log.text()
+        assert service.client.delete(f"/jobs/{answer['job_id']}").status_code == 204  # its output is kept
+    finally:
+        log.close()
     assert machine.eventually(lambda: forgotten(service, canary)), found(service, canary)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sandrun_shared import kernel_log
 from support import machine
 from support.service import USER, Service
 
@@ -60,6 +61,12 @@ def test_a_killed_executor_is_told_of_and_replaced(service: Service) -> None:
     ]
     assert {status["verdict"] for status in ended} <= {"ok", "executor_lost"}
     assert service.run("print(2)")["stdout"] == "2\n"
+
+
+def test_it_warns_of_a_kernel_that_quotes_jobs(service: Service) -> None:
+    others = kernel_log.others()
+    warning = f"the kernel's log may get file names and code of jobs: {kernel_log.mend(others)}"
+    assert (warning in service.log.read_text() + service.said) is bool(others)
 
 
 def test_neither_daemon_keeps_descriptors(service: Service) -> None:

@@ -37,7 +37,7 @@ packages=() seconds=900 after=()
 mapfile -t languages < <(grep -v '^#' "$root/deploy/languages.txt")
 languages+=(openssl python3-numpy)
 case $1 in
-    short) command=(/bin/bash /src/tests/vm/guest/main.sh short) seconds=999; [[ $suite == bookworm ]] || seconds=3600 ;;
+    short) command=(/bin/bash /src/tests/vm/guest/main.sh short) seconds=1500; [[ $suite == bookworm ]] || seconds=3600 ;;
     suites)
         packages=("${languages[@]}")
         command=(/bin/bash /src/tests/vm/guest/main.sh "$@") seconds=14400

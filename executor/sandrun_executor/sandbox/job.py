@@ -193,10 +193,12 @@ def _exec(config: dict[str, Any], command: list[str], order: orders.Order) -> No
     linux.close_range(3)
     reset_ignored()
     try:
-        if command[0].startswith("./"):
-            _allow_execution(command[0])
+        program = command[0]
+        if program.startswith("./"):
+            _allow_execution(program)
+            program = _under_our_name(program)
         environment = {**config["environment"], **order.env}
-        os.execve(command[0], command + order.args, environment)  # noqa: S606
+        os.execve(program, command + order.args, environment)  # noqa: S606
     except OSError as error:
         os.write(2, f"sandrun: {os.path.basename(command[0])}: {error.strerror}\n".encode())
     os._exit(_EXEC_FAILED)
@@ -207,6 +209,16 @@ def _allow_execution(path: str) -> None:
     mode = os.stat(path).st_mode
     if not mode & stat.S_IXUSR:
         os.chmod(path, stat.S_IMODE(mode) | stat.S_IRUSR | stat.S_IXUSR)
+
+
+def _under_our_name(path: str) -> str:
+    """Where to execute a program, all descriptors above 2 being closed, so that our name is its process's."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if os.read(fd, 2) == b"#!":
+        return path  # its interpreter is given the path, and opens it
+    if fd != root.EXECUTED_FD:
+        os.dup2(fd, root.EXECUTED_FD, inheritable=False)
+    return root.EXECUTED
 
 
 def _compile(config: dict[str, Any], command: list[str], order: orders.Order) -> None:

@@ -18,6 +18,9 @@ ENVIRONMENT = "/usr/environment"  # where a job finds its packages, if its envir
 # requires some, TOOLS only while they are installed.
 PACKAGES = "/usr/packages"
 INSTALLED, TOOLS = PACKAGES + "/installed", PACKAGES + "/tools"
+# A client's program is executed by this link to a descriptor: the last part of the path names the process
+# (proc_pid_comm(5)), and stands in the kernel's log. It is what compilers call theirs.
+EXECUTED, EXECUTED_FD = bootstraps.FOLDER + "/a.out", 3
 WRITABLE = (WORK, HOME, "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the sandbox's own)
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
 
@@ -99,6 +102,7 @@ def _build_skeleton(image: str) -> None:
         _write(f"{image}{WRITE_THROUGH}/{name}", text)
     for name, text in bootstraps.FILES.items():
         _write(f"{image}{bootstraps.FOLDER}/{name}", text)
+    os.symlink(f"/proc/self/fd/{EXECUTED_FD}", image + EXECUTED)
     for name in _ETC:
         if os.path.isdir("/etc/" + name):
             _copy_tree("/etc/" + name, f"{image}/etc/{name}")

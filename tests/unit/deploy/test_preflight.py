@@ -1,11 +1,14 @@
 """Each probe on plain files, both ways."""
 
 import errno
+import socket
+import struct
 from pathlib import Path
 
 import pytest
 
-from sandrun_executor import preflight
+from sandrun_executor import audit, preflight
+from sandrun_shared import kernel_log
 
 V1_LINE = "32 31 0:29 / {path} rw,relatime - cgroup cgroup rw,{options}\n"
 
@@ -123,3 +126,80 @@ def test_interpreters(tmp_path: Path) -> None:
     assert checks["bash"].ok
     assert (checks["node"].ok, checks["node"].required) == (False, False)
     assert "ruby" not in checks
+
+
+def test_kernel_settings(tmp_path: Path) -> None:
+    wanted = {name: tmp_path.joinpath(*name.split(".")) for name in kernel_log.WANTED}
+    for path in wanted.values():
+        write(path, "0\n")
+    assert preflight.kernel_settings(tmp_path).ok
+    write(wanted["vm.oom_dump_tasks"], "1\n")
+    check = preflight.kernel_settings(tmp_path)
+    assert not check.ok
+    assert not check.required
+    assert "vm.oom_dump_tasks = 1" in check.found
+    assert check.mend == "sysctl -w vm.oom_dump_tasks=0"
+    assert preflight.kernel_settings(tmp_path / "absent").ok  # a kernel that cannot say it
+
+
+def test_installed_settings_are_those_wanted() -> None:
+    lines = (Path(__file__).parents[3] / "deploy/systemd/sysctl.conf").read_text().splitlines()
+    settings = [line.split(" = ") for line in lines if not line.startswith("#")]
+    assert dict(settings) == kernel_log.WANTED
+
+
+@pytest.mark.parametrize(("pattern", "ok"), [("core\n", True), ("|/usr/share/apport/apport -p%p\n", False)])
+def test_core_pattern(tmp_path: Path, pattern: str, ok: bool) -> None:
+    assert preflight.core_pattern(write(tmp_path / "core_pattern", pattern)).ok is ok
+
+
+def test_auditing() -> None:
+    def refuse() -> bool:
+        raise OSError(errno.EPERM, "not for you")
+
+    assert preflight.auditing(lambda: False).ok
+    assert not preflight.auditing(lambda: True).ok
+    assert "not for you" in preflight.auditing(refuse).found
+
+
+class FakeAudit:
+    """The kernel's end of a netlink socket."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def __enter__(self) -> "FakeAudit":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def settimeout(self, seconds: float) -> None:
+        assert seconds > 0
+
+    def sendto(self, data: bytes, address: tuple[int, int]) -> None:
+        assert struct.unpack("=IHHII", data)[:3] == (16, 1000, 1)
+        assert address == (0, 0)
+
+    def recv(self, size: int) -> bytes:
+        return self._answer[:size]
+
+
+def answered(kind: int, *words: int) -> bytes:
+    body = struct.pack(f"={len(words)}i", *words)
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body
+
+
+def test_audit_as_the_kernel_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer, enabled in ((answered(1000, 0, 1, 1, 0), True), (answered(1000, 0, 0, 1, 0), False)):
+        monkeypatch.setattr(socket, "socket", lambda *_, answer=answer: FakeAudit(answer))
+        assert audit.enabled() is enabled
+    monkeypatch.setattr(socket, "socket", lambda *_: FakeAudit(answered(2, -errno.EPERM)))
+    with pytest.raises(OSError, match="refuses"):
+        audit.enabled()
+
+    def absent(*_: object) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+
+    monkeypatch.setattr(socket, "socket", absent)
+    assert not audit.enabled()

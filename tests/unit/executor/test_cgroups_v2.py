@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from sandrun_executor import cgroup_types
 from sandrun_executor.cgroup_types import CgroupError
 from sandrun_executor.cgroups_v2 import CgroupV2, HierarchyV2
 
+MIB = 1 << 20
 FILES = {
     "memory.max": "max\n",
+    "memory.high": "max\n",
+    "memory.stat": "anon 1\ninactive_file 0\nactive_file 0\nslab_reclaimable 0\n",
     "memory.swap.max": "max\n",
     "memory.oom.group": "0\n",
     "memory.events": "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n",
@@ -78,6 +82,67 @@ def test_limits_as_written(hierarchy: HierarchyV2, group: CgroupV2) -> None:
     assert written(hierarchy, "memory.oom.group")[0] == "1"
     assert written(hierarchy, "pids.max").startswith("128")
     assert written(hierarchy, "cpu.max").startswith("150000 100000")
+
+
+class FakePoll:
+    """Takes any file; plain ones have no events."""
+
+    def __init__(self) -> None:
+        self._fd = os.open("/dev/null", os.O_RDONLY)
+        self.registered: list[tuple[int, int]] = []
+
+    def register(self, fd: int, events: int) -> None:
+        self.registered.append((fd, events))
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture
+def watched(group: CgroupV2, monkeypatch: pytest.MonkeyPatch) -> CgroupV2:
+    assert group.oom_event_fd == -1
+    with monkeypatch.context() as patch:
+        patch.setattr(select, "epoll", FakePoll)
+        group.limit(memory_bytes=64 * MIB, processes=1, cpu_cores=1.0, watched=True)
+    return group
+
+
+@pytest.mark.parametrize(
+    ("limit", "high"), [(64 * MIB, 62 * MIB), (16 * MIB, 15 * MIB), (1024 * MIB, 992 * MIB)]
+)
+def test_a_watched_group_is_slowed_down_below_its_limit(
+    hierarchy: HierarchyV2, watched: CgroupV2, limit: int, high: int
+) -> None:
+    fd = watched.oom_event_fd
+    watched.limit(memory_bytes=limit, processes=1, cpu_cores=1.0, watched=True)
+    assert watched.oom_event_fd == fd >= 0
+    assert int(written(hierarchy, "memory.max").split()[0]) == limit
+    assert int(written(hierarchy, "memory.high").split()[0]) == high
+
+
+@pytest.mark.parametrize(
+    ("used", "files", "slab", "looks"),
+    [
+        (62 * MIB - 1, 0, 0, [False, False, False]),
+        (62 * MIB, 0, 0, [True]),
+        (63 * MIB, 1 * MIB, 0, [True]),
+        (64 * MIB, 3 * MIB, 0, [False, False, False]),  # files are reclaimed
+        (63 * MIB, 0, 2 * MIB, [False, True]),  # of the rest we see whether it was
+    ],
+)
+def test_out_of_memory(
+    hierarchy: HierarchyV2, watched: CgroupV2, used: int, files: int, slab: int, looks: list[bool]
+) -> None:
+    folder = hierarchy.top / "job"
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"inactive_file {files}\nactive_file 0\nslab_reclaimable {slab}\n")
+    assert [watched.out_of_memory() for _ in looks] == looks
+    (folder / "memory.current").write_text("4096\n")
+    assert not watched.out_of_memory()
+    assert not watched.was_refused_memory()
 
 
 def test_no_swap_file_is_fine_where_nothing_swaps(hierarchy: HierarchyV2, kernel: dict[str, str]) -> None:

@@ -115,7 +115,9 @@ def expected_ioctl(_: int, request: int, *__: int) -> int:
 
 
 def expected_prctl(option: int, *_: int) -> int:
-    small = {*range(1, 5), 7, 15, 16, 21, 23, *range(25, 28), 29, 30, 33, 34, *range(36, 40)}
+    if option == 15:
+        return ERRNO
+    small = {*range(1, 5), 7, 16, 21, 23, *range(25, 28), 29, 30, 33, 34, *range(36, 40)}
     return ALLOW if option in small or option in {0x53564D41, 0x59616D61} else ERRNO | errno.EINVAL
 
 
@@ -252,7 +254,8 @@ ARGUMENTS = [
     ("ioctl", (0, 0x5401), ALLOW),
     ("ioctl", (0, 0x5412 | 1 << 32), ERRNO | errno.EPERM),
     ("ioctl", (0, 0xAE00), ERRNO | errno.ENOTTY),
-    ("prctl", (15,), ALLOW),
+    ("prctl", (15,), ERRNO),  # 0: done, as far as the caller can tell
+    ("prctl", (16,), ALLOW),
     ("prctl", (22,), ERRNO | errno.EINVAL),
     ("personality", (0xFFFFFFFF,), ALLOW),
     ("personality", (8,), ERRNO | errno.EPERM),

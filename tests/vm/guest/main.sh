@@ -76,12 +76,12 @@ case $mode in
     short)
         install_project
         say "the services, a job of each verdict, cgroup v2, crashes and stops"
-        check $guest/test_units.py $guest/test_verdicts.py tests/system/test_cgroups.py $guest/test_life.py
+        check $guest/test_{units,verdicts,kernel_log}.py tests/system/test_cgroups.py $guest/test_life.py
         ;;
     service | full)
         install_project
         say "the services, a job of each verdict, crashes and stops, an upgrade while jobs run"
-        check $guest/test_{life,units,upgrade,verdicts}.py tests/system/test_cgroups.py
+        check $guest/test_{kernel_log,life,units,upgrade,verdicts}.py tests/system/test_cgroups.py
         [[ $mode == service ]] || suites
         ;;
     suites)
