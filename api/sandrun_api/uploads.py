@@ -131,7 +131,7 @@ class _Receiver:
             self._sink, self._finish = self._charset_data, self._charset_end
         else:
             raise bad_request(
-                f"A part of the upload is named '{shown(name)}': parts are named 'files' or 'manifest'."
+                f"A part of the upload, '{shown(name)}', is named neither 'files' nor 'manifest'."
             )
 
     def data(self, piece: memoryview) -> None:

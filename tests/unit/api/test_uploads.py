@@ -191,10 +191,10 @@ async def test_each_allowed_form_of_a_part(lines: list[str], name: str) -> None:
     [
         (
             ['Content-Disposition: form-data; name="file"; filename="a"'],
-            "named 'file': parts are named 'files'",
+            "'file', is named neither 'files' nor 'manifest'",
         ),
-        (['Content-Disposition: form-data; name="files[]"; filename="a"'], "named 'files[]'"),
-        (['Content-Disposition: form-data; name=""; filename="a"'], "named ''"),
+        (['Content-Disposition: form-data; name="files[]"; filename="a"'], "'files[]', is named"),
+        (['Content-Disposition: form-data; name=""; filename="a"'], "'', is named"),
         (["Content-Disposition: form-data"], "not form-data with a name"),
         (['Content-Disposition: attachment; name="files"; filename="a"'], "not form-data"),
         ([NAMED + '""'], "no filename"),
@@ -298,7 +298,7 @@ async def test_each_allowed_form_of_a_body(body: bytes, data: bytes | None) -> N
         (b"--edge\n" + PART[8:], "first boundary is missing"),
         (PART + part("files", b"y", "./a") + END, "two files 'a'"),
         (part("_charset_", b"koi8-r") + PART + END, "_charset_"),
-        (part("_charset_", b"utf-8") * 2 + PART + END, "named '_charset_'"),
+        (part("_charset_", b"utf-8") * 2 + PART + END, "'_charset_', is named"),
         (b"--edge\r\n\r\nx\r\n--edge--", "no Content-Disposition"),
         (b"--edge" + b" " * 1025 + b"\r\n" + PART[8:], "first boundary is missing"),
     ],
