@@ -204,4 +204,16 @@ PROBES = {
         "verdict(bad, bad)",
         ("nosuid",),
     ),
+    "network_of_the_machine": Probe(
+        "pid = os.getpid()\n"
+        "child = os.fork()\n"
+        "if child == 0: time.sleep(20)\n"
+        "folders = ['/proc/net', '/proc/self/net', '/proc/thread-self/net', f'/proc/{child}/net']\n"
+        "folders += [f'/proc/{p}/task/{p}/net' for p in (pid, child)]\n"
+        "names = ('sockstat', 'sockstat6', 'softnet_stat', 'protocols', 'stat/rt_cache', 'stat/arp_cache')\n"
+        "assert open('/proc/net/dev').read() and open(f'/proc/{child}/net/tcp').read()\n"
+        "seen = [f'{f}/{n}' for f in folders for n in names if works(open, f'{f}/{n}')]\n"
+        "verdict(seen, seen[:3])",
+        ("network_modes",),
+    ),
 }

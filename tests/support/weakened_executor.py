@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sandrun_executor import layers as layers_module
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor import proxies, slots, zygotes
+from sandrun_executor import networks, proxies, slots, zygotes
 from sandrun_executor.daemon import serve
 from sandrun_executor.layers import Keeper
 from sandrun_executor.networks import Network
@@ -94,6 +94,7 @@ def _shared_network(network: Network) -> None:
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
     "own_network": ((Network, "__init__", _shared_network),),
+    "network_modes": ((networks, "_hide_the_machine", lambda: None),),
     "layer_sealed": ((Keeper, "_seal", lambda *_: 1 << 20),),
     "layer_mounted_read_only": (
         (layers_module, "_share", lambda number: linux.open_tree_clone(f"/{number}")),
