@@ -88,7 +88,7 @@ class BareRoot:
         self._renew("work", files)
         self._renew("home/job", {})
         self._renew("tmp", {})
-        limits = ["prlimit", "--nofile=1024:1024", "--core=0:0", "--stack=8388608:8388608"]
+        limits = ["prlimit", "--nofile=1024:1024", "--core=0:0", "--stack=8388608:"]
         enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", *limits]
         change = ["chroot", "--groups=", f"--userspec={_ID}:{_ID}", str(self._folder)]
         variables = {**ENVIRONMENT, **dict.fromkeys(THREADS, "1")}  # as many as a job has processors

@@ -123,3 +123,21 @@ def test_interpreters(tmp_path: Path) -> None:
     assert checks["bash"].ok
     assert (checks["node"].ok, checks["node"].required) == (False, False)
     assert "ruby" not in checks
+
+
+LIMIT = "Limit                     Soft Limit           Hard Limit           Units\nMax stack size            8388608              {}            bytes\n"
+
+
+@pytest.mark.parametrize(
+    ("hard", "capabilities", "ok"),
+    [
+        ("unlimited", "0000000000000000", True),
+        ("16777216", "000001fffeffffff", False),
+        ("16777216", "000001ffffffffff", True),
+    ],
+)
+def test_stack(tmp_path: Path, hard: str, capabilities: str, ok: bool) -> None:
+    status = write(tmp_path / "status", f"Name:\tx\nCapEff:\t{capabilities}\n")
+    check = preflight.stack(write(tmp_path / "limits", LIMIT.format(hard)), status)
+    assert (check.ok, check.required) == (ok, False)
+    assert ok or ("16384 KiB" in check.found and "LimitSTACK" in check.mend)
