@@ -22,7 +22,7 @@ from sandrun_shared.settings import load
 
 # Layers without a switch: substitutions in (module of the sandbox, its text, the text without the layer).
 PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
-    "image": (("root", '"mime.types", ', '"mime.types", "shadow", '),),
+    "image": (("etc", '"mime.types", ', '"mime.types", "shadow", '),),
     "hide_local": (("root", '("local", "src")', '("src",)'),),
     "overlay": (
         (
@@ -34,9 +34,15 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "read_only_root": (
         (
             "root",
-            'linux.mount("overlay", "/new", "overlay", read_only, f"lowerdir={devices.layers(gpu)}/image:/empty")',
+            'linux.mount("overlay", "/new", "overlay", flags, f"lowerdir={devices.layers(gpu)}/image:/empty")',
             'linux.mount("/image", "/new", "", linux.MS_BIND); '
-            'linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | _SAFE)',
+            'linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_NOSUID)',
+        ),
+        (
+            "root",
+            "    flags = _SAFE | linux.MS_NOEXEC | linux.MS_RDONLY\n"
+            '    linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | flags)\n',
+            "",
         ),
     ),
     "own_tmpfs": (
@@ -77,6 +83,13 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "root",
             'linux.mount("overlay", INSTALLED, "overlay", _SAFE | linux.MS_RDONLY, lower)',
             'linux.mount(TOOLS + "/data", INSTALLED, "", linux.MS_BIND)',
+        ),
+    ),
+    "nodev": (
+        (
+            "root",
+            "flags = _SAFE | linux.MS_NOEXEC | linux.MS_RDONLY\n",
+            "flags = linux.MS_NOSUID | linux.MS_NOEXEC | linux.MS_RDONLY\n",
         ),
     ),
     "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
