@@ -54,4 +54,5 @@ def orders_for(request: Execute, program: Program, packages: Packages) -> dict[s
         "disk_bytes": limits.disk_bytes,
         "open_files": limits.open_files,
         "processes": limits.processes,
+        "stack_bytes": limits.memory_bytes if program["native"] else 0,
     }

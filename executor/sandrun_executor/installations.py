@@ -219,7 +219,12 @@ class Installing:
         installation.runs_in(sandbox)
         try:
             asked = Execute("install", "python3", self._limits, warm=False)
-            program: Program = {"command": ("/usr/bin/python3", "-I", ENTRYPOINT), "compiler": (), "env": {}}
+            program: Program = {
+                "command": ("/usr/bin/python3", "-I", ENTRYPOINT),
+                "compiler": (),
+                "env": {},
+                "native": False,
+            }
             record = Record(None, asked, fds)
             began = time.monotonic()
             await sandbox.execute(asked, program, fds, installation, began, record=record, packages=packages)

@@ -47,4 +47,9 @@ def _version(language: Language) -> str:
 def program_of(name: str) -> dict[str, Any]:
     """What the sandbox needs of a language of the table, for the channel to it."""
     language = BY_NAME[name]
-    return {"command": language.command, "compiler": language.compiler, "env": language.env}
+    return {
+        "command": language.command,
+        "compiler": language.compiler,
+        "env": language.env,
+        "native": language.is_native,
+    }

@@ -12,6 +12,8 @@ from sandrun_executor import linux_unsafe as linux
 # protocol that is not there.
 _COUNTERS = ("dev", "snmp", "snmp6", "netstat")
 _ROOM = 64 << 10
+# What these say is about every namespace: sockets and memory of TCP, packets by processor, sizes of caches.
+_OF_THE_MACHINE = ("sockstat", "sockstat6", "softnet_stat", "protocols", "rt_acct", "stat")
 
 
 class Network:
@@ -23,6 +25,7 @@ class Network:
         with _thread_namespace():
             linux.unshare(linux.CLONE_NEWNET)
             linux.loopback_up()
+            _hide_the_machine()
             self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 for name in _COUNTERS:
@@ -57,6 +60,17 @@ class Network:
         for fd in (self.fd, *self._counters):
             os.close(fd)
         self._counters.clear()
+
+
+def _hide_the_machine() -> None:
+    """Take from others what this thread's namespace says of the machine. Raises OSError.
+
+    A mode belongs to the file, which each namespace has for itself: it holds on every path that leads there,
+    /proc/PID/task/TID/net too, in every /proc (proc_notify_change in Linux' fs/proc/generic.c).
+    """
+    for name in _OF_THE_MACHINE:
+        with suppress(FileNotFoundError):
+            os.chmod(f"/proc/thread-self/net/{name}", 0o400)
 
 
 @contextmanager

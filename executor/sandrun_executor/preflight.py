@@ -25,6 +25,7 @@ CAPABILITIES = {
     "CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8,
     "NET_ADMIN": 12, "SYS_CHROOT": 18, "SYS_ADMIN": 21,
 }  # fmt: skip
+_SYS_RESOURCE = 24  # not needed: with it a job's hard limits can be more than those of this process
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def checks() -> list[Check]:
         kernel_settings(Path("/proc/sys")),
         core_pattern(Path("/proc/sys/kernel/core_pattern")),
         auditing(),
+        stack(Path("/proc/self/limits"), Path("/proc/self/status")),
         *interpreters(Path("/usr/bin")),
     ]
 
@@ -78,8 +80,7 @@ def kernel(release: str) -> Check:
 def privileges(status: Path) -> Check:
     """This process holds the capabilities that making a sandbox takes (proc_pid_status(5), CapEff)."""
     name, mend = "privileges", "run as root, and in a container with all capabilities"
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", _text(status), re.MULTILINE)
-    held = int(match[1], 16) if match else 0
+    held = _effective(status)
     missing = [capability for capability, bit in CAPABILITIES.items() if not held >> bit & 1]
     found = "without " + ", ".join(f"CAP_{capability}" for capability in missing)
     return Check(name, not missing, True, found if missing else "all capabilities needed", mend)
@@ -211,6 +212,22 @@ def auditing(enabled: Callable[[], bool] = audit.enabled) -> Check:
     except OSError as error:
         return Check("audit", False, False, f"cannot be asked for: {error.strerror or error}", mend)
     return Check("audit", ok, False, "off" if ok else "on: it records the paths of jobs that crash", mend)
+
+
+def stack(limits: Path, status: Path) -> Check:
+    """Jobs may let their stacks grow as far as their memory reaches (RLIMIT_STACK, proc_pid_limits(5))."""
+    match = re.search(r"^Max stack size\s+\S+\s+(\S+)", _text(limits), re.MULTILINE)
+    hard = match[1] if match else "0"
+    if hard == "unlimited" or _effective(status) >> _SYS_RESOURCE & 1:
+        return Check("stack", True, False, "jobs may raise their limit")
+    found = f"at most {int(hard) >> 10} KiB, and without CAP_SYS_RESOURCE no job may have more"
+    mend = "LimitSTACK=8M:infinity in the service's unit; elsewhere `ulimit -Hs unlimited` before the start"
+    return Check("stack", False, False, found, mend)
+
+
+def _effective(status: Path) -> int:
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", _text(status), re.MULTILINE)
+    return int(match[1], 16) if match else 0
 
 
 def interpreters(folder: Path, names: Sequence[str] = INTERPRETERS) -> list[Check]:

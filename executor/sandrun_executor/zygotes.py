@@ -26,6 +26,7 @@ _MODULES = (
     "sandbox.steps",
     "sandbox.devices",
     "sandbox.bootstraps",
+    "sandbox.etc",
     "sandbox.root",
     "sandbox.preview",
     "sandbox.landlock",
@@ -49,7 +50,14 @@ _MODULES = (
     "sandbox.zygote",
     "sandbox.run_python",
 )
-_IMAGE_MODULES = ("linux_unsafe", "sandbox.devices", "sandbox.bootstraps", "sandbox.root", "sandbox.frames")
+_IMAGE_MODULES = (
+    "linux_unsafe",
+    "sandbox.devices",
+    "sandbox.bootstraps",
+    "sandbox.etc",
+    "sandbox.root",
+    "sandbox.frames",
+)
 # Room for the command line that a job's /proc/self/cmdline is to show.
 _PADDING = " " * 2048
 

@@ -42,6 +42,11 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
         needed = (self.compiler or self.command)[0]
         return needed if needed.startswith("/") else ""
 
+    @property
+    def is_native(self) -> bool:
+        """Whether its programs are machine code, whose recursion has the system's stack alone."""
+        return bool(self.compiler) or self.name == EXECUTABLE
+
 
 def _interpreted(
     name: str,

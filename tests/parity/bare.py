@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from sandrun_executor.sandbox import root
+from sandrun_executor.sandbox import etc
 from sandrun_executor.sandbox.confine import INNER_ID
 from sandrun_executor.sandbox.job import ENVIRONMENT, THREADS, UNBUFFERED
 
@@ -60,12 +60,7 @@ class BareRoot:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"ready\n"
         self._inside = Path(f"/proc/{self._holder.pid}/root{self._folder}")
-        for name, text in (
-            ("passwd", root.USERS),
-            ("group", root.GROUP),
-            ("hosts", root.HOSTS),
-            ("nsswitch.conf", root.NSSWITCH),
-        ):
+        for name, text in etc.TEXTS.items():
             (self._inside / "etc" / name).write_text(text)
         return self
 
@@ -89,7 +84,7 @@ class BareRoot:
         self._renew("work", files)
         self._renew("home/job", {})
         self._renew("tmp", {})
-        limits = ["prlimit", "--nofile=1024:1024", "--core=0:0", "--stack=8388608:8388608"]
+        limits = ["prlimit", "--nofile=1024:1024", "--core=0:0", "--stack=8388608:"]
         enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", *limits]
         change = ["chroot", "--groups=", f"--userspec={_ID}:{_ID}", str(self._folder)]
         variables = {**ENVIRONMENT, **dict.fromkeys(THREADS, "1")}  # as many as a job has processors

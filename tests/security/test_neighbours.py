@@ -9,12 +9,16 @@ from support.attempts import LIMITS, attempt
 from support.executor import ExecutorProcess
 from support.probes import PRELUDE
 
-_HOLDER = """
+_CONNECTIONS = 100
+_HOLDER = (
+    f"CONNECTIONS = {_CONNECTIONS}"
+    + """
 import fcntl, socket
 for path in '/tmp/secret', '/dev/shm/secret', '/var/tmp/secret':
     open(path, 'w').write('secret'); os.chmod(path, 0o666)
 abstract = socket.socket(socket.AF_UNIX); abstract.bind('\\0neighbour'); abstract.listen()
-server = socket.create_server(('127.0.0.1', 7777))
+server = socket.create_server(('127.0.0.1', 7777), backlog=200)
+connections = [socket.create_connection(('127.0.0.1', 7777)) for _ in range(CONNECTIONS)]
 lock = os.open('/usr/bin/env', os.O_RDONLY); fcntl.flock(lock, fcntl.LOCK_EX)
 null = os.open('/dev/null', os.O_RDWR)
 try: fcntl.flock(null, fcntl.LOCK_EX)
@@ -23,6 +27,7 @@ print('up', flush=True)
 while True:
     os.close(os.open('/usr/bin/env', os.O_RDONLY)); time.sleep(0.01)
 """
+)
 PROBES = {
     "files": (
         "seen = [p for p in ('/tmp/secret', '/dev/shm/secret', '/var/tmp/secret') if os.path.exists(p)]\n"
@@ -34,6 +39,12 @@ PROBES = {
         ("network", "landlock"),
     ),
     "loopback": ("verdict(works(socket.create_connection, ('127.0.0.1', 7777), 5))", ("network",)),
+    "number of connections": (
+        "paths = [f'/proc/self/task/{os.getpid()}/net/sockstat', '/proc/net/sockstat']\n"
+        "lines = [l.split() for p in paths if works(open, p) for l in open(p)]\n"
+        f"verdict(any(l[0] == 'TCP:' and int(l[8]) >= {_CONNECTIONS} for l in lines), lines)",
+        ("network_modes",),
+    ),
     "file lock": (
         "import fcntl\nfd = os.open('/usr/bin/env', os.O_RDONLY)\n"
         "verdict(not works(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB))",

@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+from sandrun_executor.sandbox import root
+
 PRELUDE = """
 import ctypes, errno, os, socket, struct, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -166,14 +168,16 @@ PROBES = {
         ("environment",),
     ),
     "masked_proc": Probe(
+        f"MASKED = {root.MASKED}\n"
         "names = 'kallsyms timer_list slabinfo interrupts iomem ioports cmdline crypto devices diskstats keys'\n"
         "names += ' key-users kmsg locks misc modules partitions softirqs swaps vmstat zoneinfo buddyinfo cgroups'\n"
         "seen = []\n"
         "for name in names.split():\n"
         " try:\n  fd = os.open('/proc/' + name, os.O_RDONLY | os.O_NONBLOCK)\n  seen += [name] * bool(os.read(fd, 10))\n"
         " except OSError: pass\n"
-        "seen += [n for n in ('sys', 'bus', 'fs', 'irq', 'tty', 'acpi') if n != 'sys' and works(os.listdir, '/proc/' + n)"
-        " and any(os.path.exists(f'/proc/{n}/{e}') and e not in ('kernel', 'vm') for e in os.listdir('/proc/' + n))]\n"
+        "seen += [n for n in MASKED if os.path.isdir('/proc/' + n) and os.listdir('/proc/' + n)]\n"
+        "counts = [l.split() for l in open('/proc/stat')]\n"
+        "seen += ['stat'] * any(c[0] not in ('btime', 'procs_running') and set(c[1:]) != {'0'} for c in counts)\n"
         "seen += [p for p in ('/proc/sys/kernel/random/boot_id', '/proc/sys/kernel/hostname') if os.path.exists(p)]\n"
         "verdict(seen, seen)",
         ("mask_proc",),
@@ -200,8 +204,31 @@ PROBES = {
     ),
     "mount_flags": Probe(
         "lines = [l.split() for l in open('/proc/self/mountinfo')]\n"
-        "bad = [l[4] for l in lines if 'nosuid' not in l[5] or ('nodev' not in l[5] and 'noexec' not in l[5])]\n"
+        "bad = [l[4] for l in lines if 'nosuid' not in l[5].split(',')]\n"
         "verdict(bad, bad)",
         ("nosuid",),
+    ),
+    "device_nodes": Probe(
+        # Of the mounts on which nodes open, each is one node: of the machine's own, or what masks a file.
+        "import stat\n"
+        "lines = [l.split() for l in open('/proc/self/mountinfo')]\n"
+        "open_ones = [l for l in lines if 'nodev' not in l[5].split(',')]\n"
+        "nodes = {os.makedev(1, n) for n in (3, 5, 7, 8, 9)}\n"
+        "bad = [l[4] for l in open_ones if not stat.S_ISCHR(os.stat(l[4]).st_mode) or os.stat(l[4]).st_rdev not in nodes]\n"
+        "bad += [l[4] for l in open_ones if 'noexec' not in l[5].split(',') or 'ro' not in l[5].split(',')]\n"
+        "verdict(bad or not open_ones, bad)",
+        ("nodev",),
+    ),
+    "network_of_the_machine": Probe(
+        "pid = os.getpid()\n"
+        "child = os.fork()\n"
+        "if child == 0: time.sleep(20)\n"
+        "folders = ['/proc/net', '/proc/self/net', '/proc/thread-self/net', f'/proc/{child}/net']\n"
+        "folders += [f'/proc/{p}/task/{p}/net' for p in (pid, child)]\n"
+        "names = ('sockstat', 'sockstat6', 'softnet_stat', 'protocols', 'stat/rt_cache', 'stat/arp_cache')\n"
+        "assert open('/proc/net/dev').read() and open(f'/proc/{child}/net/tcp').read()\n"
+        "seen = [f'{f}/{n}' for f in folders for n in names if works(open, f'{f}/{n}')]\n"
+        "verdict(seen, seen[:3])",
+        ("network_modes",),
     ),
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 from sandrun_executor import layers as layers_module
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor import proxies, sandboxes, slots, zygotes
+from sandrun_executor import networks, proxies, sandboxes, slots, zygotes
 from sandrun_executor.cgroups_v1 import CgroupV1
 from sandrun_executor.cgroups_v2 import CgroupV2
 from sandrun_executor.daemon import serve
@@ -25,7 +25,7 @@ from sandrun_shared.settings import load
 
 # Layers without a switch: substitutions in (module of the sandbox, its text, the text without the layer).
 PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
-    "image": (("root", '"mime.types", ', '"mime.types", "shadow", '),),
+    "image": (("etc", '"mime.types", ', '"mime.types", "shadow", '),),
     "hide_local": (("root", '("local", "src")', '("src",)'),),
     "overlay": (
         (
@@ -37,9 +37,15 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "read_only_root": (
         (
             "root",
-            'linux.mount("overlay", "/new", "overlay", read_only, f"lowerdir={devices.layers(gpu)}/image:/empty")',
+            'linux.mount("overlay", "/new", "overlay", flags, f"lowerdir={devices.layers(gpu)}/image:/empty")',
             'linux.mount("/image", "/new", "", linux.MS_BIND); '
-            'linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | _SAFE)',
+            'linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_NOSUID)',
+        ),
+        (
+            "root",
+            "    flags = _SAFE | linux.MS_NOEXEC | linux.MS_RDONLY\n"
+            '    linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | flags)\n',
+            "",
         ),
     ),
     "own_tmpfs": (
@@ -99,6 +105,13 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
     ),
     "own_name": (("job", "program = _under_our_name(program)", "pass"),),
+    "nodev": (
+        (
+            "root",
+            "flags = _SAFE | linux.MS_NOEXEC | linux.MS_RDONLY\n",
+            "flags = linux.MS_NOSUID | linux.MS_NOEXEC | linux.MS_RDONLY\n",
+        ),
+    ),
     "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
 }
 
@@ -129,6 +142,7 @@ REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
         *((version, "out_of_memory", lambda _group: False) for version in (CgroupV1, CgroupV2)),
     ),
     "own_network": ((Network, "__init__", _shared_network),),
+    "network_modes": ((networks, "_hide_the_machine", lambda: None),),
     "layer_sealed": ((Keeper, "_seal", lambda *_: 1 << 20),),
     "layer_mounted_read_only": (
         (layers_module, "_share", lambda number: linux.open_tree_clone(f"/{number}")),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # The one user id that every job sees, whichever slot it runs in.
 INNER_ID = 1000
+STACK = 8 << 20  # bytes: the kernel's own default of RLIMIT_STACK
 
 
 def _identity(uid: int) -> None:
@@ -52,9 +53,24 @@ def lower_rlimits(core_bytes: int) -> None:
         (resource.RLIMIT_SIGPENDING, 1024),
         (resource.RLIMIT_RTPRIO, 0),
         (resource.RLIMIT_NICE, 0),
-        (resource.RLIMIT_STACK, 8 << 20),
     ):
         lower(kind, value)
+    _open_stack()
+
+
+def _open_stack() -> None:
+    """Let jobs choose how far a stack may grow, as on every machine: its memory is the cgroup's to limit.
+
+    The hard limit stays what was inherited where it cannot be raised (CAP_SYS_RESOURCE, setrlimit(2)).
+    """
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    if hard != resource.RLIM_INFINITY:
+        try:
+            resource.setrlimit(resource.RLIMIT_STACK, (min(STACK, hard), resource.RLIM_INFINITY))
+            return
+        except (ValueError, OSError):
+            pass  # sandrun doctor says so
+    resource.setrlimit(resource.RLIMIT_STACK, (within(STACK, hard), hard))
 
 
 def _oom_score() -> None:
@@ -68,10 +84,13 @@ def _oom_score() -> None:
 
 def lower(kind: int, value: int) -> None:
     """Set both values of an rlimit, at most the one inherited (setrlimit(2))."""
-    hard = resource.getrlimit(kind)[1]
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
+    value = within(value, resource.getrlimit(kind)[1])
     resource.setrlimit(kind, (value, value))
+
+
+def within(value: int, hard: int) -> int:
+    """The value, or the hard limit if that is less."""
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
 class Confinement:

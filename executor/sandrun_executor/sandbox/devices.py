@@ -60,6 +60,11 @@ def layers(gpu: int | None) -> str:
     return "" if gpu is None else f"{_LAYERS}/{gpu}:"
 
 
+def nodes(gpu: int) -> list[tuple[bytes, bytes]]:
+    """What to bind over what, so that the device's nodes open in a root that is nodev. Raises OSError."""
+    return [(f"/new/dev/{name}".encode(),) * 2 for name in os.listdir(f"{_LAYERS}/{gpu}/dev")]
+
+
 def mount_driver(gpu: int | None) -> None:
     """Mount the driver's libraries in the job's root, if they are not in its /usr. Raises OSError."""
     if gpu is not None and os.path.isdir(_MOUNTED):

@@ -38,9 +38,9 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
                 ("cgroup", lambda: linux.unshare(linux.CLONE_NEWCGROUP)),
                 ("network", lambda: linux.setns(network, linux.CLONE_NEWNET)),
                 ("files", lambda: root.mount_files(uid, sizes, config["links"], gpu)),
-                ("devices", lambda: root.mount_devices(sizes)),
+                ("devices", lambda: root.mount_devices(sizes, gpu)),
                 ("proc", root.mount_proc),
-                ("mask_proc", lambda: root.mask_proc(devices.masks(config["masks"], gpu))),
+                ("mask_proc", lambda: root.mask_proc(devices.masks(config["masks"], gpu), config["stat"])),
                 ("enter_root", root.enter),
                 ("host_name", lambda: linux.sethostname("sandrun")),
                 ("time", _new_clock),
@@ -87,7 +87,9 @@ def _new_clock() -> None:
     """A time namespace in which the machine was just started (time_namespaces(7))."""
     linux.unshare(linux.CLONE_NEWTIME)
     fd = os.open("/proc/self/timens_offsets", os.O_WRONLY)
-    monotonic, boottime = time.clock_gettime(time.CLOCK_MONOTONIC), time.clock_gettime(time.CLOCK_BOOTTIME)
+    # CLOCK_MONOTONIC_RAW has the same offset and may be behind; no clock may begin below zero.
+    monotonic = min(time.clock_gettime(time.CLOCK_MONOTONIC), time.clock_gettime(time.CLOCK_MONOTONIC_RAW))
+    boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
         os.write(fd, b"monotonic -%d 0\nboottime -%d 0\n" % (monotonic, boottime))
     finally:

@@ -11,7 +11,7 @@ import stat
 from sandrun_executor import linux_unsafe as linux
 from sandrun_executor.sandbox import imports, orders, root, unpack
 from sandrun_executor.sandbox.channel import Channel
-from sandrun_executor.sandbox.confine import Confinement, lower
+from sandrun_executor.sandbox.confine import Confinement, lower, within
 from sandrun_executor.sandbox.steps import StepError
 
 TYPE_CHECKING = False  # as typing's, without importing it
@@ -147,6 +147,8 @@ def rlimits(request: dict[str, Any]) -> tuple[tuple[int, int], ...]:
 def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], order: orders.Order) -> Program:
     command = _filled_in(request["command"], order)
     if not request["warm"]:
+        if request["stack_bytes"]:
+            _raise_stack(request["stack_bytes"])
         _exec(config, command, order)
     link.close()
     linux.close_range(3)
@@ -181,6 +183,12 @@ def _buffering(config: dict[str, Any], buffered: bool | None) -> dict[str, str]:
     if not os.path.exists(_STDBUF):
         raise StepError("write_through", errno.ENOENT)
     return _WRITE_THROUGH
+
+
+def _raise_stack(value: int) -> None:
+    """Let the stack of the program that is executed next grow, as far as may be (setrlimit(2))."""
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    resource.setrlimit(resource.RLIMIT_STACK, (within(value, hard), hard))
 
 
 def _filled_in(words: tuple[str, ...], order: orders.Order) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import bootstraps, devices
+from sandrun_executor.sandbox import bootstraps, devices, etc
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
@@ -21,61 +22,42 @@ INSTALLED, TOOLS = PACKAGES + "/installed", PACKAGES + "/tools"
 # A client's program is executed by this link to a descriptor: the last part of the path names the process
 # (proc_pid_comm(5)), and stands in the kernel's log. It is what compilers call theirs.
 EXECUTED, EXECUTED_FD = bootstraps.FOLDER + "/a.out", 3
-WRITABLE = (WORK, HOME, "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the sandbox's own)
-_SAFE = linux.MS_NOSUID | linux.MS_NODEV
-
-USERS = (
-    "root:x:0:0:root:/:/usr/sbin/nologin\n"
-    "job:x:1000:1000:job:/home/job:/bin/sh\n"
-    "nobody:x:65534:65534::/:/usr/sbin/nologin\n"
-)
-GROUP = "root:x:0:\njob:x:1000:\nnogroup:x:65534:\n"
-HOSTS = "127.0.0.1 localhost sandrun\n::1 localhost\n"
-NSSWITCH = "passwd: files\ngroup: files\nhosts: files\n"
-# Configuration that installed interpreters cannot do without; no host's secrets live in these.
-WRITE_THROUGH = "/etc/write_through"  # what Ruby and Perl load to hold nothing back
+WRITE_THROUGH = bootstraps.FOLDER + "/write_through"  # what Ruby and Perl load to hold nothing back
 _WRITE_THROUGH_FILES = {
     "write_through.rb": "$stdout.sync = true\n",
     "write_through.pm": "package write_through;\n$| = 1;\n1;\n",
 }
-_ETC = ("alternatives", "R", "php", "perl", "fonts")
-_ETC_FILES = ("ssl/openssl.cnf", "mime.types", "services", "protocols", "debian_version", "os-release")
+WRITABLE = (WORK, HOME, "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the sandbox's own)
+_SAFE = linux.MS_NOSUID | linux.MS_NODEV
+
 _HIDDEN = ("local", "src")  # of /usr
-_MASKS = "/masks"  # in the image's parent, out of every job's sight
+_MASKS, _STAT = "/masks", "/stat"  # in the image's parent, out of every job's sight
 PROGRAM = "/zygote.pyc"  # there too
 _DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
+_NODES = [(f"/new/dev/{name}".encode(),) * 2 for name, _ in _DEVICES]
 
 # What /proc tells about the host or about other jobs.
 MASKED = (
     "acpi asound buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats dma driver"
     " dynamic_debug execdomains fb fs interrupts iomem ioports irq kallsyms kcore key-users keys kmsg"
     " kpagecgroup kpagecount kpageflags latency_stats locks mdstat misc modules mtrr pagetypeinfo partitions"
-    " pressure sched_debug schedstat scsi slabinfo softirqs swaps sys sysrq-trigger sysvipc timer_list"
+    " pressure sched_debug schedstat scsi slabinfo softirqs swaps sysrq-trigger sysvipc timer_list"
     " timer_stats tty vmallocinfo vmstat zoneinfo"
 ).split()
 # Files of /proc/sys that programs need and that say nothing of the host.
-_COPIED_SYS = ("kernel/cap_last_cap", "kernel/ngroups_max", "kernel/pid_max", "vm/overcommit_memory")
+_COPIED_SYS = (
+    "fs/nr_open fs/pipe-max-size kernel/cap_last_cap kernel/ngroups_max kernel/osrelease kernel/ostype"
+    " kernel/overflowgid kernel/overflowuid kernel/pid_max kernel/version vm/max_map_count vm/mmap_min_addr"
+    " vm/overcommit_memory"
+).split()
+_SYS = "/var/proc/sys"  # in a job
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def _write(path: str, text: str) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w") as file:
         file.write(text)
-
-
-def _copy_tree(source: str, target: str) -> None:
-    """Copy links and world-readable plain files, iteratively, nothing else."""
-    for folder, names, files in os.walk(source):
-        inside = target + folder[len(source) :]
-        os.makedirs(inside, exist_ok=True)
-        for name in (*names, *files):
-            path = os.path.join(folder, name)
-            kind = os.lstat(path).st_mode
-            if stat.S_ISLNK(kind):
-                os.symlink(os.readlink(path), os.path.join(inside, name))
-            elif stat.S_ISREG(kind) and kind & stat.S_IROTH:
-                with open(path, "rb") as original, open(os.path.join(inside, name), "wb") as copy:
-                    copy.write(original.read())
 
 
 def _make_devices(folder: str) -> None:
@@ -96,35 +78,43 @@ def _build_skeleton(image: str) -> None:
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if os.path.islink("/" + name):
             os.symlink(os.readlink("/" + name), f"{image}/{name}")
-    for name, text in (("passwd", USERS), ("group", GROUP), ("hosts", HOSTS), ("nsswitch.conf", NSSWITCH)):
-        _write(f"{image}/etc/{name}", text)
-    for name, text in _WRITE_THROUGH_FILES.items():
-        _write(f"{image}{WRITE_THROUGH}/{name}", text)
+    etc.build(image + "/etc")
     for name, text in bootstraps.FILES.items():
         _write(f"{image}{bootstraps.FOLDER}/{name}", text)
+    for name, text in _WRITE_THROUGH_FILES.items():
+        _write(f"{image}{WRITE_THROUGH}/{name}", text)
     os.symlink(f"/proc/self/fd/{EXECUTED_FD}", image + EXECUTED)
-    for name in _ETC:
-        if os.path.isdir("/etc/" + name):
-            _copy_tree("/etc/" + name, f"{image}/etc/{name}")
-    for name in _ETC_FILES:
-        if os.path.isfile("/etc/" + name):
-            with open("/etc/" + name) as file:
-                _write(f"{image}/etc/{name}", file.read())
     for name in _COPIED_SYS:
         if os.path.isfile("/proc/sys/" + name):
             with open("/proc/sys/" + name) as file:
-                _write(f"{image}/var/empty/{name}", file.read())
+                _write(f"{image}{_SYS}/{name}", file.read())
 
 
 def _list_masks(proc: str) -> str:
     """What this kernel has of MASKED, looked up once in a new /proc: the host's may hide things from us."""
     linux.mount("proc", proc, "proc", _SAFE | linux.MS_NOEXEC)
-    lines = []
+    lines = ["/stage/stat /new/proc/stat", f"/new{_SYS} /new/proc/sys"]
     for name in MASKED:
         if os.path.exists(f"{proc}/{name}"):
             source = "/new/var/empty" if os.path.isdir(f"{proc}/{name}") else "/new/dev/null"
-            lines.append(f"{source} /new/proc/{name}\n")
+            lines.append(f"{source} /new/proc/{name}")
     linux.umount2(proc)
+    return "\n".join(lines)
+
+
+def _blank_stat() -> str:
+    """/proc/stat without its counts: which processors there are, and %d for when the machine was started."""
+    lines = []
+    with open("/proc/stat") as file:
+        for line in file:
+            name, *counts = line.split()
+            if name == "btime":
+                counts = ["%d"]
+            elif name == "procs_running":
+                counts = ["1"]
+            else:
+                counts = ["0" for _ in counts[: 1 if name == "intr" else None]]
+            lines.append(f"{name:4} {' '.join(counts)}\n")  # "cpu " is what all of them are together
     return "".join(lines)
 
 
@@ -136,6 +126,7 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
     """
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    libraries = etc.LoaderCache()
     packages = os.open(environment or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # before base hides it
     base = "/tmp"  # noqa: S108 (a mount point that every system has, in our own namespace)
     linux.mount("tmpfs", base, "tmpfs", _SAFE, "mode=755,size=16m")
@@ -143,6 +134,7 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
         os.mkdir(f"{base}/{folder}")
     _build_skeleton(base + "/image")
     _write(base + _MASKS, _list_masks(base + "/new"))
+    _write(base + _STAT, _blank_stat())
     with open(base + PROGRAM, "wb") as file:
         file.write(program)
     devices.build(base, gpus)
@@ -173,6 +165,7 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
     os.chdir("/")
     linux.umount2("/old")
     os.rmdir("/old")
+    libraries.build("/image/etc")
     linux.mount("", "/", "", linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
 
 
@@ -186,8 +179,8 @@ class Sizes:
         self.noswap = noswap
 
     def disk(self) -> str:
-        """Mount options of the folders that share one tmpfs (tmpfs(5))."""
-        return f"size={self.disk_bytes},nr_inodes={self.inodes}{self.noswap}"
+        """Mount options of the folders that share one tmpfs, and a page of ours, /proc/stat (tmpfs(5))."""
+        return f"size={self.disk_bytes + _PAGE},nr_inodes={self.inodes}{self.noswap}"
 
     def shm(self) -> str:
         """Mount options of /dev/shm."""
@@ -200,7 +193,9 @@ def mount_files(uid: int, sizes: Sizes, links: list[str] | None = None, gpu: int
     links: what the environment puts into HOME; without, the zygote has no environment. gpu: the job's device.
     """
     read_only = _SAFE | linux.MS_RDONLY
-    linux.mount("overlay", "/new", "overlay", read_only, f"lowerdir={devices.layers(gpu)}/image:/empty")
+    # Device nodes open in it until mount_devices has bound each.
+    flags = linux.MS_NOSUID | linux.MS_NOEXEC | linux.MS_RDONLY
+    linux.mount("overlay", "/new", "overlay", flags, f"lowerdir={devices.layers(gpu)}/image:/empty")
     linux.mount("overlay", "/new/usr", "overlay", read_only, "lowerdir=/hide:/usr")
     if links is not None:
         options = "lowerdir=/environment:/empty"
@@ -227,12 +222,12 @@ def mount_files(uid: int, sizes: Sizes, links: list[str] | None = None, gpu: int
             os.symlink(f"{ENVIRONMENT}/home/{link}", path)
 
 
-def mount_devices(sizes: Sizes) -> None:
-    """Let the device nodes of the job's own overlay open, and mount /dev/shm."""
-    linux.mount("/new/dev", "/new/dev", "", linux.MS_BIND)
-    # Not nodev: this is the one place where device nodes must open.
-    flags = linux.MS_NOSUID | linux.MS_NOEXEC | linux.MS_RDONLY
-    linux.mount("", "/new/dev", "", linux.MS_BIND | linux.MS_REMOUNT | flags)
+def mount_devices(sizes: Sizes, gpu: int | None = None) -> None:
+    """Bind each device node of the job's own overlay, let no other open, and mount /dev/shm."""
+    # A bind has the flags of the mount it is made from: these nodes open in a root that is nodev.
+    linux.bind_each(_NODES if gpu is None else [*_NODES, *devices.nodes(gpu)])
+    flags = _SAFE | linux.MS_NOEXEC | linux.MS_RDONLY
+    linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | flags)
     linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777," + sizes.shm())
 
 
@@ -240,6 +235,12 @@ def mount_proc() -> None:
     """Mount a /proc of the job's own PID namespace in which only its own processes show."""
     flags = _SAFE | linux.MS_NOEXEC
     linux.mount("proc", "/new/proc", "proc", flags, "hidepid=invisible")
+
+
+def read_stat() -> bytes:
+    """A job's /proc/stat, with %d for when its machine was started. Raises OSError."""
+    with open(_STAT, "rb") as file:
+        return file.read()
 
 
 def read_masks() -> list[tuple[bytes, bytes]]:
@@ -259,8 +260,17 @@ def read_maps() -> list[list[str]]:
         linux.umount2("/new")
 
 
-def mask_proc(masks: list[tuple[bytes, bytes]]) -> None:
-    """Cover what tells about the host: files by the null device, folders by an empty one. Raises OSError."""
+def mask_proc(masks: list[tuple[bytes, bytes]], stat_text: bytes) -> None:
+    """Cover what tells about the host: files by the null device, folders by an empty one. Raises OSError.
+
+    stat_text: what read_stat read.
+    """
+    started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) % 1  # as init sets the clock
+    fd = os.open("/stage/stat", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444)
+    try:
+        os.write(fd, stat_text % started)
+    finally:
+        os.close(fd)
     null = os.stat("/new/dev/null")
     if not stat.S_ISCHR(null.st_mode) or null.st_rdev != os.makedev(1, 3):
         raise OSError(19, "the mask's source is not the null device")  # ENODEV

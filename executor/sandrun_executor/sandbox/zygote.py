@@ -94,7 +94,7 @@ def main(config: dict[str, Any]) -> Program:
     # The executor holds a pidfd of every sandbox; nobody needs the status of one.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     config["without"] = frozenset(config["without"])
-    config["masks"] = root.read_masks()
+    config["masks"], config["stat"] = root.read_masks(), root.read_stat()
     for name in ("seccomp", "gpu_seccomp"):
         config[name] = linux.SeccompProgram(config[name])
     config["command_line"] = linux.command_line_room()

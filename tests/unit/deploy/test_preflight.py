@@ -203,3 +203,21 @@ def test_audit_as_the_kernel_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "socket", absent)
     assert not audit.enabled()
+
+
+LIMIT = "Limit                     Soft Limit           Hard Limit           Units\nMax stack size            8388608              {}            bytes\n"
+
+
+@pytest.mark.parametrize(
+    ("hard", "capabilities", "ok"),
+    [
+        ("unlimited", "0000000000000000", True),
+        ("16777216", "000001fffeffffff", False),
+        ("16777216", "000001ffffffffff", True),
+    ],
+)
+def test_stack(tmp_path: Path, hard: str, capabilities: str, ok: bool) -> None:
+    status = write(tmp_path / "status", f"Name:\tx\nCapEff:\t{capabilities}\n")
+    check = preflight.stack(write(tmp_path / "limits", LIMIT.format(hard)), status)
+    assert (check.ok, check.required) == (ok, False)
+    assert ok or ("16384 KiB" in check.found and "LimitSTACK" in check.mend)
