@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from sandrun_executor import cgroups_v1, proxies, slots, zygotes
 from sandrun_executor import layers as layers_module
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor import proxies, slots, zygotes
 from sandrun_executor.daemon import serve
 from sandrun_executor.layers import Keeper
 from sandrun_executor.networks import Network
@@ -94,6 +94,7 @@ def _shared_network(network: Network) -> None:
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
     "own_network": ((Network, "__init__", _shared_network),),
+    "socket_buffers": ((cgroups_v1, "_SOCKETS", "memory.without"),),  # cgroup v2 counts them with the rest
     "layer_sealed": ((Keeper, "_seal", lambda *_: 1 << 20),),
     "layer_mounted_read_only": (
         (layers_module, "_share", lambda number: linux.open_tree_clone(f"/{number}")),
