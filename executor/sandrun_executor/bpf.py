@@ -1,10 +1,10 @@
 """Decisions over a system call, and their classic BPF program (Documentation/networking/filter.rst).
 
-A decision is a value. What several decisions lead to is written once, so there is one return of each kind.
+A decision is a value. What several decisions lead to is written once, as far as a jump reaches it.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 # BPF_LD|W|ABS, BPF_ALU|AND|K, BPF_JMP|JEQ|K, BPF_JMP|JGE|K, BPF_RET|K
@@ -55,6 +55,19 @@ def among(values: Sequence[int], yes: Decision, no: Decision) -> Decision:
     return decision
 
 
+def within(values: Collection[int], yes: Decision, no: Decision) -> Decision:
+    """Is what was loaded one of these values? Each that stands alone is asked for, runs are searched."""
+    alone = [value for value in sorted(values) if value - 1 not in values and value + 1 not in values]
+    in_runs = frozenset(values) - set(alone)
+    runs = [] if 0 in in_runs else [(0, no)]
+    for value in sorted(in_runs):
+        if value - 1 not in in_runs:
+            runs.append((value, yes))
+        if value + 1 not in in_runs:
+            runs.append((value + 1, no))
+    return among(alone, yes, _search(runs))
+
+
 def lookup(decisions: Mapping[int, Decision], otherwise: Decision) -> Decision:
     """Find the decision for what was loaded, a small number, by a binary search over runs of equal ones."""
     runs = [(0, decisions.get(0, otherwise))]
@@ -87,11 +100,16 @@ class _Writer:
         self._append(decision)
         return b"".join(struct.pack("=HBBI", *instruction) for instruction in reversed(self._reversed))
 
-    def _place(self, decision: Decision) -> int:
+    def _place(self, decision: Decision) -> None:
         if decision not in self._places:
-            self._append(decision)
-            self._places[decision] = len(self._reversed)
-        return self._places[decision]
+            self._write(decision)
+
+    def _write(self, decision: Decision) -> None:
+        self._append(decision)
+        self._places[decision] = len(self._reversed)
+
+    def _distance(self, decision: Decision) -> int:
+        return len(self._reversed) - self._places[decision]
 
     def _append(self, decision: Decision) -> None:
         match decision:
@@ -108,10 +126,14 @@ class _Writer:
                 self._reversed.append((_RETURN, 0, 0, decision))
 
     def _jumps(self, yes: Decision, no: Decision) -> tuple[int, int]:
-        places = self._place(yes), self._place(no)  # no last: most often it then needs no jump
-        if len(self._reversed) - min(places) > _REACH:
+        self._place(yes)
+        self._place(no)  # last: most often it then needs no jump
+        for decision in (yes, no):
+            if isinstance(decision, int) and self._distance(decision) > _REACH:
+                self._write(decision)  # a return is one instruction: it is written again
+        if max(self._distance(yes), self._distance(no)) > _REACH:
             raise BpfError("a jump is too long")
-        return len(self._reversed) - places[0], len(self._reversed) - places[1]
+        return self._distance(yes), self._distance(no)
 
 
 def assemble(decision: Decision) -> bytes:

@@ -72,7 +72,8 @@ def probe(
             f"no cgroup controller {', '.join(missing)}: boot with cgroup v2"
             " (systemd.unified_cgroup_hierarchy=1) and, under systemd, set Delegate=cpu memory pids"
         )
-    mounts = {controller: legacy[controller] for controller in cgroups_v1.CONTROLLERS}
+    controllers = (*cgroups_v1.CONTROLLERS, cgroups_v1.HUGE_PAGES)
+    mounts = {controller: legacy[controller] for controller in controllers if controller in legacy}
     tops = {
         controller: _below(mount, groups.get(controller, "/")) / name for controller, mount in mounts.items()
     }

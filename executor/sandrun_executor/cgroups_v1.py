@@ -8,9 +8,14 @@ from pathlib import Path
 from sandrun_executor.cgroup_types import CgroupError, field, kill_each, read_text, remove_tree, write_text
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
+HUGE_PAGES = "hugetlb"  # used where it is mounted: one group for all jobs, which may have no huge page
 _PERIOD_US = 100_000
 # The kernel charges 64 pages at a time for each processor.
 _ROUNDING_BYTES = 256 << 10
+# Buffers of TCP and UDP, which v1 counts apart from the rest, and only where there is a limit. Without one
+# they are bounded for the whole machine alone (net.ipv4.tcp_mem, udp_mem), and one job could use that up.
+_SOCKETS = "memory.kmem.tcp.limit_in_bytes"
+_SOCKETS_SHARE = 4  # the part of a job's memory that they may have besides
 
 
 class CgroupV1:
@@ -18,8 +23,11 @@ class CgroupV1:
 
     into_fd = None
 
-    def __init__(self, folders: dict[str, str], limit_swap: bool) -> None:
-        """Make the directories. Raises CgroupError; nothing is left then."""
+    def __init__(self, folders: dict[str, str], limit_swap: bool, shared: str | None = None) -> None:
+        """Make the directories. Raises CgroupError; nothing is left then.
+
+        shared: a group that all jobs join.
+        """
         self._folders = folders
         self._limit_swap = limit_swap
         self._fds: dict[str, int] = {}
@@ -33,9 +41,12 @@ class CgroupV1:
                     self._fds[controller] = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                     undo.callback(os.close, self._fds[controller])
                 unique = {path: controller for controller, path in folders.items()}
-                self.join_fds: tuple[int, ...] = tuple(
-                    self._open(controller, "tasks", os.O_WRONLY, undo) for controller in unique.values()
-                )
+                joins = [self._open(each, "tasks", os.O_WRONLY, undo) for each in unique.values()]
+                if shared is not None:
+                    joins.append(os.open(f"{shared}/tasks", os.O_WRONLY | os.O_CLOEXEC))
+                    undo.callback(os.close, joins[-1])
+                self.join_fds: tuple[int, ...] = tuple(joins)
+                self._limit_sockets = os.access(_SOCKETS, os.F_OK, dir_fd=self._fds["memory"])
                 self._usage = self._open("cpuacct", "cpuacct.usage", os.O_RDONLY, undo)
                 self._oom = self._open("memory", "memory.oom_control", os.O_RDONLY, undo)
                 self.oom_event_fd = self._watch_oom(undo)
@@ -66,6 +77,8 @@ class CgroupV1:
                 names.reverse()
         for name in names:
             self._set("memory", name, memory_bytes)
+        if self._limit_sockets:
+            self._set("memory", _SOCKETS, memory_bytes // _SOCKETS_SHARE)
         self._set("pids", "pids.max", processes)
         self._set("cpu", "cpu.cfs_quota_us", int(cpu_cores * _PERIOD_US))
 
@@ -151,7 +164,9 @@ class HierarchyV1:
         """The groups of one job. Raises CgroupError."""
         if not all(map(os.path.isdir, self.tops.values())):
             self._make_tops()
-        return CgroupV1({c: f"{top}/{name}" for c, top in self.tops.items()}, self.limit_swap)
+        folders = {controller: f"{self.tops[controller]}/{name}" for controller in CONTROLLERS}
+        shared = self.tops.get(HUGE_PAGES)
+        return CgroupV1(folders, self.limit_swap, str(shared) if shared is not None else None)
 
     def _make_tops(self) -> None:
         try:
@@ -160,6 +175,9 @@ class HierarchyV1:
             # Groups below take it over. The limit of memory and swap together would let pages be swapped out.
             with suppress(FileNotFoundError):
                 (self.tops["memory"] / "memory.swappiness").write_text("0")
+            if HUGE_PAGES in self.tops:
+                for limit in self.tops[HUGE_PAGES].glob("hugetlb.*.limit_in_bytes"):  # reserved ones, too
+                    limit.write_text("0")
         except OSError as error:
             raise CgroupError(f"cannot make cgroups: {error}") from error
 

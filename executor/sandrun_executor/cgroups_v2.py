@@ -9,6 +9,7 @@ from pathlib import Path
 from sandrun_executor.cgroup_types import CgroupError, field, kill_each, read_text, remove_tree, write_text
 
 CONTROLLERS = ("cpu", "memory", "pids")
+HUGE_PAGES = "hugetlb"  # systemd does not hand it down, container engines do
 SUPERVISOR = "supervisor"
 _PERIOD_US = 100_000
 # Of the limit, the part in which a watched group is slowed down and ended: large enough for the kernel to
@@ -174,6 +175,7 @@ class HierarchyV2:
             (self.own / "cgroup.subtree_control").write_text(wanted)
             self.top.mkdir(exist_ok=True)
             (self.top / "cgroup.subtree_control").write_text(wanted)
+            self._forbid_huge_pages()
         except OSError as error:
             with suppress(OSError):
                 self.top.rmdir()
@@ -181,6 +183,14 @@ class HierarchyV2:
                 f"cannot hand cgroup controllers down: {error};"
                 " run under systemd with Delegate=cpu memory pids"
             ) from error
+
+    def _forbid_huge_pages(self) -> None:
+        """Let no group of ours use or reserve a huge page, where the controller was handed to us."""
+        offered = self.own / "cgroup.controllers"
+        if offered.exists() and HUGE_PAGES in offered.read_text().split():
+            (self.own / "cgroup.subtree_control").write_text(f"+{HUGE_PAGES}")
+            for limit in self.top.glob("hugetlb.*.max"):
+                limit.write_text("0")
 
     def create(self, name: str) -> CgroupV2:
         """The group of one job. Raises CgroupError."""

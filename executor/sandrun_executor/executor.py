@@ -19,6 +19,7 @@ from sandrun_executor.layers import Keeper
 from sandrun_executor.pools import Pool, Pools
 from sandrun_executor.records import Record, RecordError
 from sandrun_executor.sandboxes import Sandbox, SandboxError
+from sandrun_executor.seccomp import compile_filter
 from sandrun_executor.server import Peer, nothing
 from sandrun_executor.slots import SlotPool
 from sandrun_executor.started import usable
@@ -119,7 +120,7 @@ class Executor:
             Installing(
                 settings,
                 hierarchy,
-                seccomp,
+                compile_filter(resolver=True),
                 keeper,
                 versions=versions,
                 prepare=self._prepare_to_install,

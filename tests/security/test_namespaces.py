@@ -77,7 +77,10 @@ def _listeners() -> Iterator[tuple[str, str]]:
 
 _TCP = "verdict(works(socket.create_connection, ('127.0.0.1', int(sys.argv[1])), 5))"
 _ABSTRACT = "verdict(works(socket.socket(socket.AF_UNIX).connect, '\\0' + sys.argv[2]))"
-_INTERFACES = "names = [name for _, name in socket.if_nameindex()]\nverdict(names != ['lo'], names)"
+_INTERFACES = (
+    "names = [line.split(':')[0].strip() for line in open('/proc/net/dev').readlines()[2:]]\n"
+    "verdict(names != ['lo'], names)"
+)
 _OUTSIDE = (
     "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nverdict(works(s.connect, ('192.0.2.1', 53)))"
 )

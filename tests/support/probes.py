@@ -104,9 +104,62 @@ PROBES = {
         "def refused(*kind):\n"
         " try:\n  socket.socket(*kind)\n"
         " except OSError as error:\n  return error.errno == errno.EAFNOSUPPORT\n"
-        "kinds = [(17, 3, 0), (40, 1, 0), (38, 5, 0), (2, 3, 1), (10, 3, 58), (2, 1, 132), (16, 3, 15), (16, 3, 16)]\n"
+        "kinds = [(17, 3, 0), (40, 1, 0), (38, 5, 0), (2, 3, 1), (10, 3, 58), (2, 1, 132)]\n"
         "let = [kind for kind in kinds if not refused(*kind)]\nverdict(let, let)",
         _SECCOMP,
+    ),
+    # What the machine has once for everybody. Never more than one filter: thousands have locked up a kernel.
+    "socket_filter": Probe(
+        "program = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 1))\n"
+        "filter = struct.pack('HxxxxxxP', 1, ctypes.addressof(program))\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nverdict(works(s.setsockopt, 1, 26, filter))",
+        _SECCOMP,
+    ),
+    "unlisted_socket_options": Probe(
+        # SO_ATTACH_*, SO_TIMESTAMP*, SO_ZEROCOPY, TCP_ULP, TCP_REPAIR, TCP_MD5SIG, IP_RECVERR, multicast groups,
+        # IPV6_2292PKTOPTIONS, IPV6_FLOWLABEL_MGR, UDP_CORK, UDP_SEGMENT. Nothing is attached: the length is 0.
+        "options = [(1, n) for n in (29, 35, 37, 50, 51, 52, 60, 61, 63, 65)] + [(6, n) for n in (13, 14, 19, 31, 37)]\n"
+        "options += [(0, n) for n in (4, 11, 21, 35, 41, 42, 48)] + [(41, n) for n in (6, 20, 25, 32, 42, 48, 73)]\n"
+        "options += [(17, 1), (17, 103)]\n"
+        "sockets = [socket.socket(f, k) for f in (2, 10) for k in (1, 2)]\n"
+        "let = [o for s in sockets for o in options if call(54, s.fileno(), *o, None, 0) != errno.ENOPROTOOPT]\n"
+        "verdict(let, let)",
+        _SECCOMP,
+    ),
+    "datagrams_kept_back": Probe(
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.connect(('127.0.0.1', 9))\n"
+        "verdict(works(s.send, b'x', 0x8000) or works(s.sendmsg, [b'x'], [], 0x8000))",
+        _SECCOMP,
+    ),
+    "counters_of_sockets": Probe(
+        "s = socket.socket()\nverdict(works(s.getsockopt, 1, 57, 8) or works(s.getsockopt, 1, 71, 8))",
+        _SECCOMP,
+    ),
+    "netlink": Probe(
+        "verdict(works(socket.socket, socket.AF_NETLINK, socket.SOCK_RAW, 0) or works(socket.if_nameindex))",
+        _SECCOMP,
+    ),
+    "asynchronous_io": Probe(
+        "verdict(call(206, 1, ctypes.byref(ctypes.c_ulong())) != errno.ENOSYS)", _SECCOMP
+    ),
+    "huge_pages": Probe(
+        # With a length of 0, which the kernel calls invalid; a file of huge pages holds none yet.
+        "codes = [call(9, None, 0, 1, 0x40022, -1, 0), call(319, b'x', 4), call(29, 0, 0, 0o5600)]\n"
+        "verdict(codes != [errno.ENOMEM] * 3, codes)",
+        _SECCOMP,
+    ),
+    "files_of_others_out_of_the_cache": Probe("verdict(call(221, -1, 0, 0, 4) == errno.EBADF)", _SECCOMP),
+    "seldom_used_calls": Probe(
+        "verdict(reached(278, -1, None, 0, 0) or reached(451, -1, None, None, 0) or reached(136, 0, None))",
+        _SECCOMP,
+    ),
+    "message_queues": Probe("verdict(reached(240, b'x', 0o102, 0o600, None))", _SECCOMP),
+    "timers": Probe(
+        "if os.fork() == 0:\n"
+        " timer = ctypes.c_int()\n"
+        " os._exit(all(call(222, 1, None, ctypes.byref(timer)) == 0 for n in range(1025)))\n"
+        "verdict(os.wait()[1])",
+        ("rlimits",),
     ),
     "chroot": Probe("verdict(works(os.chroot, '/tmp'))", ("seccomp", "capabilities")),
     "set_host_name": Probe("verdict(works(socket.sethostname, 'mine'))", ("seccomp", *_PRIVILEGED)),

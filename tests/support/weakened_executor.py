@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sandrun_executor import cgroups_v1, networks, proxies, sandboxes, slots, zygotes
 from sandrun_executor import layers as layers_module
 from sandrun_executor import linux_unsafe as linux
-from sandrun_executor import networks, proxies, sandboxes, slots, zygotes
 from sandrun_executor.cgroups_v1 import CgroupV1
 from sandrun_executor.cgroups_v2 import CgroupV2
 from sandrun_executor.daemon import serve
@@ -143,6 +143,7 @@ REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     ),
     "own_network": ((Network, "__init__", _shared_network),),
     "network_modes": ((networks, "_hide_the_machine", lambda: None),),
+    "socket_buffers": ((cgroups_v1, "_SOCKETS", "memory.without"),),  # cgroup v2 counts them with the rest
     "layer_sealed": ((Keeper, "_seal", lambda *_: 1 << 20),),
     "layer_mounted_read_only": (
         (layers_module, "_share", lambda number: linux.open_tree_clone(f"/{number}")),

@@ -104,6 +104,15 @@ def test_hybrid_takes_v1(machine: Machine) -> None:
     assert made.tops == {controller: machine.folder / controller / "sandrun-x" for controller in V1}
 
 
+def test_v1_with_huge_pages(machine: Machine) -> None:
+    for controller in (*V1, "hugetlb"):
+        machine.legacy(controller)
+    made = machine.probe()
+    assert isinstance(made, HierarchyV1)
+    assert made.mounts["hugetlb"] == machine.folder / "hugetlb"
+    assert made.tops["hugetlb"] == machine.folder / "hugetlb/sandrun-x"
+
+
 def test_v1_groups_are_our_own(machine: Machine) -> None:
     machine.legacy("memory", "/container/abc")
     machine.legacy("pids", "/pods")

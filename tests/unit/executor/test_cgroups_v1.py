@@ -163,6 +163,37 @@ def test_a_kernel_without_swappiness_is_fine(hierarchy: HierarchyV1, kernel: Ker
     hierarchy.create("job").remove()
 
 
+def test_socket_buffers_have_a_limit_where_the_kernel_counts_them(
+    hierarchy: HierarchyV1, kernel: Kernel
+) -> None:
+    name = "memory.kmem.tcp.limit_in_bytes"
+    kernel[0][name] = UNLIMITED
+    made = hierarchy.create("job")
+    for size in (64 << 20, 128 << 20):
+        kernel[1].clear()
+        made.limit(memory_bytes=size, processes=1, cpu_cores=1.0)
+        assert (name, str(size // 4)) in kernel[1]
+    made.remove()
+
+
+def test_every_job_joins_the_group_without_huge_pages(tmp_path: Path, kernel: Kernel) -> None:
+    kernel[0].update({"hugetlb.2MB.limit_in_bytes": UNLIMITED, "hugetlb.2MB.rsvd.limit_in_bytes": UNLIMITED})
+    plain = machine(tmp_path)
+    (tmp_path / "hugetlb").mkdir()
+    top = tmp_path / "hugetlb/sandrun-x"
+    hierarchy = HierarchyV1(
+        {**plain.mounts, "hugetlb": tmp_path / "hugetlb"}, {**plain.tops, "hugetlb": top}, True
+    )
+    before = os.listdir("/proc/self/fd")
+    made = hierarchy.create("job")
+    joined = [os.readlink(f"/proc/self/fd/{fd}") for fd in made.join_fds]
+    assert joined[len(CONTROLLERS) :] == [str(top / "tasks")]
+    assert {path.read_text() for path in top.glob("hugetlb.*")} == {"0"}
+    made.remove()
+    assert os.listdir("/proc/self/fd") == before
+    assert top.is_dir()
+
+
 def test_joins_every_controller(hierarchy: HierarchyV1, group: CgroupV1) -> None:
     paths = [os.readlink(f"/proc/self/fd/{fd}") for fd in group.join_fds]
     assert paths == [str(hierarchy.tops[controller] / "job/tasks") for controller in CONTROLLERS]

@@ -364,6 +364,20 @@ def test_prepare_happens_once(hierarchy: HierarchyV2) -> None:
     assert control.read_text() == ""
 
 
+@pytest.mark.parametrize("offered", ["cpu memory pids hugetlb", "cpu memory pids"])
+def test_no_huge_page_where_the_controller_is(
+    hierarchy: HierarchyV2, kernel: dict[str, str], offered: str
+) -> None:
+    names = ("hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "hugetlb.1GB.max")
+    kernel |= dict.fromkeys(names, "max")
+    (hierarchy.own / "cgroup.controllers").write_text(offered + "\n")
+    hierarchy.prepare()
+    is_there = "hugetlb" in offered
+    assert ((hierarchy.own / "cgroup.subtree_control").read_text() == "+hugetlb") == is_there
+    found = {(hierarchy.top / name).read_text() for name in names}
+    assert found == ({"0"} if is_there else {"max"})
+
+
 def test_controllers_that_cannot_be_handed_down(hierarchy: HierarchyV2) -> None:
     os.rmdir(hierarchy.own)
     with pytest.raises(CgroupError, match="Delegate=cpu memory pids"):

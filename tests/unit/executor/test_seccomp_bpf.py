@@ -3,6 +3,8 @@
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandrun_executor import bpf, seccomp
 
@@ -45,11 +47,38 @@ def test_a_lookup_leaves_gaps_and_the_rest_to_the_other_decision() -> None:
     assert bpf.lookup({0: 1, 1: 1}, 0) == bpf.AtLeast(2, 0, 1)
 
 
+def test_within_asks_for_runs() -> None:
+    assert bpf.within({4, 5, 6}, 1, 0) == bpf.AtLeast(4, bpf.AtLeast(7, 0, 1), 0)
+    assert bpf.within([9, 4, 5], 1, 0) == bpf.Equal(9, 1, bpf.AtLeast(4, bpf.AtLeast(6, 0, 1), 0))
+    assert bpf.within([0, 1], 1, 0) == bpf.AtLeast(2, 0, 1)
+
+
+def ran(program: list[tuple[int, ...]], value: int) -> int:
+    """What the program, which loads once, returns for the value."""
+    at = 1
+    while program[at][0] != 0x06:
+        code, yes, no, k = program[at]
+        at += 1 + (yes if (value == k if code == 0x15 else value >= k) else no)
+    return program[at][3]
+
+
+@given(st.frozensets(st.integers(0, 90), min_size=1))
+def test_within_answers_as_among_does(values: frozenset[int]) -> None:
+    within = instructions(bpf.Load(0, bpf.within(values, 1, 2)))
+    among = instructions(bpf.Load(0, bpf.among(sorted(values), 1, 2)))
+    assert all(ran(within, value) == ran(among, value) for value in (*range(95), 2**32 - 1))
+
+
+def test_a_return_out_of_reach_is_written_again() -> None:
+    program = instructions(bpf.Load(0, bpf.lookup({number: number % 2 for number in range(400)}, 2)))
+    assert len([each for each in program if each[0] == 0x06]) > 3
+    assert all(ran(program, value) == (value % 2 if value < 400 else 2) for value in range(405))
+
+
 def test_a_jump_that_is_too_long_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(instructions(bpf.Load(0, bpf.among(range(255), 1, 2)))) == 1 + 255 + 2
+    far, long = bpf.Equal(7, 3, 4), bpf.lookup({number: number % 2 for number in range(300)}, 2)
     with pytest.raises(bpf.BpfError, match="too long"):
-        bpf.assemble(bpf.Load(0, bpf.among(range(256), 1, 2)))
-    longer = seccomp._Check(0, ((tuple(range(256)), 1),), 5)
-    monkeypatch.setitem(seccomp._CHECKED, "prctl", longer)
+        bpf.assemble(bpf.Load(0, bpf.Equal(5, far, long)))
+    monkeypatch.setattr(bpf, "_REACH", 60)
     with pytest.raises(seccomp.SeccompError, match="too long"):
         seccomp.compile_filter()
