@@ -116,7 +116,7 @@ async def _submit(
         raise bad_request(_missing(entrypoint, upload.contents.files), "/entrypoint")
     head = upload.contents.heads.get(entrypoint, b"")
     interpreter = manifests.interpreter_of(manifest, head)
-    worker = await service.worker(environment=manifest.environment)
+    worker = await service.worker_for_job(manifest.environment)
     manifests.check_worker(interpreter, manifest.environment, worker, head)
     required = None
     if (installer := requirements.installer_of(manifest, worker, settings)) is not None:

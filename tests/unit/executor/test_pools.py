@@ -68,9 +68,14 @@ class FakeZygote:
     image: tuple[str, str, bool] | None
     alive: bool = True
 
+    answers: bool = True
+
     def stop(self) -> None:
         assert self.alive
         self.alive = False
+
+    async def ended(self) -> None:
+        assert not self.alive
 
 
 @dataclass(eq=False)
