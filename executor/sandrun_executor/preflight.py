@@ -20,6 +20,7 @@ OLDEST_KERNEL = (5, 14)  # cgroup.kill; pidfd, clone3, openat2, close_range and 
 NOSWAP_KERNEL = (6, 4)  # tmpfs with noswap (tmpfs(5))
 CONTROLLERS = frozenset({"memory", "pids", "cpu"})
 FILTER_SECONDS = 5.0
+DEATH_SECONDS = 1.0  # from SIGKILL to the end of what can be killed
 NOBODY = 65534
 _SECCOMP = "sandrun_executor.seccomp"  # loads a library, whose absence is a check before
 NAMESPACES = frozenset({"pid", "mnt", "net", "ipc", "uts", "cgroup", "user", "time"})
@@ -215,11 +216,11 @@ def _try(action: Callable[[], object], write_fd: int) -> None:
 
 
 def _end(pid: int) -> None:
-    """SIGKILL, and reap what dies of it within a second; what does not is left to init."""
+    """SIGKILL, and reap what dies of it soon; what does not is left to init."""
     pidfd = os.pidfd_open(pid)
     try:
         os.kill(pid, signal.SIGKILL)
-        if select.select([pidfd], [], [], 1.0)[0]:
+        if select.select([pidfd], [], [], DEATH_SECONDS)[0]:
             os.waitpid(pid, 0)
     finally:
         os.close(pidfd)
