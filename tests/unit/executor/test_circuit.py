@@ -18,12 +18,16 @@ FULL = SandboxError(faults.of_step("seccomp", 524))
 STUCK = SandboxError(faults.of_stuck([], 5.0), is_stuck=True)
 
 
+def name_of(error: Exception) -> str:
+    return type(error).__name__
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.mark.parametrize("error", [FULL, CgroupError("x"), OSError(errno.EAGAIN, "x")], ids=repr)
+@pytest.mark.parametrize("error", [FULL, CgroupError("x"), OSError(errno.EAGAIN, "x")], ids=name_of)
 async def test_what_fails_quickly_opens_it_after_some_in_a_row(error: Exception) -> None:
     circuit = Circuit()
     for _ in range(FAILURES - 1):
@@ -37,7 +41,7 @@ async def test_what_fails_quickly_opens_it_after_some_in_a_row(error: Exception)
     assert circuit.failures == 2 * FAILURES - 1
 
 
-@pytest.mark.parametrize("error", [STUCK, ZygoteError("x"), SlotsRetiredError()], ids=repr)
+@pytest.mark.parametrize("error", [STUCK, ZygoteError("x"), SlotsRetiredError()], ids=name_of)
 async def test_what_takes_long_opens_it_at_once(error: Exception) -> None:
     circuit = Circuit()
     opened: list[bool] = []

@@ -13,7 +13,7 @@ import pytest
 from sandrun_executor import sandboxes
 from sandrun_executor.cgroups import CgroupError
 from sandrun_executor.sandboxes import Sandbox, SandboxError
-from sandrun_executor.slots import Slot, SlotPool
+from sandrun_executor.slots import NoSlotError, Slot, SlotPool
 from sandrun_executor.verdicts import Stop
 from sandrun_executor.zygotes import Zygote
 from sandrun_shared.jobs import Limits
@@ -199,6 +199,25 @@ async def test_a_slot_comes_back_when_there_is_no_descriptor_for_a_sandbox(
     for _ in range(2):
         with pytest.raises(OSError, match="Too many open files"):
             await Sandbox.prepare(cast(Zygote, FakeZygote()), pool, Limits())
+
+
+@pytest.mark.usefixtures("_immortal")
+async def test_who_asked_for_it_does_not_wait_for_its_end(
+    pool: SlotPool,
+    hierarchy: FakeHierarchy,
+    process: "subprocess.Popen[bytes]",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sandboxes, "EMPTY_SECONDS", 3600)
+    hierarchy.busy = False
+    await prepare(FakeZygote(process.pid), pool)
+    with pytest.raises(NoSlotError):
+        pool.acquire()
+    process.kill()
+    async with asyncio.timeout(20):
+        await pool.settled()
+    assert pool.retired == 0
+    pool.acquire()
 
 
 @pytest.mark.usefixtures("_immortal")
