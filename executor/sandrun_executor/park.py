@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from sandrun_executor import faults
-from sandrun_executor.circuit import Circuit, Failures
+from sandrun_executor.circuit import Circuit, Failures, fault_of
 from sandrun_executor.sandboxes import Sandbox
 from sandrun_executor.slots import NoSlotError
 
@@ -39,7 +39,7 @@ class Park:
         self._quiet_at = 0.0
         self._filler: asyncio.Task[None] | None = None
         self._again = asyncio.Event()  # what failed may work now
-        self._probing: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[str] | None = None
         self.circuit = Circuit()
         self.circuit.on_open = self._changed.set
 
@@ -106,15 +106,14 @@ class Park:
             raise
         if self.circuit.is_open:
             _log.warning("sandboxes can be made again")
+            self._again.set()
         self.circuit.made()
         return sandbox
 
     async def problem(self) -> str:
         """Why no job could get a sandbox, for clients; "" when one waits, was made lately or is made now."""
         known = self._has_one or self.circuit.is_open or self.circuit.made_within(LATELY_SECONDS)
-        if not known and not await self._probe():
-            return faults.SLOW.told
-        return self.known_problem()
+        return self.known_problem() if known else await self._probe()
 
     def known_problem(self) -> str:
         """As problem, without trying."""
@@ -124,22 +123,27 @@ class Park:
     def _has_one(self) -> bool:
         return any(sandbox.usable for sandbox in self._waiting)
 
-    async def _probe(self) -> bool:
-        """Make one sandbox for all who ask; False when that takes long, and why is not known yet."""
+    async def _probe(self) -> str:
+        """Make one sandbox for all who ask; what keeps it from being made, as problem."""
         if self._probing is None:
             self._probing = asyncio.create_task(self._try())
             self._probing.add_done_callback(self._tried)
-        done, _ = await asyncio.wait({self._probing}, timeout=PROBE_SECONDS)
-        return bool(done)
+        probing = self._probing
+        done, _ = await asyncio.wait({probing}, timeout=PROBE_SECONDS)
+        return probing.result() if done else faults.SLOW.told  # what it is, is not known yet
 
-    async def _try(self) -> None:
-        with suppress(NoSlotError):  # every slot is in use: then they could be made
+    async def _try(self) -> str:
+        try:
             self._keep(await self._make())
+        except NoSlotError:
+            pass  # every slot is in use: then they could be made
+        except Failures as error:
+            _log.error("cannot prepare a sandbox: %s", error)
+            return fault_of(error).told
+        return ""
 
-    def _tried(self, task: asyncio.Task[None]) -> None:
+    def _tried(self, _: asyncio.Task[str]) -> None:
         self._probing = None
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("cannot prepare a sandbox: %s", task.exception())
 
     def _keep(self, sandbox: Sandbox) -> None:
         if len(self._waiting) < self._size:

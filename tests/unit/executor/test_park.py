@@ -278,6 +278,8 @@ async def test_without_a_sandbox_who_asks_has_one_made(monkeypatch: pytest.Monke
     assert maker.discarded == maker.made
     maker.slots = 0
     assert await running.problem() == ""  # every slot is in use: that is no fault
+    maker.error = FULL  # the first failure of some that open the circuit
+    assert await running.problem() == FULL.fault.told
     maker.error = STUCK
     assert await running.problem() == STUCK.fault.told
     await running.close()
