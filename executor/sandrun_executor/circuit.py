@@ -31,6 +31,13 @@ def fault_of(error: Exception) -> Fault:
     return faults.of_error(error)
 
 
+def is_quick(error: Exception) -> bool:
+    """Whether one of `Failures` took next to no time and left nothing that has to die."""
+    return isinstance(error, CgroupError | OSError) or (
+        isinstance(error, SandboxError) and not error.is_stuck
+    )
+
+
 class Circuit:
     """Opens when making fails, closes when it works; only one may try while it is open."""
 
@@ -62,10 +69,7 @@ class Circuit:
         """One could not be made."""
         self.failures += 1
         self._in_a_row += 1
-        quick = isinstance(error, CgroupError | OSError) or (
-            isinstance(error, SandboxError) and not error.is_stuck
-        )
-        if quick and not self.is_open and self._in_a_row < FAILURES:
+        if is_quick(error) and not self.is_open and self._in_a_row < FAILURES:
             return
         was_open, self.fault = self.is_open, fault_of(error)
         if not was_open:

@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from sandrun_executor import faults
-from sandrun_executor.circuit import Circuit, Failures, fault_of
+from sandrun_executor.circuit import Circuit, Failures, Unavailable, fault_of, is_quick
 from sandrun_executor.sandboxes import Sandbox
 from sandrun_executor.slots import NoSlotError
 
 RETRY_SECONDS = 1.0  # and twice as long after each failure more
-# Each attempt that does not return costs a slot for good: so it is not made often.
+LONGEST_QUICK_RETRY_SECONDS = 5.0
+# Each attempt that does not return may cost a slot for good: so it is not made often.
 LONGEST_RETRY_SECONDS = 60.0
 TAKE_SECONDS = 30.0  # an environment may be imported meanwhile; what can be known to fail fails at once
 PROBE_SECONDS = 3.0
@@ -80,19 +81,27 @@ class Park:
         self._quiet_at = loop.time() + QUIET_SECONDS
         if (sandbox := self.take_waiting()) is not None:
             return sandbox
-        async with self.circuit.waiting(TAKE_SECONDS):
-            while True:
-                self._freed.clear()  # before looking: what is freed while we prepare in vain must count
-                sandbox = self.take_waiting()
-                if sandbox is not None:
-                    return sandbox
-                try:
-                    return await self._make()
-                except NoSlotError:  # somebody was faster
-                    await self._freed.wait()
-                except Failures as error:
-                    self.circuit.check()
-                    _log.warning("cannot prepare a sandbox, and try once more: %s", error)
+        try:
+            async with self.circuit.waiting(TAKE_SECONDS):
+                return await self._take_or_make()
+        except Unavailable:
+            if (sandbox := self.take_waiting()) is not None:  # it was finished while ours was not
+                return sandbox
+            raise
+
+    async def _take_or_make(self) -> Sandbox:
+        while True:
+            self._freed.clear()  # before looking: what is freed while we prepare in vain must count
+            sandbox = self.take_waiting()
+            if sandbox is not None:
+                return sandbox
+            try:
+                return await self._make()
+            except NoSlotError:  # somebody was faster
+                await self._freed.wait()
+            except Failures as error:
+                self.circuit.check()
+                _log.warning("cannot prepare a sandbox, and try once more: %s", error)
 
     async def _make(self) -> Sandbox:
         """A new sandbox; the circuit learns what came of it. Raises what prepare raises."""
@@ -189,10 +198,12 @@ class Park:
                 except NoSlotError:
                     if not self.circuit.is_open:
                         break  # the next slot to become free wakes us
+                    longest = LONGEST_QUICK_RETRY_SECONDS
                 except Failures as error:
                     _log.error("cannot prepare a sandbox: %s", error)
-                await self._wait_to_try(retry_seconds)
-                retry_seconds = min(2 * retry_seconds, LONGEST_RETRY_SECONDS)
+                    longest = LONGEST_QUICK_RETRY_SECONDS if is_quick(error) else LONGEST_RETRY_SECONDS
+                await self._wait_to_try(min(retry_seconds, longest))
+                retry_seconds = min(2 * retry_seconds, longest)
 
     async def _wait_to_try(self, seconds: float) -> None:
         self._again.clear()

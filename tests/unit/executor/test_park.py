@@ -300,3 +300,43 @@ async def test_one_made_within_the_last_minute_is_proof_enough() -> None:
     assert await running.problem() == ""
     assert maker.asked == 1
     await running.close()
+
+
+async def test_who_waits_in_vain_gets_one_that_was_finished_meanwhile() -> None:
+    maker = Maker()
+    async with started(maker) as running:
+        await failing(maker, running, STUCK)
+        maker.hangs = asyncio.Event()
+        taking = asyncio.create_task(running.take())
+        await turns()
+        finished = cast(Sandbox, FakeSandbox())
+        running._waiting.append(finished)
+        maker.hangs.set()
+        async with asyncio.timeout(20):
+            assert await taking is finished
+
+
+@pytest.mark.parametrize(
+    ("error", "longest"), [(FULL, park.LONGEST_QUICK_RETRY_SECONDS), (STUCK, park.LONGEST_RETRY_SECONDS)]
+)
+async def test_what_may_cost_a_slot_is_tried_less_often(
+    error: Exception, longest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    enough = asyncio.Event()
+
+    async def wait(_: park.Park, seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 9:
+            enough.set()
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(park.Park, "_wait_to_try", wait)
+    maker = Maker()
+    async with started(maker) as running:
+        await failing(maker, running, error)
+        running.slot_freed()
+        async with asyncio.timeout(20):
+            await enough.wait()
+    assert pauses[:3] == [1, 2, 4]
+    assert pauses[8] == longest
