@@ -1,5 +1,6 @@
 """`sandrun doctor`: what this machine lacks to run jobs safely, and how to mend it."""
 
+import asyncio
 import pwd
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from sandrun_api.executor_client import ExecutorAway, ExecutorClient, ExecutorLost
 from sandrun_shared import settings
 
 CHECK_SECONDS = 60.0
@@ -25,7 +27,8 @@ class Check(msgspec.Struct, frozen=True):
 
 def run(config: Path | None) -> int:
     """Print the table; 0 if jobs can run safely, else 1."""
-    checks = [_user(settings.load(config).executor.user), *_executor_checks(config)]
+    executor = settings.load(config).executor
+    checks = [_user(executor.user), *_executor_checks(config), *_running(executor.socket)]
     print(table(checks))
     return int(any(check.required and not check.ok for check in checks))
 
@@ -66,6 +69,21 @@ def _user(name: str) -> Check:
             "run deploy/install.sh, or deploy/setup.sh for a checkout",
         )
     return Check("api's user", True, True, found, "")
+
+
+def _running(socket: str) -> list[Check]:
+    """What an executor that runs here says when it is to try to make a sandbox; nothing where none runs."""
+    try:
+        worker = asyncio.run(ExecutorClient(socket).describe(try_sandbox=True))
+    except ExecutorAway:
+        return []
+    except ExecutorLost as error:
+        return [Check("sandboxes", False, True, str(error), "journalctl -u sandrun-executor; start it again")]
+    found = worker.problem or "the executor that runs here can make them"
+    if worker.slots_retired:
+        found += f"; slots retired, as something in them does not die: {worker.slots_retired}"
+    mend = "journalctl -u sandrun-executor names the step and the remedy"
+    return [Check("sandboxes", not worker.problem, True, found, mend)]
 
 
 def _executor_checks(config: Path | None) -> list[Check]:

@@ -107,9 +107,12 @@ class ExecutorClient:
         self.restarts += self._pid not in (0, pid)
         self._pid = pid
 
-    async def describe(self) -> Description:
-        """What the executor can do. Raises ExecutorLost, also when it does not answer in time."""
-        message = await self._ask(Describe())
+    async def describe(self, *, try_sandbox: bool = False) -> Description:
+        """What the executor can do, and whether it can make a sandbox if it is to try.
+
+        Raises ExecutorLost, also when it does not answer in time.
+        """
+        message = await self._ask(Describe(try_sandbox=try_sandbox))
         if not isinstance(message, Description):
             raise ExecutorLost("not a description")
         return message

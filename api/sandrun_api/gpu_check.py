@@ -24,6 +24,7 @@ from sandrun_shared.orders import Order, encode_bundle, encode_order
 from sandrun_shared.protocol import Execute, Finished, Gpu, Output, Refused
 
 START_SECONDS = 90.0
+KILL_SECONDS = 5.0
 UIDS = 1 << 16  # how far above the service's the user ids of these jobs are
 LIMITS = Limits(wall_seconds=300.0, memory_bytes=4 << 30, processes=256, cpu_cores=4.0)
 PARTS = ((), ("leave",), ("look",))
@@ -88,7 +89,10 @@ def _executor(chosen: settings.Settings, config: Path | None, command: list[str]
                     process.wait(30)
                 except subprocess.TimeoutExpired:
                     process.kill()
-                    process.wait()
+                    with contextlib.suppress(
+                        subprocess.TimeoutExpired
+                    ):  # in state D it stays until its wait ends
+                        process.wait(KILL_SECONDS)
     finally:
         shutil.rmtree(folder)
 

@@ -1,6 +1,7 @@
 """What the server counts, for Prometheus; nothing in it tells one client from another."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import prometheus_client
@@ -13,6 +14,8 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from sandrun_api.clients import Clients, address_of, networks_of
+from sandrun_api.errors import ApiError
+from sandrun_api.jobs.views import service_of
 from sandrun_api.origins import is_name_here
 from sandrun_shared.settings import Api, Settings
 
@@ -86,6 +89,34 @@ class _Gauges(Collector):
         self._service = service
         self._executor = executor
 
+    def _of_executor(self) -> Iterator[Metric]:
+        worker = self._service.known_worker
+        yield GaugeMetricFamily(
+            "sandrun_executor_ready",
+            "Whether the executor answers and can make sandboxes.",
+            float(worker is not None and not worker.problem),
+        )
+        if worker is None:
+            return
+        yield GaugeMetricFamily(
+            "sandrun_executor_slots_retired",
+            "Slots that are not used because something in them does not die.",
+            worker.slots_retired,
+        )
+        for name, text, value in (
+            (
+                "sandrun_executor_slots_reclaimed",
+                "Retired slots that are used again.",
+                worker.slots_reclaimed,
+            ),
+            (
+                "sandrun_executor_sandbox_failures",
+                "Sandboxes that could not be made.",
+                worker.sandbox_failures,
+            ),
+        ):
+            yield CounterMetricFamily(name, text, value)
+
     def describe(self) -> Iterator[Metric]:
         """Nothing: names are checked when they are collected."""
         return iter(())
@@ -104,6 +135,7 @@ class _Gauges(Collector):
             ("sandrun_executor_restarts", "Times the executor was another process.", self._executor.restarts),
         ):
             yield CounterMetricFamily(name, text, value)
+        yield from self._of_executor()
 
 
 @router.get("/metrics")
@@ -112,6 +144,8 @@ async def get_metrics(request: Request) -> Response:
     settings: Settings = request.app.state.settings
     if not may_read(request, settings.api, request.app.state.clients):
         raise HTTPException(404)
+    with suppress(ApiError):
+        await service_of(request).worker(fresh=True)  # for what only the executor counts
     metrics: Metrics = request.app.state.metrics
     text = prometheus_client.generate_latest(metrics.registry)
     headers = {"Cross-Origin-Resource-Policy": "same-origin"}

@@ -283,7 +283,7 @@ async def submit_inline(
     settings: Settings = request.app.state.settings
     manifests.check(manifest, settings.limits)
     interpreter = manifest.interpreter or DEFAULT_INTERPRETER
-    worker = await service.worker(environment=manifest.environment)
+    worker = await service.worker_for_job(manifest.environment)
     manifests.check_worker(interpreter, manifest.environment, worker, b"")  # no code is an executable file
     installer = requirements.installer_of(manifest, worker, settings)
     required = None if installer is None else requirements.of_files(manifest, installer, files or {})

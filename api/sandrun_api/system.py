@@ -11,6 +11,7 @@ from sandrun_api import gpus
 from sandrun_api.clients import client_of
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.schemas import Environments, Health, ServerInfo, Stats, answers
+from sandrun_api.jobs.service import ready
 from sandrun_api.jobs.views import json_response, service_of
 from sandrun_api.web import routes as web
 from sandrun_shared import keys, receipts
@@ -109,11 +110,14 @@ async def get_health(
         ),
     ] = None,
 ) -> Response:
-    """Healthy when the executor answers now; `signature` is null for a worker without a key."""
+    """Healthy when the executor answers now and can make a sandbox; `signature` is null without a worker key.
+
+    It is readiness: 503 says that requests should go elsewhere. `GET /` is for liveness.
+    """
     service = service_of(request)
     if service.draining:  # whoever shares out requests is to send them elsewhere
         raise ApiError(503, "The server is stopping.", retry_after=5)
-    worker = await service.worker(fresh=True)
+    worker = ready(await service.worker(fresh=True, try_sandbox=True))
     body: dict[str, Any] = {"status": "healthy", "worker_id": worker.worker_id}
     if nonce is not None:
         proof = await service.identify(nonce)

@@ -26,6 +26,7 @@ from sandrun_shared import kernel_log, settings
 CREDENTIALS = "CREDENTIALS_DIRECTORY"  # systemd.exec(5)
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+KILL_SECONDS = 5.0  # from SIGKILL to the end of a process that can be killed
 HEALTH_INTERVAL_SECONDS = 0.05
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 10.0
@@ -130,7 +131,10 @@ class Child:
             except subprocess.TimeoutExpired:
                 _say(f"the {self.name} does not end: killing it")
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-                self.process.wait()
+                try:
+                    self.process.wait(KILL_SECONDS)
+                except subprocess.TimeoutExpired:
+                    _say(f"process {self.process.pid} of the {self.name} cannot be killed and stays")
         os.close(self.pidfd)
         self.pidfd = -1
 

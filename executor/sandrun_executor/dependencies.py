@@ -9,15 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from sandrun_executor import installers
-from sandrun_executor.cgroups import CgroupError
+from sandrun_executor.circuit import Failures, fault_of
 from sandrun_executor.handover import Packages
 from sandrun_executor.installations import CANCELLED, Failure, Installation, Installing
 from sandrun_executor.layers import Keeper, Layer, Layers
 from sandrun_executor.proxies import ProxyError
 from sandrun_executor.records import freeze
-from sandrun_executor.sandboxes import SandboxError
 from sandrun_executor.slots import NoSlotError
-from sandrun_executor.zygotes import ZygoteError
 from sandrun_shared.environments import DEFAULT
 from sandrun_shared.jobs import Installer, Verdict
 from sandrun_shared.protocol import Event, Usage
@@ -150,9 +148,11 @@ class Dependencies:
             if installation.stopped:
                 return CANCELLED
             made = await self._installing.run(installation, installer, fd)
-        except (SandboxError, ZygoteError, CgroupError, ProxyError, NoSlotError, OSError) as error:
+        except NoSlotError:
+            return Failure(Verdict.setup_error, "packages cannot be installed now: every slot is in use")
+        except (*Failures, ProxyError) as error:
             _log.error("cannot install packages: %s", error)
-            return Failure(Verdict.setup_error, f"packages cannot be installed here: {error}")
+            return Failure(Verdict.setup_error, f"packages cannot be installed now: {_public(error)}")
         finally:
             self._room.release()
         if isinstance(made, Failure):
@@ -184,3 +184,7 @@ class Dependencies:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._keeper.close()
+
+
+def _public(error: Exception) -> str:
+    return str(error) if isinstance(error, ProxyError) else fault_of(error).public

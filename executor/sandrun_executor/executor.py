@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandrun_executor import gpu, interpreters
-from sandrun_executor.cgroups import Cgroup, CgroupError, Hierarchy
+from sandrun_executor.cgroups import Cgroup, Hierarchy
+from sandrun_executor.circuit import Failures, Unavailable, fault_of
 from sandrun_executor.dependencies import Dependencies
 from sandrun_executor.environments import Shelf
 from sandrun_executor.gpu_types import for_image
@@ -18,18 +19,27 @@ from sandrun_executor.installations import Failure, Installing, outcome_of
 from sandrun_executor.layers import Keeper
 from sandrun_executor.pools import Pool, Pools
 from sandrun_executor.records import Record, RecordError
-from sandrun_executor.sandboxes import Sandbox, SandboxError
+from sandrun_executor.sandboxes import Sandbox
 from sandrun_executor.seccomp import compile_filter
 from sandrun_executor.server import Peer, nothing
 from sandrun_executor.slots import SlotPool
 from sandrun_executor.started import usable
 from sandrun_executor.verdicts import Stop
 from sandrun_executor.worker_key import WorkerKey
-from sandrun_executor.zygotes import Image, Zygote, ZygoteError
+from sandrun_executor.zygotes import Image, Zygote
 from sandrun_shared.environments import DefinitionError
 from sandrun_shared.framing import close_all
 from sandrun_shared.jobs import Installer, Limits
-from sandrun_shared.protocol import VERSION, Description, Execute, Identified, Identify, Installed, Refused
+from sandrun_shared.protocol import (
+    VERSION,
+    Describe,
+    Description,
+    Execute,
+    Identified,
+    Identify,
+    Installed,
+    Refused,
+)
 from sandrun_shared.settings import Settings
 
 _log = logging.getLogger("sandrun.executor")
@@ -114,6 +124,8 @@ class Executor:
             self._prepare,
             started=usable(self._settings.started_interpreters, self._interpreters),
         )
+        self._pool.on_freed = self._pools.slot_freed
+        self._pool.on_reclaimed = self._pools.slot_reclaimed
         keeper = Keeper(noswap_option())
         versions = {name: found.version for name, found in self._interpreters.items()}
         self._dependencies = Dependencies(
@@ -146,7 +158,7 @@ class Executor:
         await self._pools.start([name.strip() for name in self._settings.preload.split(",") if name.strip()])
 
     async def _start_zygote(self, image: Image | None) -> Zygote:
-        self._zygote_cgroup = self._zygote_cgroup or self._hierarchy.create("zygote")
+        self._zygote_cgroup = self._zygote_cgroup or self._pool.create_cgroup("zygote")
         return await Zygote.start(
             self._zygote_cgroup,
             self._seccomp,
@@ -244,9 +256,10 @@ class Executor:
         except DefinitionError as error:
             peer.send(Refused("unsupported", str(error)))
             return
-        except (SandboxError, ZygoteError, CgroupError, OSError) as error:
-            _log.error("cannot prepare a sandbox: %s", error)
-            peer.send(Refused("unsupported", f"no sandbox could be prepared: {error}"))
+        except Failures as error:
+            if not isinstance(error, Unavailable):  # else it is in the log, once
+                _log.error("cannot prepare a sandbox: %s", error)
+            peer.send(Refused("unavailable", fault_of(error).told))
             return
         self._running.add(sandbox)
         peer.on_gone = lambda: sandbox.stop(Stop.cancelled)
@@ -289,8 +302,9 @@ class Executor:
             return Refused("full", "every slot is in use")
         return None
 
-    async def describe(self, peer: Peer) -> None:
-        """Answer a Describe."""
+    async def describe(self, request: Describe, peer: Peer) -> None:
+        """Answer a Describe, which may take seconds when it is to try whether a sandbox can be made."""
+        problem = await self._pools.problem() if request.try_sandbox else ""
         peer.send(
             Description(
                 slots=self._settings.slots,
@@ -301,6 +315,10 @@ class Executor:
                 gpus=self._lender.gpus,
                 gpu_problem=self._lender.found.problem,
                 installers=self._dependencies.installers,
+                problem=problem or self._pools.known_problem(),
+                slots_retired=self._pool.retired,
+                slots_reclaimed=self._pool.reclaimed,
+                sandbox_failures=self._pools.failures,
             )
         )
 
@@ -321,5 +339,6 @@ class Executor:
         self._stopping = True
         await self._dependencies.close()
         await self._pools.close()
+        await self._pool.settled()
         self._pool.close()
         self._hierarchy.sweep()

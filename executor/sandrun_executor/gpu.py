@@ -23,6 +23,7 @@ from sandrun_shared.protocol import Gpu
 
 DEV = Path("/dev")
 PROBE = [helpers.python(), "-P", "-m", "sandrun_executor.gpu_probe"]
+KILL_SECONDS = 5.0
 PROBE_SECONDS = 30.0  # a driver that nobody used yet starts its devices first
 ANSWER_BYTES = 64 << 10
 LIBRARY = "libcuda.so.1"
@@ -103,7 +104,9 @@ async def _probe(user: int, group: int) -> _Probed:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            with suppress(TimeoutError):  # a driver may hold it in state D: it is reaped when it dies
+                async with asyncio.timeout(KILL_SECONDS):
+                    await process.wait()
 
 
 def _library_path() -> dict[str, str]:

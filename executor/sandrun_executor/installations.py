@@ -143,7 +143,7 @@ class Installing:
         self._networks = proxies.networks_of(self._settings)
         self._credentials = proxies.credentials_of(self._settings)
         count = self._settings.installs
-        self._cgroup = self._hierarchy.create("proxies")
+        self._cgroup = self._hierarchy.create(f"proxies-{time.time_ns()}")
         self._cgroup.limit(
             memory_bytes=count * proxies.MEMORY_BYTES, processes=count * proxies.PROCESSES, cpu_cores=1.0
         )
@@ -158,7 +158,7 @@ class Installing:
     async def run(self, installation: Installation, installer: Installer, fd: int) -> Made | Failure:
         """Install what the bundle behind fd requires.
 
-        Raises SandboxError, ZygoteError, CgroupError, ProxyError, NoSlotError, OSError.
+        Raises SandboxError, ZygoteError, CgroupError, ProxyError, NoSlotError, SlotsRetiredError, OSError.
         """
         sandbox = await self._prepare(self._limits)
         number, uid = 0, self._uids.pop()

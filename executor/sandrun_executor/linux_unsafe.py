@@ -31,7 +31,7 @@ CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x02000000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_SECCOMP = 1, 4, 15, 22
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_GET_NAME, PR_SET_SECCOMP = 1, 4, 15, 16, 22
 PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS = 24, 28, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 SECCOMP_MODE_FILTER = 2
@@ -141,6 +141,17 @@ def sethostname(name: str) -> None:
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """Operate on this process (prctl(2))."""
     return _check(_libc.prctl(option, arg2, arg3, arg4, arg5), ("prctl", option))
+
+
+_NAME_BYTES = 16  # TASK_COMM_LEN, with its NUL
+_own_name, _other_name = _c.create_string_buffer(_NAME_BYTES), _c.create_string_buffer(_NAME_BYTES)
+_libc.prctl(PR_GET_NAME, _c.addressof(_own_name), 0, 0, 0)
+
+
+def set_name(name: str = "") -> None:
+    """Name this thread, as /proc/pid/comm shows it to all (prctl(2)); "" gives it its first name again."""
+    _other_name.value = name.encode()[: _NAME_BYTES - 1]
+    _libc.prctl(PR_SET_NAME, _c.addressof(_other_name if name else _own_name), 0, 0, 0)
 
 
 def drop_bounding_set() -> None:

@@ -6,14 +6,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from sandrun_executor.cgroups import CgroupError
-from sandrun_executor.sandboxes import Sandbox, SandboxError
+from sandrun_executor import faults
+from sandrun_executor.circuit import Circuit, Failures, Unavailable, fault_of, is_quick
+from sandrun_executor.sandboxes import Sandbox
 from sandrun_executor.slots import NoSlotError
-from sandrun_executor.zygotes import ZygoteError
 
 RETRY_SECONDS = 1.0  # and twice as long after each failure more
+LONGEST_QUICK_RETRY_SECONDS = 5.0
+# Each attempt that does not return may cost a slot for good: so it is not made often.
 LONGEST_RETRY_SECONDS = 60.0
-TAKE_SECONDS = 30.0
+TAKE_SECONDS = 30.0  # an environment may be imported meanwhile; what can be known to fail fails at once
+PROBE_SECONDS = 3.0
+LATELY_SECONDS = 60.0
 # While a burst of jobs lasts, preparing more would take the processors from those that run. So only what
 # is needed to keep LOW_WATER is prepared until no job came for QUIET_SECONDS.
 LOW_WATER = 1
@@ -35,10 +39,14 @@ class Park:
         self._freed = asyncio.Event()  # there is something to take, or a slot to prepare it in
         self._quiet_at = 0.0
         self._filler: asyncio.Task[None] | None = None
+        self._again = asyncio.Event()  # what failed may work now
+        self._probing: asyncio.Task[str] | None = None
+        self.circuit = Circuit()
+        self.circuit.on_open = self._changed.set
 
     async def start(self) -> None:
         """Prepare the first sandbox, then the others beside. Raises what prepare raises."""
-        self._waiting.append(await self._prepare())
+        self._waiting.append(await self._make())
         self.open()
 
     def open(self) -> None:
@@ -65,18 +73,97 @@ class Park:
             self._changed.set()
 
     async def take(self) -> Sandbox:
-        """A sandbox, waiting or new. Raises TimeoutError when no slot becomes free, else as prepare."""
+        """A sandbox, waiting or new.
+
+        Raises Unavailable when none can be made, also while it waits; TimeoutError when no slot becomes free.
+        """
         loop = asyncio.get_running_loop()
         self._quiet_at = loop.time() + QUIET_SECONDS
-        async with asyncio.timeout(TAKE_SECONDS):
-            while True:
-                self._freed.clear()  # before looking: what is freed while we prepare in vain must count
-                sandbox = self.take_waiting()
-                if sandbox is not None:
-                    return sandbox
-                with suppress(NoSlotError):  # somebody was faster
-                    return await self._prepare()
+        if (sandbox := self.take_waiting()) is not None:
+            return sandbox
+        try:
+            async with self.circuit.waiting(TAKE_SECONDS):
+                return await self._take_or_make()
+        except Unavailable:
+            if (sandbox := self.take_waiting()) is not None:  # it was finished while ours was not
+                return sandbox
+            raise
+
+    async def _take_or_make(self) -> Sandbox:
+        while True:
+            self._freed.clear()  # before looking: what is freed while we prepare in vain must count
+            sandbox = self.take_waiting()
+            if sandbox is not None:
+                return sandbox
+            try:
+                return await self._make()
+            except NoSlotError:  # somebody was faster
                 await self._freed.wait()
+            except Failures as error:
+                self.circuit.check()
+                _log.warning("cannot prepare a sandbox, and try once more: %s", error)
+
+    async def _make(self) -> Sandbox:
+        """A new sandbox; the circuit learns what came of it. Raises what prepare raises."""
+        try:
+            sandbox = await self._prepare()
+        except Failures as error:
+            was_open = self.circuit.is_open
+            self.circuit.failed(error)
+            if self.circuit.is_open and not was_open:
+                _log.error("no sandbox can be made, and jobs are refused: %s", self.circuit.fault)
+            raise
+        if self.circuit.is_open:
+            _log.warning("sandboxes can be made again")
+            self._again.set()
+        self.circuit.made()
+        return sandbox
+
+    async def problem(self) -> str:
+        """Why no job could get a sandbox, for clients; "" when one waits, was made lately or is made now."""
+        known = self._has_one or self.circuit.is_open or self.circuit.made_within(LATELY_SECONDS)
+        return self.known_problem() if known else await self._probe()
+
+    def known_problem(self) -> str:
+        """As problem, without trying."""
+        return "" if self.circuit.fault is None or self._has_one else self.circuit.fault.told
+
+    @property
+    def _has_one(self) -> bool:
+        return any(sandbox.usable for sandbox in self._waiting)
+
+    async def _probe(self) -> str:
+        """Make one sandbox for all who ask; what keeps it from being made, as problem."""
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._try())
+            self._probing.add_done_callback(self._tried)
+        probing = self._probing
+        done, _ = await asyncio.wait({probing}, timeout=PROBE_SECONDS)
+        return probing.result() if done else faults.SLOW.told  # what it is, is not known yet
+
+    async def _try(self) -> str:
+        try:
+            self._keep(await self._make())
+        except NoSlotError:
+            pass  # every slot is in use: then they could be made
+        except Failures as error:
+            _log.error("cannot prepare a sandbox: %s", error)
+            return fault_of(error).told
+        return ""
+
+    def _tried(self, _: asyncio.Task[str]) -> None:
+        self._probing = None
+
+    def _keep(self, sandbox: Sandbox) -> None:
+        if len(self._waiting) < self._size:
+            self._waiting.append(sandbox)
+            self._freed.set()
+        else:
+            self._discard(sandbox)
+
+    def try_again(self) -> None:
+        """Something that did not end has ended: what failed may work."""
+        self._again.set()
 
     def take_waiting(self) -> Sandbox | None:
         """A sandbox that waits; None when none does."""
@@ -94,25 +181,35 @@ class Park:
         self._freed.set()
 
     async def _fill(self) -> None:
+        """Keep `size` sandboxes, and be the one who tries while the circuit is open."""
         retry_seconds = RETRY_SECONDS
         while True:
             await self._changed.wait()
             self._changed.clear()
-            while len(self._waiting) < self._size:
+            while self.circuit.is_open or len(self._waiting) < self._size:
                 busy = self._quiet_at - asyncio.get_running_loop().time()
-                if busy > 0 and len(self._waiting) >= LOW_WATER:
+                if busy > 0 and len(self._waiting) >= LOW_WATER and not self.circuit.is_open:
                     await self._wait_for_change(busy)
                     continue
                 try:
-                    self._waiting.append(await self._prepare())
-                    self._freed.set()
+                    self._keep(await self._make())
                     retry_seconds = RETRY_SECONDS
+                    continue
                 except NoSlotError:
-                    break  # the next slot to become free wakes us
-                except (SandboxError, ZygoteError, CgroupError, OSError) as error:
+                    if not self.circuit.is_open:
+                        break  # the next slot to become free wakes us
+                    longest = LONGEST_QUICK_RETRY_SECONDS
+                except Failures as error:
                     _log.error("cannot prepare a sandbox: %s", error)
-                    await asyncio.sleep(retry_seconds)
-                    retry_seconds = min(2 * retry_seconds, LONGEST_RETRY_SECONDS)
+                    longest = LONGEST_QUICK_RETRY_SECONDS if is_quick(error) else LONGEST_RETRY_SECONDS
+                await self._wait_to_try(min(retry_seconds, longest))
+                retry_seconds = min(2 * retry_seconds, longest)
+
+    async def _wait_to_try(self, seconds: float) -> None:
+        self._again.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._again.wait()
 
     async def _wait_for_change(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -122,8 +219,9 @@ class Park:
 
     async def close(self) -> None:
         """Prepare no more and discard what is there."""
-        if self._filler is not None:
-            self._filler.cancel()
-            await asyncio.gather(self._filler, return_exceptions=True)
+        tasks = [task for task in (self._filler, self._probing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         while self._waiting:
             self._discard(self._waiting.popleft())

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -36,9 +37,12 @@ class Pool:
         self._make = prepare
         self._freed = freed
         self._zygote: Zygote | None = None
+        self._homes: Counter[Zygote] = Counter()  # how many sandboxes end with each zygote
+        self._left: set[Zygote] = set()  # they fork no more, and are kept for what they have forked
         # One for all who wait: whoever gives up must not end what others, or the next job, will want.
         self._starting: asyncio.Task[Zygote] | None = None
         self._endings: set[asyncio.Task[None]] = set()
+        self._stopping: set[asyncio.Task[None]] = set()
         self._sandboxes = 0
         self._takers = 0
         self._retired = False
@@ -48,7 +52,7 @@ class Pool:
     @property
     def warm(self) -> bool:
         """Whether its zygote is there."""
-        return self._zygote is not None and self._zygote.alive
+        return self._zygote is not None and self._zygote.alive and self._zygote.answers
 
     @property
     def build_name(self) -> str:
@@ -64,7 +68,10 @@ class Pool:
         """A sandbox, as Park.take; one with a GPU is made for its job."""
         with self.held():
             try:
-                return await self.park.take() if gpu is None else await self.prepare(gpu)
+                if gpu is None:
+                    return await self.park.take()
+                self.park.circuit.check()
+                return await self.prepare(gpu)
             except NoSlotError:
                 raise TimeoutError from None
 
@@ -82,15 +89,18 @@ class Pool:
         """A new sandbox, with an interpreter started in it. Raises as starting a zygote or a sandbox does."""
         self._sandboxes += 1
         try:
-            return await self._make(await self.ready_zygote(), gpu, started)
+            zygote = await self.ready_zygote()
+            sandbox = await self._make(zygote, gpu, started)
         except BaseException:
             self._sandboxes -= 1
             self._close_if_empty()
             raise
+        self._homes[zygote] += 1
+        return sandbox
 
     async def ready_zygote(self) -> Zygote:
         """Its zygote, started if it is not there. Raises ZygoteError."""
-        if self._zygote is not None and self._zygote.alive:
+        if self._zygote is not None and self.warm:
             return self._zygote
         if self._starting is None:
             self._starting = asyncio.create_task(self._restart())
@@ -99,10 +109,25 @@ class Pool:
 
     async def _restart(self) -> Zygote:
         if self._zygote is not None:
-            self._zygote.stop()
+            self._leave(self._zygote)
             self._zygote = None
         self._zygote = await self._new_zygote()
         return self._zygote
+
+    def _leave(self, zygote: Zygote) -> None:
+        """Stop it once the last sandbox that it forked has ended, whose end it would be."""
+        if zygote.alive and self._homes[zygote]:
+            self._left.add(zygote)
+            return
+        self._left.discard(zygote)
+        del self._homes[zygote]
+        self._stop(zygote)
+
+    def _stop(self, zygote: Zygote) -> None:
+        zygote.stop()
+        task = asyncio.get_running_loop().create_task(zygote.ended())
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
 
     def _started(self, task: asyncio.Task[Zygote]) -> None:
         self._starting = None
@@ -124,11 +149,16 @@ class Pool:
         """Destroy a sandbox beside the answer, not before it."""
         task = asyncio.get_running_loop().create_task(sandbox.destroy())
         self._endings.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, sandbox.zygote))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, zygote: Zygote, task: asyncio.Task[None]) -> None:
         self._endings.discard(task)
         self._sandboxes -= 1
+        self._homes[zygote] -= 1
+        if self._homes[zygote] <= 0:
+            del self._homes[zygote]
+        if zygote in self._left:
+            self._leave(zygote)
         if not task.cancelled() and task.exception() is not None:
             _log.error("a sandbox did not end as it should: %s", type(task.exception()).__name__)
         self._freed()
@@ -146,8 +176,9 @@ class Pool:
         self.closed = True
         if self._starting is not None:
             self._starting.cancel()
-        if self._zygote is not None:
-            self._zygote.stop()
+        for zygote in (*self._left, *([self._zygote] if self._zygote is not None else [])):
+            self._stop(zygote)
+        self._left.clear()
         if self.build is not None:
             self.build.close()
 
@@ -157,8 +188,8 @@ class Pool:
         await self.retire()
         if starting is not None:
             await asyncio.gather(starting, return_exceptions=True)
-        while self._endings:
-            await asyncio.wait(self._endings)
+        while self._endings or self._stopping:
+            await asyncio.wait(self._endings | self._stopping)
             await asyncio.sleep(0)  # what is called when they are done
 
 
@@ -184,6 +215,7 @@ class Pools:
         self._prepare = prepare
         self._memory = memory
         self._demand = Demand(clock)
+        self._failed_before = 0  # in pools that are let go
         self._pools: dict[str, Pool] = {DEFAULT: self._make(None)}
         self._started = StartedParks(
             started, partial(self._pools[DEFAULT].prepare, None), self._pools[DEFAULT].end
@@ -192,7 +224,7 @@ class Pools:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _make(self, build: Build | None) -> Pool:
-        return Pool(build, self._start_zygote, self._prepare, self._slot_freed)
+        return Pool(build, self._start_zygote, self._prepare, self.slot_freed)
 
     async def start(self, preload: list[str]) -> None:
         """Prepare the first sandbox, then more beside, for these environments too. Raises as prepare does."""
@@ -247,6 +279,7 @@ class Pools:
 
     def _retire(self, name: str) -> None:
         pool = self._pools.pop(name)
+        self._failed_before += pool.park.circuit.failures
         self._retired.add(pool)
         self._spawn(pool.retire())
 
@@ -258,10 +291,30 @@ class Pools:
         """The environments whose zygote is there."""
         return [name for name, pool in self._pools.items() if pool.warm]
 
-    def _slot_freed(self) -> None:
+    def slot_freed(self) -> None:
+        """Whoever waits for a slot may look again."""
         for pool in (*self._pools.values(), *self._retired):
             pool.park.slot_freed()
         self._started.slot_freed()
+
+    def slot_reclaimed(self) -> None:
+        """Something ended that had been given up: whoever tries in vain may try at once."""
+        self.slot_freed()
+        for pool in self._pools.values():
+            pool.park.try_again()
+
+    async def problem(self) -> str:
+        """Why no job could be given a sandbox of `default` now, for clients; "" when one could."""
+        return await self._pools[DEFAULT].park.problem()
+
+    def known_problem(self) -> str:
+        """As problem, without trying."""
+        return self._pools[DEFAULT].park.known_problem()
+
+    @property
+    def failures(self) -> int:
+        """How many sandboxes could not be made, of every pool that is there."""
+        return self._failed_before + sum(pool.park.circuit.failures for pool in self._pools.values())
 
     async def _tick(self) -> None:
         while True:

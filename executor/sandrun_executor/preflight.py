@@ -1,22 +1,29 @@
 """What this machine must have before a job may run: one probe per feature, each a plain function.
 
-Probes take the paths they read, so that they can be tried on plain files. None changes anything.
+Probes take the paths they read, so that they can be tried on plain files. They change nothing.
 """
 
+import errno
 import importlib
 import os
 import platform
 import re
+import select
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandrun_executor import audit, linux_unsafe
+from sandrun_executor import audit, faults, linux_unsafe
 from sandrun_shared import kernel_log
 
 OLDEST_KERNEL = (5, 14)  # cgroup.kill; pidfd, clone3, openat2, close_range and Landlock are older
 NOSWAP_KERNEL = (6, 4)  # tmpfs with noswap (tmpfs(5))
 CONTROLLERS = frozenset({"memory", "pids", "cpu"})
+FILTER_SECONDS = 5.0
+DEATH_SECONDS = 1.0  # from SIGKILL to the end of what can be killed
+NOBODY = 65534
+_SECCOMP = "sandrun_executor.seccomp"  # loads a library, whose absence is a check before
 NAMESPACES = frozenset({"pid", "mnt", "net", "ipc", "uts", "cgroup", "user", "time"})
 INTERPRETERS = ("python3", "bash", "sh", "node", "perl", "ruby", "Rscript", "php")
 BASE_INTERPRETERS = frozenset({"python3", "bash", "sh", "node", "perl"})
@@ -51,6 +58,7 @@ def checks() -> list[Check]:
         namespaces(Path("/proc/self/ns"), Path("/proc/sys/user")),
         seccomp(Path("/proc/sys/kernel/seccomp/actions_avail")),
         libseccomp(),
+        filters(),
         landlock(),
         overlay(Path("/proc/filesystems")),
         swap(Path("/proc/swaps"), platform.release()),
@@ -152,6 +160,75 @@ def libseccomp(load: Callable[[str], object] = importlib.import_module) -> Check
     except (ImportError, OSError, RuntimeError) as error:
         return Check("libseccomp", False, True, str(error), "apt-get install libseccomp2")
     return Check("libseccomp", True, True, "loads")
+
+
+def filters(install: Callable[[], object] | None = None, seconds: float = FILTER_SECONDS) -> Check:
+    """A job's filter can be installed now: an unprivileged child tries, and is waited for a limited time."""
+    name = "filters"
+    if install is None:
+        try:
+            install = linux_unsafe.SeccompProgram(importlib.import_module(_SECCOMP).compile_filter()).install
+        except Exception as error:  # whatever a library that is missing or broken may raise
+            return Check(name, False, True, f"no filter was compiled: {error}", "see libseccomp")
+    code = _in_child(install, seconds)
+    if code is None:
+        found = f"installing one does not return in {seconds:g} s"
+        return Check(name, False, True, found, faults.STUCK_MEND)
+    if code == 0:
+        return Check(name, True, True, "one more can be installed")
+    fault = faults.of_step("seccomp", code)
+    return Check(name, False, True, f"{fault.found}: {fault.public}", fault.mend)
+
+
+def _in_child(action: Callable[[], object], seconds: float) -> int | None:
+    """The errno with which an action of an unprivileged child fails, 0 for none; None if it does not end.
+
+    The child holds nothing of ours, so that nobody waits for it by way of a pipe if it cannot be killed.
+    """
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _try(action, write_fd)
+        finally:
+            os._exit(1)
+    os.close(write_fd)
+    try:
+        answer = os.read(read_fd, 16) if select.select([read_fd], [], [], seconds)[0] else None
+    finally:
+        os.close(read_fd)
+        _end(pid)
+    return None if answer is None else int(answer or errno.EPERM)
+
+
+def _try(action: Callable[[], object], write_fd: int) -> None:
+    os.dup2(write_fd, 3)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    linux_unsafe.close_range(4)
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    linux_unsafe.prctl(linux_unsafe.PR_SET_NO_NEW_PRIVS, 1)
+    code = 0
+    try:
+        action()
+    except OSError as error:
+        code = error.errno or errno.EPERM
+    os.write(3, b"%d" % code)
+
+
+def _end(pid: int) -> None:
+    """SIGKILL, and reap what dies of it soon; what does not is left to init."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        if select.select([pidfd], [], [], DEATH_SECONDS)[0]:
+            os.waitpid(pid, 0)
+    finally:
+        os.close(pidfd)
 
 
 def landlock(abi: Callable[[], int] = linux_unsafe.landlock_abi) -> Check:

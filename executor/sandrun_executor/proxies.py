@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import logging
 import netrc
 import os
 import socket
@@ -10,6 +11,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from sandrun_executor import faults
 from sandrun_executor.cgroups import Cgroup
 from sandrun_executor.networks import Network
 from sandrun_executor.proxy import Task
@@ -21,6 +23,8 @@ PORT = 3128  # on the sandbox's own loopback
 PROGRAM: tuple[str, ...] = ("-I", "-m", "sandrun_executor.proxy")
 MEMORY_BYTES, PROCESSES = 256 << 20, 48  # for each; a thread looks a name up
 _START_SECONDS = 20.0
+_END_SECONDS = 5.0
+_log = logging.getLogger("sandrun.executor")
 
 
 class ProxyError(Exception):
@@ -113,7 +117,10 @@ def _spawn(control: socket.socket) -> "subprocess.Popen[bytes]":
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     process.kill()
-    process.wait()
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        _log.error("package proxy %d does not die: %s", process.pid, faults.state_of(process.pid))
 
 
 def _enter(cgroup: Cgroup, pid: int) -> None:

@@ -1,6 +1,7 @@
 """The life of one sandbox: prepared, handed a job, ended, proven empty."""
 
 import asyncio
+import logging
 import os
 import signal
 import time
@@ -8,8 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from fcntl import F_ADD_SEALS, F_SEAL_SEAL, fcntl
 
+from sandrun_executor import faults
 from sandrun_executor.cgroups import CgroupError
 from sandrun_executor.compilations import Compilation
+from sandrun_executor.faults import Fault
 from sandrun_executor.folders import Folders
 from sandrun_executor.handover import NO_PACKAGES, Packages, Program, Sink, orders_for
 from sandrun_executor.links import Link, Words
@@ -23,7 +26,10 @@ from sandrun_executor.zygotes import Zygote
 from sandrun_shared.jobs import MAX_COUNT, LeftOut, LeftOutReason, Limits, Outcome
 from sandrun_shared.protocol import Execute, Output, Started, Usage
 
-PREPARE_SECONDS = 10.0
+PREPARE_SECONDS = 5.0
+LEAVE_SECONDS = (
+    0.5  # a sandbox that could not be prepared and is not gone by then ends behind its caller's back
+)
 END_SECONDS = 1.0  # from asking PID 1 to end the job to ending PID 1
 COLLECT_SECONDS = 8.0  # what a collector takes: then it leaves out the rest
 COLLECT_END_SECONDS = 10.0  # then PID 1 is ended
@@ -32,10 +38,16 @@ EMPTY_SECONDS = 5.0
 COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
 _SEALS = FROZEN | F_SEAL_SEAL
 _REASONS = tuple(map(LeftOutReason, REASONS))
+_log = logging.getLogger("sandrun.executor")
 
 
 class SandboxError(Exception):
-    """A sandbox could not be prepared: the text names the step and errno."""
+    """A sandbox could not be prepared; is_stuck when a step did not return, and will not for others."""
+
+    def __init__(self, fault: Fault, *, is_stuck: bool = False) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+        self.is_stuck = is_stuck
 
 
 class Sandbox:
@@ -84,9 +96,15 @@ class Sandbox:
         With a GPU if the job is to have one, and with an interpreter started for it.
         installs: what runs in it may write to the folder of packages, when one is mounted.
 
-        Raises SandboxError, CgroupError, OSError; nothing is left then.
+        Raises SandboxError, SlotsRetiredError, NoSlotError, CgroupError, OSError; the pool of slots ends what
+        is left then.
         """
-        sandbox = cls(zygote, pool, pool.acquire(), limits)
+        slot = pool.acquire()
+        try:
+            sandbox = cls(zygote, pool, slot, limits)
+        except BaseException:
+            pool.release(slot)  # nothing is in it
+            raise
         try:
             sandbox._limit(limits.memory_bytes)
             sandbox._init.listen(sandbox._init_says)
@@ -95,17 +113,35 @@ class Sandbox:
             zygote.spawn(sandbox._init, sandbox._job, sandbox._slot, kind)
             async with asyncio.timeout(PREPARE_SECONDS):
                 await sandbox._ready
-        except BaseException as error:
-            await sandbox.destroy()
-            if isinstance(error, TimeoutError):
-                raise SandboxError("the sandbox was not ready in time") from None
+        except TimeoutError:
+            fault = sandbox._stuck()
+            await pool.bury(sandbox.destroy(), LEAVE_SECONDS)
+            raise SandboxError(fault, is_stuck=True) from None
+        except BaseException:
+            await pool.bury(sandbox.destroy(), LEAVE_SECONDS)
             raise
         return sandbox
+
+    def _stuck(self) -> Fault:
+        """Why it is not ready: it is asked of the kernel, as nobody in it answers."""
+        if self._pidfd < 0:
+            self._zygote.answers = False
+            return faults.ZYGOTE_STUCK
+        try:
+            pids = self._slot.cgroup.pids()
+        except CgroupError:
+            pids = []
+        return faults.of_stuck(dict.fromkeys([faults.pid_of(self._pidfd), *pids]), PREPARE_SECONDS)
 
     @property
     def slot(self) -> Slot:
         """What it holds of the machine."""
         return self._slot
+
+    @property
+    def zygote(self) -> Zygote:
+        """What it was forked from, and ends with."""
+        return self._zygote
 
     @property
     def usable(self) -> bool:
@@ -129,7 +165,7 @@ class Sandbox:
                 if not self._collected.done():
                     self._collected.set_result(_left_out(counts))
             case ["failed", step, code]:
-                self._fail(f"step {step} failed with errno {code}")
+                self._step_failed(step, code)
             case []:
                 if self._pidfd < 0:
                     self._fail("the zygote is gone")
@@ -153,7 +189,7 @@ class Sandbox:
                 self._compilation.end(self._started_at)
                 self._on_started()
             case ["failed", step, code]:
-                self._fail(f"step {step} failed with errno {code}")
+                self._step_failed(step, code)
             case []:
                 pass  # the job's exec, or its end: PID 1 tells which
             case _:
@@ -171,10 +207,16 @@ class Sandbox:
         self._fail("an unknown report")
         self.kill()
 
-    def _fail(self, text: str) -> None:
+    def _step_failed(self, step: str, code: str) -> None:
+        fault = faults.of_step(step, int(code) if code.isdigit() else 0)
+        if self._started_at:  # no sandbox can be made any more, perhaps, and only this one tells
+            _log.error("after a job: %s", fault)
+        self._fail(fault.found, fault)
+
+    def _fail(self, text: str, fault: Fault | None = None) -> None:
         self._failure = self._failure or text
         if not self._ready.done():
-            self._ready.set_exception(SandboxError(text))
+            self._ready.set_exception(SandboxError(fault or faults.unknown(text)))
 
     def _died(self) -> None:
         if self._pidfd >= 0:
@@ -183,6 +225,10 @@ class Sandbox:
             self._dead.set_result(None)
         if not self._ready.done():
             self._fail(self._failure or "the sandbox ended while it was set up")
+        self._expect_nothing()
+
+    def _expect_nothing(self) -> None:
+        """Let nobody wait for a word of it any more."""
         if not self._exited.done():
             self._exited.set_result(None)
         if not self._collected.done():
@@ -222,6 +268,7 @@ class Sandbox:
         if self._pidfd >= 0 and not self._dead.done():
             with suppress(ProcessLookupError):  # dead already, and we have not been told yet
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._after(EMPTY_SECONDS, self._expect_nothing)  # a process in state D has not died by then
 
     async def execute(
         self,
@@ -355,7 +402,10 @@ class Sandbox:
             self._awaited.add("started")
             self._job.send(orders_for(request, program, packages), fds)
         except (CgroupError, OSError) as error:
-            self._fail(f"the limits could not be set: {error}")
+            fault = self._stuck() if isinstance(error, TimeoutError) else faults.of_error(error)
+            if not self._exited.done():
+                _log.error("the limits of a job could not be set: %s", fault)
+            self._fail(f"the limits could not be set: {fault.public}")
             self.kill()  # or dead already: the verdict will say of what
 
     def _watch(self, limits: Limits, sink: Sink) -> None:
@@ -417,26 +467,35 @@ class Sandbox:
         self.kill()
         if (event_fd := self._slot.cgroup.oom_event_fd) >= 0:
             self._loop.remove_reader(event_fd)
+        released = False
         try:
             if self._pidfd >= 0:
                 async with asyncio.timeout(EMPTY_SECONDS):
                     await asyncio.shield(self._dead)
             await self._release()
+            released = True
             self.on_released()
         except TimeoutError:
-            self._pool.retire(self._slot)
+            pass
         finally:
+            if not released:
+                self._pool.retire(self._slot, self.on_released)
+            for timer in self._timers:
+                timer.cancel()
             self._init.close()
             self._job.close()
             if self._pidfd >= 0:
                 self._loop.remove_reader(self._pidfd)
                 os.close(self._pidfd)
+                self._pidfd = -1
 
     async def _release(self) -> None:
+        """Raises TimeoutError while something is left."""
         async with asyncio.timeout(EMPTY_SECONDS):
             pause = 0.001
             while not self._pool.release(self._slot):
-                self._slot.cgroup.kill()
+                with suppress(CgroupError):
+                    self._slot.cgroup.kill()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 0.1)
 

@@ -28,7 +28,7 @@ class Handler(Protocol):
 
     async def execute(self, request: Execute, fds: list[int], peer: "Peer", requested_at: float) -> None: ...
 
-    async def describe(self, peer: "Peer") -> None: ...
+    async def describe(self, request: Describe, peer: "Peer") -> None: ...
 
     async def identify(self, request: Identify, peer: "Peer") -> None: ...
 
@@ -189,7 +189,7 @@ class Server:
                 case Execute():
                     await self._execute(request, fds, peer, requested_at)
                 case Describe():
-                    await self._handler.describe(peer)
+                    await self._handler.describe(request, peer)
                 case Identify():
                     await self._handler.identify(request, peer)
         except FrameError:

@@ -1,13 +1,17 @@
 """Starts zygotes, clean interpreters that fork sandboxes, and keeps them alive."""
 
 import asyncio
+import logging
 import os
+import signal
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from sandrun_executor import faults
 from sandrun_executor.cgroups import Cgroup
 from sandrun_executor.links import Link, Words
 from sandrun_executor.sandbox import preview
@@ -19,6 +23,8 @@ from sandrun_executor.slots import Slot
 PYTHON = "/usr/bin/python3"
 _START_SECONDS = 20.0
 _PRELOAD_SECONDS = 120.0  # importing from a cold disk
+STOP_SECONDS = 5.0  # from SIGKILL to a zygote's end, which may have gigabytes to give back
+_log = logging.getLogger("sandrun.executor")
 # What becomes the sandbox, in an order in which each finds what it imports.
 _MODULES = (
     "linux_unsafe",
@@ -238,7 +244,12 @@ class Zygote:
         self._process = process
         self._link = link
         self._cgroup = cgroup
+        self._pidfd = -1  # once it is to end
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._overdue: asyncio.TimerHandle | None = None
         self.alive = True
+        self.answers = True  # one that does not forks no more, but what it has forked goes on
 
     @property
     def pid(self) -> int:
@@ -302,7 +313,13 @@ class Zygote:
                 os.close(fd)
         link.close_far()
         zygote = cls(process, link, cgroup)
-        ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        await zygote._serves(_START_SECONDS if image is None else _PRELOAD_SECONDS)
+        return zygote
+
+    async def _serves(self, seconds: float) -> None:
+        """Wait until it is ready. Raises ZygoteError when it does not become so; it is stopped then."""
+        ready: asyncio.Future[bool] = self._loop.create_future()
+        state = ""
 
         def heard(words: Words, fd: int | None) -> None:
             if fd is not None:
@@ -310,35 +327,68 @@ class Zygote:
             if not ready.done():
                 ready.set_result(words == ["ready"])
             if not words:
-                zygote.alive = False
+                self.alive = False
 
-        link.listen(heard)
+        self._link.listen(heard)
+        served = False
         try:
-            async with asyncio.timeout(_START_SECONDS if image is None else _PRELOAD_SECONDS):
+            async with asyncio.timeout(seconds):
                 served = await ready
         except TimeoutError:
-            served = False
-        except BaseException:
-            zygote.stop()
-            raise
+            state = faults.state_of(self.pid)
+        finally:
+            if not served:
+                self.stop()
+                await self.ended()
         if not served:
-            zygote.stop()
-            raise ZygoteError(f"{PYTHON} did not become a zygote; its own words are above")
-        return zygote
+            why = f"after {seconds:g} s it is {state}" if state else "its own words are above"
+            raise ZygoteError(f"{PYTHON} did not become a zygote: {why}")
 
     def spawn(self, link: Link, job_link: Link, slot: Slot, kind: Mapping[str, object]) -> None:
-        """Ask for a sandbox; it reports on the two links. Raises OSError when the zygote is gone."""
+        """Ask for a sandbox; it reports on the two links. Raises OSError when the zygote is gone or deaf."""
         cgroup = slot.cgroup
         fds = [link.far, job_link.far, slot.network.fd, *cgroup.join_fds]
         if cgroup.into_fd is not None:
             fds.append(cgroup.into_fd)
-        self._link.send({"uid": slot.uid, "into_cgroup": cgroup.into_fd is not None, **kind}, fds)
+        try:
+            self._link.send({"uid": slot.uid, "into_cgroup": cgroup.into_fd is not None, **kind}, fds)
+        except BlockingIOError:  # it has not read for long
+            self.answers = False
+            raise ZygoteError(str(faults.ZYGOTE_STUCK)) from None
         link.close_far()
         job_link.close_far()
 
     def stop(self) -> None:
-        """End it, and with it every sandbox it forked; returns when it is reaped."""
+        """End it, and with it every sandbox it forked; `ended` waits for that."""
+        if self._overdue is not None:
+            return
         self.alive = False
         self._process.kill()
-        self._process.wait()
         self._link.close()
+        self._overdue = self._loop.call_later(STOP_SECONDS, self._give_up)
+        with suppress(OSError):  # no descriptor is free: then it is reaped when it is given up
+            self._pidfd = os.pidfd_open(self.pid)
+            self._loop.add_reader(self._pidfd, self._dead)
+
+    def _give_up(self) -> None:
+        # What is in state D dies when its wait ends, and is reaped by then or with us.
+        if self._process.poll() is None:
+            state = faults.state_of(self.pid)
+            _log.error("zygote %d does not die: %s; %s", self.pid, state, faults.STUCK_MEND)
+            self._process.returncode = -signal.SIGKILL  # or Popen would complain that nobody waited
+        self._dead()
+
+    def _dead(self) -> None:
+        self._process.poll()
+        if self._overdue is not None:
+            self._overdue.cancel()
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def ended(self) -> None:
+        """Wait until a zygote that was stopped is reaped, or given up after STOP_SECONDS."""
+        await asyncio.shield(self._ended)

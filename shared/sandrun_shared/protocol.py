@@ -75,8 +75,9 @@ class Identify(Message, frozen=True):
 
 
 class Describe(Message, frozen=True):
-    """Ask what this executor can do."""
+    """Ask what this executor can do; with try_sandbox also whether one could be made now."""
 
+    try_sandbox: bool = False
     version: int = VERSION
 
 
@@ -123,7 +124,10 @@ class Finished(Message, frozen=True):
 
 
 class Refused(Message, frozen=True):
-    """The job was not taken. reason: invalid, unknown_interpreter, full, stopping, unsupported."""
+    """The job was not taken.
+
+    reason: invalid, unknown_interpreter, full, stopping, unsupported, or unavailable: no sandbox can be made.
+    """
 
     reason: str
     detail: str = ""
@@ -163,7 +167,12 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Description(Message, frozen=True):
-    """What this executor can do and is doing."""
+    """What this executor can do and is doing.
+
+    problem: why no job could run now, for clients, "" when one could; without try_sandbox as far as is known.
+    slots_retired are not used because something in them does not die; slots_reclaimed did after all, ever.
+    sandbox_failures: how many sandboxes could not be made, ever.
+    """
 
     slots: int
     running: int
@@ -173,6 +182,10 @@ class Description(Message, frozen=True):
     gpus: tuple[Gpu, ...] = ()
     gpu_problem: str = ""  # why devices that there should be are not among them
     installers: tuple[Installer, ...] = ()
+    problem: str = ""
+    slots_retired: int = 0
+    slots_reclaimed: int = 0
+    sandbox_failures: int = 0
     version: int = VERSION
 
 

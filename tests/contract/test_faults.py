@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sandrun_api import executor_client
+from sandrun_api.jobs import service
 from sandrun_shared.protocol import Refused
 from sandrun_shared.settings import Api, JobLimits, Quota, Settings
 from sandrun_shared.settings import Executor as ExecutorSettings
@@ -81,6 +83,82 @@ async def test_a_job_the_executor_refuses_says_why(live_fake: Live, fake: FakeEx
     fake.refuse_next = [Refused("unsupported", "no such thing")]
     ended = await status(live_fake, await submit(live_fake, "pass"))
     assert (ended["verdict"], ended["detail"]) == ("setup_error", "no such thing")
+
+
+PROBLEM = "no sandbox can be made on this server now: the kernel has no room for one more system call filter"
+
+
+async def test_a_server_that_can_make_no_sandbox_is_not_ready(live_fake: Live, fake: FakeExecutor) -> None:
+    fake.problem = PROBLEM
+    for path in ("/health", "/health?nonce=abc"):
+        health = await live_fake.client.get(path)
+        assert health.status_code == 503
+        assert health.json()["reason"] == PROBLEM[0].upper() + PROBLEM[1:] + "."
+        assert health.json()["retry_after"] == int(health.headers["retry-after"])
+    assert fake.tried == [True, True]
+    assert (await live_fake.client.get("/")).status_code == 200  # it is alive
+    fake.problem = ""
+    body = (await live_fake.client.get("/health", params={"nonce": "abc"})).json()
+    assert (body["status"], set(body)) == ("healthy", {"status", "worker_id", "signature"})
+
+
+async def test_no_job_is_taken_while_no_sandbox_can_be_made(live_fake: Live, fake: FakeExecutor) -> None:
+    fake.problem = PROBLEM
+    for answer in (
+        await submit(live_fake, "pass"),
+        await live_fake.client.post("/run", content="pass", headers=TEXT),
+    ):
+        assert (answer.status_code, answer.json()["retry_after"]) == (503, int(answer.headers["retry-after"]))
+        assert "system call filter" in answer.json()["reason"]
+    fake.problem = ""  # nobody has to say so
+    assert (await status(live_fake, await submit(live_fake, "pass")))["verdict"] == "ok"
+
+
+async def test_jobs_that_wait_are_told_within_seconds_that_none_can_run(
+    live_fake: Live, fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that wait, not one after the other: there are more than places."""
+    monkeypatch.setattr(service, "UNAVAILABLE_SECONDS", 0.2)
+    fake.slots = 1
+    assert (await live_fake.client.get("/health")).status_code == 200
+    first = await submit(live_fake, programs.WAITS.code)
+    await fake.until(lambda: fake.running == 1)
+    waiting = [await submit(live_fake, "pass") for _ in range(20)]
+    fake.problem = PROBLEM
+    await live_fake.client.delete(f"/jobs/{first.json()['job_id']}")
+    ended = await asyncio.gather(*(status(live_fake, response) for response in waiting))
+    assert {(one["verdict"], one["detail"]) for one in ended} == {("setup_error", PROBLEM)}
+
+
+async def test_jobs_outlive_a_moment_without_sandboxes(live_fake: Live, fake: FakeExecutor) -> None:
+    fake.refuse_next = [Refused("unavailable", PROBLEM), Refused("unavailable", PROBLEM)]
+    assert (await status(live_fake, await submit(live_fake, "pass")))["verdict"] == "ok"
+
+
+async def test_an_executor_that_takes_a_job_and_says_nothing(
+    live_fake: Live, fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SILENCE_SECONDS", 0.01)
+    monkeypatch.setattr(executor_client, "DESCRIBE_SECONDS", 0.05)
+    assert (await live_fake.client.get("/health")).status_code == 200
+    fake.silent = True
+    ended = await status(live_fake, await submit(live_fake, "pass"))
+    assert (ended["verdict"], ended["detail"]) == ("executor_lost", "the executor does not answer")
+    fake.silent = False
+    assert (await status(live_fake, await submit(live_fake, "pass")))["verdict"] == "ok"
+
+
+async def test_a_job_without_a_word_is_waited_for_while_the_executor_answers_others(
+    live_fake: Live, fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sandbox may take its time, and the executor says when that is too long."""
+    monkeypatch.setattr(service, "SILENCE_SECONDS", 0.01)
+    fake.silent_on_jobs = True
+    response = await submit(live_fake, "pass")
+    asked = len(fake.tried)
+    await fake.until(lambda: len(fake.tried) > asked + service.SILENCES)
+    assert (await status(live_fake, response, wait=0))["verdict"] is None
+    await live_fake.client.delete(f"/jobs/{response.json()['job_id']}")
 
 
 async def test_hostile_index_of_outputs(live_fake: Live) -> None:

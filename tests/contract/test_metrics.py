@@ -23,6 +23,10 @@ NAMES = {
     "sandrun_held_bytes": "",
     "sandrun_evictions_total": "",
     "sandrun_executor_restarts_total": "",
+    "sandrun_executor_ready": "",
+    "sandrun_executor_slots_retired": "",
+    "sandrun_executor_slots_reclaimed_total": "",
+    "sandrun_executor_sandbox_failures_total": "",
     "sandrun_http_requests_total": "route,status",
 }
 SUFFIXES = ("_bucket", "_count", "_sum")
@@ -138,6 +142,23 @@ async def test_the_executors_restarts_are_counted(live_fake: Live, fake: FakeExe
     fake.start()
     await run(live_fake, programs.HELLO.code)
     assert (await read(live_fake))["sandrun_executor_restarts_total",] == 0
+
+
+async def test_what_only_the_executor_counts(live_fake: Live, fake: FakeExecutor) -> None:
+    fake.retired, fake.reclaimed, fake.failures = 2, 3, 4
+    seen = await read(live_fake)
+    assert seen["sandrun_executor_ready",] == 1
+    assert seen["sandrun_executor_slots_retired",] == 2
+    assert seen["sandrun_executor_slots_reclaimed_total",] == 3
+    assert seen["sandrun_executor_sandbox_failures_total",] == 4
+    fake.problem = "no sandbox can be made on this server now"
+    assert (await read(live_fake))["sandrun_executor_ready",] == 0
+    assert not any(fake.tried)  # whoever scrapes makes no sandboxes
+    await fake.stop()
+    seen = await read(live_fake)
+    assert seen["sandrun_executor_ready",] == 0
+    assert ("sandrun_executor_slots_retired",) not in seen
+    fake.start()
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])

@@ -75,6 +75,7 @@ class RefusedError(Exception):
     def __init__(self, refused: Refused) -> None:
         super().__init__(refused.reason, refused.detail)
         self.reason = refused.reason
+        self.detail = refused.detail
 
 
 def memfd(data: bytes) -> int:
@@ -318,10 +319,10 @@ class ExecutorProcess:
         sock.connect(str(self.socket))
         return sock
 
-    def describe(self) -> Description:
+    def describe(self, *, try_sandbox: bool = False) -> Description:
         """What the executor says about itself."""
         with self.connect() as sock:
-            send(sock, Describe())
+            send(sock, Describe(try_sandbox=try_sandbox))
             received = receive(sock, _decoder)
             assert received is not None
             assert isinstance(received[0], Description)

@@ -51,6 +51,11 @@ class FakeExecutor:
         self.hung_up = 0
         self.changed = asyncio.Event()
         self.refuse_next: list[Refused] = []
+        self.problem = ""  # why no sandbox can be made: every job is refused then
+        self.tried: list[bool] = []  # of each Describe, whether a sandbox was to be tried
+        self.retired = self.reclaimed = self.failures = 0
+        self.silent = False  # connections are taken and nothing is said
+        self.silent_on_jobs = False
         self.interpreters = ("python3", "bash", "sh")
         self.gpus: tuple[Gpu, ...] = ()
         self.installers: tuple[Installer, ...] = ()
@@ -104,7 +109,11 @@ class FakeExecutor:
                 return
             request, fds = received
             try:
-                if isinstance(request, Describe):
+                if self.silent or (self.silent_on_jobs and isinstance(request, Execute)):
+                    self.changed.set()
+                    await self._receive(sock)
+                elif isinstance(request, Describe):
+                    self.tried.append(request.try_sandbox)
                     await self._send(sock, self._description())
                 elif isinstance(request, Identify):
                     await self._send(sock, self._identified(request.nonce))
@@ -125,6 +134,10 @@ class FakeExecutor:
             worker_id=self._worker_id(),
             gpus=self.gpus,
             installers=self.installers,
+            problem=self.problem,
+            slots_retired=self.retired,
+            slots_reclaimed=self.reclaimed,
+            sandbox_failures=self.failures,
         )
 
     def _worker_id(self) -> str:
@@ -136,6 +149,9 @@ class FakeExecutor:
         )
 
     async def _execute(self, sock: socket.socket, request: Execute, fds: list[int]) -> None:
+        if self.problem:
+            await self._send(sock, Refused("unavailable", self.problem))
+            return
         if self.refuse_next:
             await self._send(sock, self.refuse_next.pop())
             return

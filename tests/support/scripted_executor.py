@@ -60,7 +60,7 @@ class ScriptedExecutor(ExecutorClient):
         self.gpus: dict[str, int | None] = {}  # which device a job was given
         self.installs: set[str] = set()  # jobs that are being installed only
 
-    async def describe(self) -> Description:
+    async def describe(self, *, try_sandbox: bool = False) -> Description:
         """One interpreter, one environment."""
         return Description(
             slots=self.slots,

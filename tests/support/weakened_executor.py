@@ -20,7 +20,9 @@ from sandrun_executor.cgroups_v1 import CgroupV1
 from sandrun_executor.cgroups_v2 import CgroupV2
 from sandrun_executor.daemon import serve
 from sandrun_executor.layers import Keeper
+from sandrun_executor.links import Link
 from sandrun_executor.networks import Network
+from sandrun_executor.slots import Slot
 from sandrun_shared.settings import load
 
 # Layers without a switch: substitutions in (module of the sandbox, its text, the text without the layer).
@@ -112,6 +114,22 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "flags = linux.MS_NOSUID | linux.MS_NOEXEC | linux.MS_RDONLY\n",
         ),
     ),
+    # No layer: a step fails or hangs for as long as the daemon's folder has a file that says so.
+    "sabotage": (
+        (
+            "init",
+            '("host_name", lambda: linux.sethostname("sandrun")),',
+            '("host_name", lambda: linux.sethostname("sandrun")), ("seccomp", lambda: _fail(request["sabotage"])),',
+        ),
+        (
+            "init",
+            "def _sizes(",
+            "def _fail(how: str) -> None:\n"
+            "    if how == 'hang': os.read(os.pipe()[0], 1)\n"
+            "    if how: raise OSError(int(how), '')\n\n\n"
+            "def _sizes(",
+        ),
+    ),
     "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
 }
 
@@ -130,6 +148,16 @@ def _limit_unwatched(group: CgroupV1, **limits: Any) -> None:
     _limit_v1(group, **{**limits, "watched": False})
 
 
+_spawn = zygotes.Zygote.spawn
+
+
+def _sabotaged(
+    zygote: zygotes.Zygote, link: Link, job_link: Link, slot: Slot, kind: dict[str, object]
+) -> None:
+    order = Path("sabotage")
+    _spawn(zygote, link, job_link, slot, {**kind, "sabotage": order.read_text() if order.exists() else ""})
+
+
 # The same for what the daemon itself does: attributes and what they become.
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
@@ -141,6 +169,7 @@ REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
         (CgroupV1, "limit", _limit_unwatched),
         *((version, "out_of_memory", lambda _group: False) for version in (CgroupV1, CgroupV2)),
     ),
+    "sabotage": ((zygotes.Zygote, "spawn", _sabotaged),),
     "own_network": ((Network, "__init__", _shared_network),),
     "network_modes": ((networks, "_hide_the_machine", lambda: None),),
     "socket_buffers": ((cgroups_v1, "_SOCKETS", "memory.without"),),  # cgroup v2 counts them with the rest

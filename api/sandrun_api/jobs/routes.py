@@ -124,7 +124,7 @@ async def _submit(
     head = upload.contents.heads.get(entrypoint, b"")
     interpreter = manifests.interpreter_of(manifest, head)
     notes = [*upload.notes, *_bom_note(entrypoint, interpreter, head)]
-    worker = await service.worker(environment=manifest.environment)
+    worker = await service.worker_for_job(manifest.environment)
     manifests.check_worker(interpreter, manifest.environment, worker, head)
     required = None
     if (installer := requirements.installer_of(manifest, worker, settings)) is not None:

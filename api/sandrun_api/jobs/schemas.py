@@ -293,7 +293,7 @@ _MEANINGS = {
     421: "A name that this server does not answer to (`Host`)",
     429: "The address has used its CPU time or its submissions, or has too many jobs waiting",
     431: "The headers are too long or too many",
-    503: "The queue or the memory is full, or the executor is away",
+    503: "The queue or the memory is full, no sandbox can be made, or the executor is away",
 }
 
 

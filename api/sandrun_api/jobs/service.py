@@ -25,6 +25,7 @@ from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.orders import Order, encode_order
 from sandrun_shared.protocol import (
     Description,
+    Event,
     Execute,
     Finished,
     Identified,
@@ -39,17 +40,26 @@ from sandrun_shared.settings import Settings
 FIRST_RETRY_SECONDS = 0.002  # a slot is free again moments after its job's last word
 LAST_RETRY_SECONDS = 0.25
 PATIENCE_SECONDS = 60.0  # for one job's attempts
+UNAVAILABLE_SECONDS = 3.0  # for all attempts, from the first that found that no sandbox can be made
+FORGIVEN_SECONDS = 10.0  # after the last of them the next is a first again
+SILENCE_SECONDS = 5.0  # before the first word on a job, after which the executor is asked whether it is there
+SILENCES = 2
 OVERDUE_SECONDS = 120.0  # beyond a job's own time, for its set-up and its outputs
 UNMEASURED_SECONDS = 2.0  # between two words of the executor on what a job uses, at most
 
 
 class _NotTaken(Exception):
-    """The executor is there but has no room, or it is away: try again."""
+    """The executor is there but has no room or can make no sandbox, or it is away: try again."""
 
-    def __init__(self, verdict: Verdict, detail: str) -> None:
+    def __init__(self, verdict: Verdict, detail: str, *, unavailable: bool = False) -> None:
         super().__init__(detail)
         self.verdict = verdict
         self.detail = detail
+        self.unavailable = unavailable
+
+
+class _Silent(ExecutorLost):
+    """The executor has a job and says nothing, neither on it nor on itself."""
 
 
 class JobService:
@@ -70,6 +80,7 @@ class JobService:
         self.idempotency = IdempotencyKeys()
         self._retry: asyncio.TimerHandle | None = None
         self._pause_seconds = FIRST_RETRY_SECONDS
+        self._unavailable_since = self._unavailable_at = float("-inf")
         self._stopping = False
         self.draining = False  # new jobs are refused, those there are go on
         self.job_ended: Callable[[Job], None] = lambda _: None
@@ -89,19 +100,31 @@ class JobService:
             now=now,
         )
 
-    async def worker(self, *, fresh: bool = False, environment: str | None = None) -> Description:
+    async def worker(
+        self, *, fresh: bool = False, environment: str | None = None, try_sandbox: bool = False
+    ) -> Description:
         """What the executor can do, as it last said. Raises ApiError (503) when it is away.
 
-        It is asked anew about an environment that it did not have then: one may have been built since.
+        It is asked again about an environment that it did not have then, as one may have been built since,
+        and after it had a problem. With try_sandbox it also tries whether it can make a sandbox.
         """
         known = self._worker.environments if self._worker is not None else ()
         new = environment is not None and not any(item.built and item.name == environment for item in known)
-        if self._worker is None or fresh or new:
+        if self._worker is None or self._worker.problem or fresh or new:
             try:
-                self._worker = await self._executor.describe()
+                self._worker = await self._executor.describe(try_sandbox=try_sandbox)
             except ExecutorLost:
                 self._worker = None
                 raise ApiError(503, "The executor is not there; try again soon.", retry_after=5) from None
+        return self._worker
+
+    async def worker_for_job(self, environment: str) -> Description:
+        """As worker. Raises ApiError (503) with the cause when no job could run now, too."""
+        return ready(await self.worker(environment=environment))
+
+    @property
+    def known_worker(self) -> Description | None:
+        """What the executor last said, unless it is away."""
         return self._worker
 
     async def identify(self, nonce: str) -> Identified:
@@ -242,6 +265,9 @@ class JobService:
             self._fail(job, Verdict.cancelled, "cancelled")
         except _NotTaken as refusal:
             return refusal
+        except _Silent:
+            self._worker = None
+            self._fail(job, Verdict.executor_lost, "the executor does not answer")
         except ExecutorLost:
             self._worker = None
             self._fail(job, Verdict.executor_lost, "the executor stopped while the job ran")
@@ -290,7 +316,13 @@ class JobService:
     def _put_back(self, job: Job, refusal: _NotTaken) -> None:
         now = time.monotonic()
         job.first_refused_at = job.first_refused_at or now
-        if self._stopping or job.deleted or now - job.first_refused_at > PATIENCE_SECONDS:
+        waited, patience = now - job.first_refused_at, PATIENCE_SECONDS
+        if refusal.unavailable:  # the next in line would wait in vain as well
+            if now - self._unavailable_at > FORGIVEN_SECONDS:
+                self._unavailable_since = now
+            self._unavailable_at = now
+            waited, patience = now - self._unavailable_since, UNAVAILABLE_SECONDS
+        if self._stopping or job.deleted or waited > patience:
             self._fail(job, refusal.verdict, refusal.detail)
             return
         self._queue_again(job)
@@ -350,11 +382,14 @@ class JobService:
         return request.limits.wall_seconds + installing + OVERDUE_SECONDS
 
     async def _consume(self, job: Job, connection: Connection) -> None:
+        received = None if job.request.requirements is not None else await self._first_word(connection)
         while True:
-            message, fds = await connection.receive()
+            message, fds = received or await connection.receive()
+            received = None
             try:
                 match message:
                     case Started(setup_seconds=seconds):
+                        self._unavailable_at = float("-inf")
                         job.setup_seconds = seconds
                         job.measured_at = time.monotonic()
                         job.release_upload()
@@ -379,6 +414,26 @@ class JobService:
             finally:
                 framing.close_all(fds)
 
+    async def _first_word(self, connection: Connection) -> tuple[Event, list[int]]:
+        """The first message on a job that needs no packages: a sandbox is there within seconds, or refused.
+
+        Raises _Silent when it does not come and the executor does not answer others either.
+        """
+        silences = 0
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    return await connection.receive()
+            except TimeoutError:
+                pass
+            try:
+                await self._executor.describe()
+                silences = 0
+            except ExecutorLost:
+                silences += 1
+                if silences == SILENCES:
+                    raise _Silent from None
+
     def _finish(self, job: Job, message: Finished, fds: list[int]) -> None:
         for output in message.logs:
             job.logs.append(output.stream, output.data)
@@ -396,4 +451,13 @@ class JobService:
         if message.reason in ("full", "stopping"):
             raise _NotTaken(Verdict.executor_lost, f"the executor is {message.reason}")
         self._worker = None  # what it said about itself was wrong
+        if message.reason == "unavailable":
+            raise _NotTaken(Verdict.setup_error, message.detail, unavailable=True)
         self._fail(job, Verdict.setup_error, message.detail or f"refused: {message.reason}")
+
+
+def ready(worker: Description) -> Description:
+    """The worker, if a job could run on it. Raises ApiError (503) with the cause."""
+    if worker.problem:
+        raise ApiError(503, f"{worker.problem[0].upper()}{worker.problem[1:]}.", retry_after=5)
+    return worker

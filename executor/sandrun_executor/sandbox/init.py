@@ -63,7 +63,11 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, job.SIGCHLD)
     children = linux.signalfd(_signal.SIGCHLD)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        link.report(f"failed fork {error.errno}")
+        os._exit(1)
     if pid == 0:
         link.close()
         os.close(children)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sandrun_executor import linux_unsafe as linux
+
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,12 +22,15 @@ class StepError(Exception):
 def run_steps(steps: Iterable[Step], without: frozenset[str]) -> None:
     """Run each step in order. Raises StepError.
 
+    The process has the name of its step meanwhile: that of one that never returns can be read from outside.
     `without` names layers that a containment test switches off; it is empty outside such tests.
     """
     for name, action in steps:
         if name in without:
             continue
+        linux.set_name(name)
         try:
             action()
         except OSError as error:
             raise StepError(name, error.errno or 0) from None
+    linux.set_name()

@@ -1,9 +1,12 @@
 """Each probe on plain files, both ways."""
 
 import errno
+import os
+import signal
 import socket
 import struct
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -126,6 +129,45 @@ def test_interpreters(tmp_path: Path) -> None:
     assert checks["bash"].ok
     assert (checks["node"].ok, checks["node"].required) == (False, False)
     assert "ruby" not in checks
+
+
+def test_a_filter_that_can_be_installed() -> None:
+    assert preflight.filters() == preflight.Check("filters", True, True, "one more can be installed")
+
+
+def test_a_filter_for_which_there_is_no_room() -> None:
+    def refuse() -> None:
+        raise OSError(524, "Unknown error 524")
+
+    check = preflight.filters(refuse)
+    assert (check.ok, check.required) == (False, True)
+    assert "step seccomp failed with errno 524" in check.found
+    assert "net.core.bpf_jit_limit" in check.mend
+
+
+def test_who_tries_has_no_privileges_and_nothing_of_ours() -> None:
+    def look() -> None:
+        if (
+            os.geteuid() == 0 or os.getgroups() or len(os.listdir("/proc/self/fd")) > 5
+        ):  # and one to list them
+            raise OSError(errno.EEXIST, "something is left")
+
+    assert preflight.filters(look).ok
+
+
+def test_a_filter_whose_installation_never_returns() -> None:
+    """Not even when it cannot be killed: SIGKILL is not sent here."""
+    pids: list[int] = []
+    with (
+        patch.object(os, "kill", lambda pid, _signal: pids.append(pid)),
+        patch.object(preflight, "DEATH_SECONDS", 0.01),
+    ):
+        check = preflight.filters(signal.pause, 0.01)
+    os.kill(pids[0], signal.SIGKILL)
+    os.waitpid(pids[0], 0)
+    assert not check.ok
+    assert "does not return" in check.found
+    assert "state D" in check.mend
 
 
 def test_kernel_settings(tmp_path: Path) -> None:

@@ -68,9 +68,14 @@ class FakeZygote:
     image: tuple[str, str, bool] | None
     alive: bool = True
 
+    answers: bool = True
+
     def stop(self) -> None:
         assert self.alive
         self.alive = False
+
+    async def ended(self) -> None:
+        assert not self.alive
 
 
 @dataclass(eq=False)
@@ -330,3 +335,42 @@ async def test_importing_ends_with_the_executor() -> None:
         await turns()
         await house.running.close()
         assert house.alive() == []
+
+
+async def test_a_zygote_that_forks_no_more_is_kept_for_its_jobs_and_replaced() -> None:
+    async with started() as house:
+        pool, sandbox = await house.running.take("a")
+        old = cast(FakeSandbox, sandbox).zygote
+        house.running._pools["a"].park.resize(0)
+        await turns()
+        old.answers = False
+        newer = cast(FakeSandbox, await house.job("a"))
+        assert newer.zygote is not old
+        assert old.alive  # its end would be that of the job
+        pool.end(sandbox)
+        await turns()
+        assert not old.alive
+        assert newer.zygote.alive
+
+
+async def test_closing_ends_a_zygote_that_is_kept_for_a_job() -> None:
+    async with started() as house:
+        pool, sandbox = await house.running.take("a")
+        cast(FakeSandbox, sandbox).zygote.answers = False
+        await house.job("a")
+        pool.end(sandbox)
+    assert house.alive() == []
+
+
+async def test_what_one_environment_cannot_do_is_not_refused_to_others() -> None:
+    async with started() as house:
+        house.running._pools["default"].park.circuit.failed(ZygoteError("x"))
+        await house.job("a")
+        assert house.running.known_problem() == ""  # some wait
+        park_of_default = house.running._pools["default"].park
+        while park_of_default._waiting:
+            park_of_default._discard(park_of_default._waiting.pop())
+        park_of_default.circuit.failed(ZygoteError("x"))
+        assert "no sandbox can be made" in house.running.known_problem()
+        assert house.running.failures == 2
+        await turns()

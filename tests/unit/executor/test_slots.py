@@ -8,14 +8,14 @@ import pytest
 
 from sandrun_executor import slots
 from sandrun_executor.cgroups import CgroupError
-from sandrun_executor.slots import NoSlotError, SlotPool
+from sandrun_executor.slots import NoSlotError, SlotPool, SlotsRetiredError
 
 
 @pytest.fixture
 def pool() -> Iterator[SlotPool]:
     """Two slots whose groups are made of nothing."""
     hierarchy = Mock()
-    hierarchy.create.side_effect = lambda _name: Mock()
+    hierarchy.create.side_effect = lambda _name: Mock(**{"pids.return_value": [1]})
     with patch.object(slots, "Network", side_effect=lambda: Mock(**{"is_as_new.return_value": False})):
         yield SlotPool(hierarchy, first_uid=1000, count=2)
 
@@ -42,15 +42,89 @@ def test_a_retired_slot_comes_back_when_it_is_empty_after_all(
         slot = pool.acquire()
         slot.cgroup.remove.side_effect = CgroupError("busy")  # type: ignore[attr-defined]
         assert not pool.release(slot)
-        pool.retire(slot)
+        emptied: list[int] = []
+        pool.retire(slot, lambda: emptied.append(slot.number))
+        assert (pool.retired, pool.reclaimed) == (1, 0)
         with pytest.raises(NoSlotError):
             pool.acquire()
         slot.cgroup.remove.side_effect = None  # type: ignore[attr-defined]
         again = pool.acquire()
         assert again.number == slot.number
         assert again.cgroup is not slot.cgroup
+        assert emptied == [slot.number]
+        assert (pool.retired, pool.reclaimed) == (0, 1)
         with pytest.raises(NoSlotError):
             pool.acquire()
 
     asyncio.run(use())
     assert "is retired: something in it does not die" in caplog.text
+
+
+def test_a_retired_slot_is_looked_at_without_anybody_asking(
+    pool: SlotPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "RECLAIM_SECONDS", 0.001)
+
+    async def use() -> None:
+        slot = pool.acquire()
+        slot.cgroup.remove.side_effect = [CgroupError("busy")] * 3 + [None]  # type: ignore[attr-defined]
+        told = asyncio.Event()
+        pool.on_reclaimed = told.set
+        pool.retire(slot, lambda: None)
+        async with asyncio.timeout(20):
+            await told.wait()
+        assert (pool.retired, pool.reclaimed) == (0, 1)
+        assert slot.cgroup.remove.call_count == 4  # type: ignore[attr-defined]
+
+    asyncio.run(use())
+
+
+def test_when_every_slot_is_retired_nobody_is_to_wait_for_one(pool: SlotPool) -> None:
+    async def use() -> None:
+        for _ in range(2):
+            slot = pool.acquire()
+            slot.cgroup.remove.side_effect = CgroupError("busy")  # type: ignore[attr-defined]
+            pool.retire(slot, lambda: None)
+        with pytest.raises(SlotsRetiredError):
+            pool.acquire()
+        pool.close()
+
+    asyncio.run(use())
+
+
+def test_a_predecessors_cgroup_that_stays_is_in_nobodys_way() -> None:
+    hierarchy = Mock()
+    names: set[str] = set()
+
+    def create(name: str) -> Mock:
+        assert name not in names
+        names.add(name)
+        return Mock()
+
+    hierarchy.create.side_effect = create
+    with patch.object(slots, "Network", side_effect=Mock):
+        for _ in range(2):  # starts of the daemon
+            pool = SlotPool(hierarchy, first_uid=1000, count=2)
+            pool.acquire()
+            pool.create_cgroup("zygote")
+    assert len(names) == 4
+
+
+def test_what_takes_long_to_end_does_so_alone(pool: SlotPool) -> None:
+    async def use() -> None:
+        dead, freed = asyncio.Event(), asyncio.Event()
+        pool.on_freed = freed.set
+
+        async def end() -> None:
+            await dead.wait()
+
+        async with asyncio.timeout(20):
+            await pool.bury(end(), 0)
+            settled = asyncio.create_task(pool.settled())
+            await asyncio.sleep(0)
+            assert not freed.is_set()
+            dead.set()
+            await settled
+            assert freed.is_set()
+
+    asyncio.run(use())

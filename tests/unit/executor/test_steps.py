@@ -1,6 +1,7 @@
 """An ordered list of steps and its report."""
 
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,14 @@ def test_layers_can_be_left_out() -> None:
     done: list[str] = []
     run_steps([("a", lambda: done.append("a")), ("b", lambda: fail(1))], frozenset({"b"}))
     assert done == ["a"]
+
+
+def test_a_process_has_the_name_of_its_step() -> None:
+    comm = Path("/proc/thread-self/comm")
+    before, names = comm.read_text(), []
+    run_steps(
+        [(name, lambda: names.append(comm.read_text())) for name in ("seccomp", "user_namespace")],
+        frozenset(),
+    )
+    assert names == ["seccomp\n", "user_namespace\n"]
+    assert comm.read_text() == before

@@ -1,0 +1,128 @@
+"""Names why no sandbox can be made: in words for a client, in words and with a remedy for the operator."""
+
+import errno
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+# The kernel's own ENOTSUPP, which no header for programs has: seccomp(2) lets it out when the machine's one
+# pool for compiled BPF programs is used up (bpf_prog_select_runtime in Linux' kernel/bpf/core.c).
+ENOTSUPP = 524
+_COMM = re.compile(r"[a-z_]{1,15}")
+_STATES = {
+    "D": "in a system call that no signal ends (state D)",
+    "R": "running (state R)",
+    "S": "asleep (state S)",
+    "Z": "dead, but not reaped (state Z)",
+}
+NO_SANDBOX = "no sandbox can be made on this server now"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One cause: `public` is a clause for clients; `found` and `mend` are for whoever runs the machine."""
+
+    public: str
+    found: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.found}; {self.mend}"
+
+    @property
+    def told(self) -> str:
+        """The sentence that a client gets."""
+        return f"{NO_SANDBOX}: {self.public}"
+
+
+FILTERS_USED_UP = (
+    "the kernel has no room for one more system call filter",
+    "the kernel's memory for BPF programs, one pool for the machine, is used up: compare `sysctl"
+    " net.core.bpf_jit_limit` with the bpf_jit lines of /proc/vmallocinfo, end what holds programs (`bpftool"
+    " prog`; processes with socket filters) or raise the limit",
+)
+_STUCK = "a step of its making does not return"
+STUCK_MEND = (
+    "the kernel's log (dmesg: blocked for more than, lockup) and /proc/PID/stack say what it waits for; a"
+    " process in state D ends with its wait or with a restart of the machine"
+)
+_BY_ERRNO = {
+    errno.EAGAIN: (
+        "the machine cannot start one more process",
+        "compare with what runs: `sysctl kernel.pid_max kernel.threads-max`, TasksMax= of the service,"
+        " pids.max of the groups above it",
+    ),
+    errno.ENOMEM: ("the machine is short of memory", "`free -m`, and the kernel's log"),
+    errno.ENOSPC: (
+        "the machine has used up one of the kernel's limits",
+        "look for user.max_*_namespaces in `sysctl -a`, and at cgroup.stat and cgroup.max.descendants of the"
+        " groups above the service",
+    ),
+    errno.EMFILE: ("the server has too many files open", "raise LimitNOFILE= of the service"),
+    errno.ENFILE: ("the machine has too many files open", "raise `sysctl fs.file-max`"),
+}
+_UNKNOWN = ("a step of its making fails", "see the other lines of `sandrun doctor`")
+
+ZYGOTE_STUCK = Fault(_STUCK, "the process that forks sandboxes does not answer", STUCK_MEND)
+SLOW = Fault("making one takes long", "a sandbox has been in the making for seconds", STUCK_MEND)
+SLOTS_RETIRED = Fault(
+    "processes of earlier jobs do not end",
+    "every slot is retired: something in each does not die",
+    STUCK_MEND,
+)
+
+
+def unknown(found: str) -> Fault:
+    """A cause that says nothing more than what was found."""
+    return Fault(_UNKNOWN[0], found, _UNKNOWN[1])
+
+
+def of_step(step: str, code: int) -> Fault:
+    """A step of the set-up that failed with an errno."""
+    if step == "seccomp" and code in (ENOTSUPP, errno.ENOMEM):
+        public, mend = FILTERS_USED_UP
+    else:
+        public, mend = _BY_ERRNO.get(code, _UNKNOWN)
+    return Fault(public, f"step {step} failed with errno {code}", mend)
+
+
+def of_error(error: BaseException) -> Fault:
+    """What the daemon itself could not do, by the errno of the error or of what it was raised from."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    code = cause.errno if isinstance(cause, OSError) else None
+    public, mend = _BY_ERRNO.get(code or 0, _UNKNOWN)
+    return Fault(public, str(error), mend)
+
+
+def of_stuck(pids: Iterable[int], seconds: float, proc: Path = Path("/proc")) -> Fault:
+    """Processes that were to set a sandbox up and are not ready; they have the names of their steps."""
+    seen = [f"step {step}, process {pid}: {state}" for pid in pids for step, state in _looked_at(proc, pid)]
+    found = f"the sandbox was not ready in {seconds:g} s"
+    return Fault(_STUCK, " (".join([found, "; ".join(seen) + ")"]) if seen else found, STUCK_MEND)
+
+
+def _looked_at(proc: Path, pid: int) -> Iterable[tuple[str, str]]:
+    """Name and state of a process (proc_pid_stat(5)); reading them waits for no lock that it may hold."""
+    try:
+        text = (proc / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return
+    name = text[text.find("(") + 1 : text.rfind(")")]
+    state = text[text.rfind(")") + 2 :][:1]
+    yield name if _COMM.fullmatch(name) else "unknown", _STATES.get(state, f"state {state}")
+
+
+def pid_of(pidfd: int) -> int:
+    """The process behind a pidfd, in our namespace; -1 when it is dead (pidfd_open(2))."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            if key == "Pid":
+                return int(value)
+    return -1
+
+
+def state_of(pid: int, proc: Path = Path("/proc")) -> str:
+    """What a process that does not end is doing, for the log; "gone" when it is not there."""
+    return next((state for _, state in _looked_at(proc, pid)), "gone")
