@@ -13,6 +13,7 @@ import websockets
 from nacl.public import PrivateKey
 
 from sandrun_api.cli import main
+from sandrun_api.paths import shown
 from sandrun_shared import keys, receipts, sealing
 from support import programs
 from support.fake_executor import FakeExecutor
@@ -101,8 +102,8 @@ async def test_status_and_downloads_carry_a_receipt_that_verifies(
     (tmp_path / "changed.tar.gz").write_bytes(changed.getvalue())
     assert sandrun("verify", tmp_path / "status.json", tmp_path / "changed.tar.gz") == 1
     told = capsys.readouterr().out
-    assert f"{first.name}: it has mode" in told
-    assert all(f"{member.name}: it is missing" in told for member in rest)
+    assert f"{shown(first.name)}: it has mode" in told
+    assert all(f"{shown(member.name)}: it is missing" in told for member in rest)
 
     (tmp_path / "files" / "results" / "data.csv").write_bytes(b"a,b\n1,3\n")
     (tmp_path / "files" / "more").write_bytes(b"")
