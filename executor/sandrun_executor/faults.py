@@ -113,16 +113,6 @@ def _looked_at(proc: Path, pid: int) -> Iterable[tuple[str, str]]:
     yield name if _COMM.fullmatch(name) else "unknown", _STATES.get(state, f"state {state}")
 
 
-def pid_of(pidfd: int) -> int:
-    """The process behind a pidfd, in our namespace; -1 when it is dead (pidfd_open(2))."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        for line in file:
-            key, _, value = line.partition(":")
-            if key == "Pid":
-                return int(value)
-    return -1
-
-
 def state_of(pid: int, proc: Path = Path("/proc")) -> str:
     """What a process that does not end is doing, for the log; "gone" when it is not there."""
     return next((state for _, state in _looked_at(proc, pid)), "gone")

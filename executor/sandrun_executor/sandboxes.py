@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from fcntl import F_ADD_SEALS, F_SEAL_SEAL, fcntl
+from typing import TypeVar
 
 from sandrun_executor import faults
 from sandrun_executor.cgroups import CgroupError
@@ -18,18 +19,16 @@ from sandrun_executor.handover import NO_PACKAGES, Packages, Program, Sink, orde
 from sandrun_executor.links import Link, Words
 from sandrun_executor.logs import STDERR, STDOUT, LogPump
 from sandrun_executor.measures import Collected
+from sandrun_executor.pidfds import is_pidfd, pid_of
 from sandrun_executor.records import FROZEN, NOT_COLLECTED, Record
-from sandrun_executor.sandbox.collect import REASONS
 from sandrun_executor.slots import Slot, SlotPool
-from sandrun_executor.verdicts import Exit, Stop, judge
+from sandrun_executor.verdicts import Exit, Stop, judge, left_out_of
 from sandrun_executor.zygotes import Zygote
-from sandrun_shared.jobs import MAX_COUNT, LeftOut, LeftOutReason, Limits, Outcome
+from sandrun_shared.jobs import LeftOut, Limits, Outcome
 from sandrun_shared.protocol import Execute, Output, Started, Usage
 
 PREPARE_SECONDS = 5.0
-LEAVE_SECONDS = (
-    0.5  # a sandbox that could not be prepared and is not gone by then ends behind its caller's back
-)
+LEAVE_SECONDS = 0.5  # for what could not be prepared to go; then it ends behind its caller's back
 END_SECONDS = 1.0  # from asking PID 1 to end the job to ending PID 1
 COLLECT_SECONDS = 8.0  # what a collector takes: then it leaves out the rest
 COLLECT_END_SECONDS = 10.0  # then PID 1 is ended
@@ -37,8 +36,8 @@ USAGE_SECONDS = 1.0
 EMPTY_SECONDS = 5.0
 COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
 _SEALS = FROZEN | F_SEAL_SEAL
-_REASONS = tuple(map(LeftOutReason, REASONS))
 _log = logging.getLogger("sandrun.executor")
+T = TypeVar("T")
 
 
 class SandboxError(Exception):
@@ -131,7 +130,7 @@ class Sandbox:
             pids = self._slot.cgroup.pids()
         except CgroupError:
             pids = []
-        return faults.of_stuck(dict.fromkeys([faults.pid_of(self._pidfd), *pids]), PREPARE_SECONDS)
+        return faults.of_stuck(dict.fromkeys([pid_of(self._pidfd), *pids]), PREPARE_SECONDS)
 
     @property
     def slot(self) -> Slot:
@@ -150,20 +149,18 @@ class Sandbox:
 
     def _init_says(self, words: Words, fd: int | None) -> None:
         match words:
-            case ["pid"] if fd is not None and self._pidfd < 0 and _is_pidfd(fd):
+            case ["pid"] if fd is not None and self._pidfd < 0 and is_pidfd(fd):
                 self._pidfd = fd
                 self._loop.add_reader(fd, self._died)
                 return
             case ["resized" | "mounted" as what] if self._was_asked(what):
-                done = self._resized if what == "resized" else self._mounted
-                if not done.done():
-                    done.set_result(None)
+                _settle(self._resized if what == "resized" else self._mounted, None)
             case ["exited", status, full] if (told := Exit.told(status, full)) is not None:
-                if not self._exited.done():
-                    self._exited.set_result(told)
-            case ["collected", *counts] if _are_counts(counts) and self._was_asked("collected"):
-                if not self._collected.done():
-                    self._collected.set_result(_left_out(counts))
+                _settle(self._exited, told)
+            case ["collected", *counts] if (
+                self._was_asked("collected") and (left_out := left_out_of(counts)) is not None
+            ):
+                _settle(self._collected, left_out)
             case ["failed", step, code]:
                 self._step_failed(step, code)
             case []:
@@ -180,8 +177,7 @@ class Sandbox:
             os.close(fd)
         match words:
             case ["ready"] if self._was_asked("ready"):
-                if not self._ready.done():
-                    self._ready.set_result(None)
+                _settle(self._ready, None)
             case ["compiling"] if "started" in self._awaited:
                 self._compilation.begin()
             case ["started"] if self._was_asked("started"):
@@ -221,21 +217,17 @@ class Sandbox:
     def _died(self) -> None:
         if self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
-        if not self._dead.done():
-            self._dead.set_result(None)
+        _settle(self._dead, None)
         if not self._ready.done():
             self._fail(self._failure or "the sandbox ended while it was set up")
         self._expect_nothing()
 
     def _expect_nothing(self) -> None:
         """Let nobody wait for a word of it any more."""
-        if not self._exited.done():
-            self._exited.set_result(None)
-        if not self._collected.done():
-            self._collected.set_result((NOT_COLLECTED,))
-        for waiting in (self._resized, self._mounted):
-            if not waiting.done():
-                waiting.set_result(None)
+        _settle(self._exited, None)
+        _settle(self._collected, (NOT_COLLECTED,))
+        _settle(self._resized, None)
+        _settle(self._mounted, None)
 
     def stop(self, why: Stop) -> None:
         """End the job; the first reason counts. PID 1 gets END_SECONDS to do it in order.
@@ -254,11 +246,7 @@ class Sandbox:
             self._init.send({"stop": grace}, [])
         except OSError:
             self.kill()
-        self._after(grace + END_SECONDS, self._kill_unless_exited)
-
-    def _kill_unless_exited(self) -> None:
-        if not self._exited.done():
-            self.kill()
+        self._after(grace + END_SECONDS, lambda: None if self._exited.done() else self.kill())
 
     def _after(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers.append(self._loop.call_later(seconds, action))
@@ -420,7 +408,7 @@ class Sandbox:
             return
         try:
             # Not by PID 1: it may itself be waiting for memory, of which it needs some to end in order.
-            self._slot.cgroup.kill(spared=_pid_of(self._pidfd))
+            self._slot.cgroup.kill(spared=pid_of(self._pidfd))
             self._limit(self._limits.memory_bytes + COLLECTOR_BYTES)
         except (CgroupError, OSError):
             self.kill()
@@ -500,31 +488,10 @@ class Sandbox:
                 pause = min(2 * pause, 0.1)
 
 
-def _is_pidfd(fd: int) -> bool:
-    """Whether a descriptor stands for a process, dead or alive (pidfd_send_signal(2))."""
-    try:
-        signal.pidfd_send_signal(fd, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def _are_counts(counts: list[str]) -> bool:
-    return len(counts) == len(_REASONS) and all(map(str.isdigit, counts))
-
-
-def _left_out(counts: list[str]) -> tuple[LeftOut, ...]:
-    """What a collector reports, a number for each of its reasons."""
-    said = zip(_REASONS, map(int, counts), strict=True)
-    return tuple(LeftOut(reason, min(count, MAX_COUNT)) for reason, count in said if count)
-
-
-def _pid_of(pidfd: int) -> int:
-    """The process id behind a pidfd, -1 once it is reaped (pidfd_open(2)). Raises OSError."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        return next((int(line.split()[1]) for line in file if line.startswith("Pid:")), -1)
+def _settle(future: asyncio.Future[T], result: T) -> None:
+    """Give a result to those who wait, unless they have one."""
+    if not future.done():
+        future.set_result(result)
 
 
 def _nothing() -> None:

@@ -3,9 +3,13 @@
 import enum
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sandrun_shared.jobs import Verdict
+from sandrun_executor.sandbox.collect import REASONS
+from sandrun_shared.jobs import MAX_COUNT, LeftOut, LeftOutReason, Verdict
+
+_REASONS = tuple(map(LeftOutReason, REASONS))
 
 
 class Stop(enum.Enum):
@@ -43,6 +47,14 @@ class Exit:
     def signal(self) -> int | None:
         """The signal that ended it, if one did."""
         return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else None
+
+
+def left_out_of(counts: Sequence[str]) -> tuple[LeftOut, ...] | None:
+    """What a collector reports, a number for each of its reasons; None for what it cannot have reported."""
+    if len(counts) != len(_REASONS) or not all(count.isdecimal() and len(count) < 20 for count in counts):
+        return None
+    said = zip(_REASONS, map(int, counts), strict=True)
+    return tuple(LeftOut(reason, min(count, MAX_COUNT)) for reason, count in said if count)
 
 
 def judge(stop: Stop | None, exited: Exit | None, oom_kills: int, started: bool, failure: str) -> Verdict:

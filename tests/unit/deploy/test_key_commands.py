@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from nacl.signing import SigningKey
 from sandrun_api.cli import FAILED, main
 from sandrun_shared import keys, sealing
 from sandrun_shared.keys import KeyKind
+from sandrun_shared.outputs import signed_index, times
 
 READER = PrivateKey(b"\5" * 32)
 
@@ -32,7 +34,8 @@ def key(tmp_path: Path) -> Path:
 
 
 def sealed(files: dict[str, bytes]) -> bytes:
-    index = b"".join(b"%b\0%d\0%b\0" % (path.encode(), len(data), b"0" * 64) for path, data in files.items())
+    listed = [(path.encode(), 0o644, len(data), sha256(data).hexdigest()) for path, data in files.items()]
+    index = signed_index(listed) + times([0] * len(files))
     data = b"".join(files.values())
     return b"".join(sealing.seal_outputs(READER.public_key, index, [data], len(data)))
 
@@ -65,7 +68,7 @@ def test_decrypt_writes_nowhere_else(
     (tmp_path / "outputs.sealed").write_bytes(sealed({"good": b"1", path: b"2"}))
     before = sorted(tmp_path.rglob("*"))
     assert sandrun("decrypt", key, tmp_path / "outputs.sealed", "-o", tmp_path / "new") == 1
-    assert "leads elsewhere" in capsys.readouterr().err
+    assert "names no output" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 

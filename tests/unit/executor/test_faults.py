@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import circuit, faults
+from sandrun_executor import circuit, faults, pidfds
 from sandrun_executor.cgroups import CgroupError
 from sandrun_executor.sandboxes import SandboxError
 from sandrun_executor.slots import SlotsRetiredError
@@ -113,5 +113,5 @@ def test_a_state_that_no_signal_ends_is_told(tmp_path: Path) -> None:
 
 def test_the_process_behind_a_pidfd() -> None:
     pidfd = os.pidfd_open(os.getpid())
-    assert faults.pid_of(pidfd) == os.getpid()
+    assert pidfds.pid_of(pidfd) == os.getpid()
     os.close(pidfd)

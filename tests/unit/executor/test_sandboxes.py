@@ -12,6 +12,7 @@ import pytest
 
 from sandrun_executor import sandboxes
 from sandrun_executor.cgroups import CgroupError
+from sandrun_executor.records import NOT_COLLECTED
 from sandrun_executor.sandboxes import Sandbox, SandboxError
 from sandrun_executor.slots import NoSlotError, Slot, SlotPool
 from sandrun_executor.verdicts import Stop
@@ -29,7 +30,7 @@ def anyio_backend() -> str:
 class FakeCgroup:
     """A group that is empty once `busy` is False."""
 
-    oom_event_fd = None
+    oom_event_fd = -1
     join_fds = ()
     into_fd = None
 
@@ -238,7 +239,7 @@ async def test_a_job_that_cannot_be_killed_ends_for_its_client(
     running.stop(Stop.wall)
     async with asyncio.timeout(20):
         assert await running._exited is None
-        assert await running._collected is True
+        assert await running._collected == (NOT_COLLECTED,)
     assert not running._dead.done()
     async with asyncio.timeout(20):
         await running.destroy()
