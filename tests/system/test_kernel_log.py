@@ -196,6 +196,6 @@ def test_a_job_out_of_memory_ends_in_order(executor: ExecutorProcess) -> None:
 
 
 def test_a_call_that_is_refused_memory_ends_the_job(executor: ExecutorProcess) -> None:
-    """dd touches no memory of its own: on cgroup v1 it is told, and exits."""
+    """dd touches no new memory: on cgroup v1 its call fails, and it exits."""
     result = executor.run_job("exec dd if=/dev/zero of=big bs=64k", "main", "bash", limits=LIMITS)
     assert result.outcome.verdict == "memory_limit"
