@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_api import contents, manifest, messages, middleware, multipart, paths, requirements, run
+from sandrun_api import contents, manifest, messages, middleware, multipart, requirements, run
 from sandrun_api.jobs import idempotency
+from sandrun_shared.archives import names
 from sandrun_shared.settings import Api, JobLimits
 
 PAGE = (Path(__file__).parents[3] / "docs" / "quotas.md").read_text()
@@ -23,8 +24,8 @@ LIMITS = {
     "files in `files`": run.MAX_FILES,
     "files or members": Api().archive_members,
     "what an upload unpacks to": JobLimits().disk_mb << 20,
-    "a path": paths.MAX_PATH,
-    "a name in a path": paths.MAX_COMPONENT,
+    "a path": names.MAX_PATH,
+    "a name in a path": names.MAX_COMPONENT,
     "a requirements' file": requirements.FILE_BYTES,
     "the header fields of a part": multipart.HEAD_BYTES,
     "the boundary": multipart.BOUNDARY_BYTES,
