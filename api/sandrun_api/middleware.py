@@ -15,6 +15,8 @@ TARGET_BYTES = 8192  # of a path and its query
 HEAD_BYTES = 32 << 10
 _TOO_LONG = f"The address of a request has at most {TARGET_BYTES} bytes."
 _CLOSE = {"Connection": "close"}
+_CLOSING = (b"connection", b"close")
+FIRST_ERROR = 400
 YEAR_SECONDS = 365 * 86400
 
 _HEADERS = (
@@ -57,12 +59,17 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started = False
+        # A client that waits for 100 (Continue) may keep its body or send it after an error: nobody can
+        # know which of the two comes next, so the connection ends (RFC 9110, 10.1.1).
+        expects = any(name == b"expect" for name, _ in scope.get("headers", ()))
 
         async def guarded(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = self._with_headers(message["headers"])
+                if expects and message["status"] >= FIRST_ERROR:
+                    message["headers"] = [*message["headers"], _CLOSING]
                 self._answered(scope, message["status"])
             await send(message)
 
