@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sandrun_api.budget import size_of
 from sandrun_api.errors import ApiError, FieldError, bad_request
 from sandrun_api.gpus import Gpu
 from sandrun_api.paths import PathError, clean
@@ -247,6 +248,13 @@ def encryption_key_of(manifest: Manifest) -> bytes | None:
     except ValueError as error:
         raise bad_request(f"'encrypt_to' is {error}.", "/encrypt_to") from None
     return raw
+
+
+def held_bytes(manifest: Manifest) -> int:
+    """What keeping a manifest costs, with the files that the executor gets of it."""
+    lists = (manifest.args, manifest.env, manifest.outputs)
+    stdin_file = 0 if manifest.stdin is None else len(manifest.stdin.encode())
+    return size_of(manifest.stdin, *lists) + stdin_file + size_of(*lists)
 
 
 def digest(manifest: Manifest) -> str:

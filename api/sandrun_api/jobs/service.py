@@ -20,6 +20,7 @@ from sandrun_api.memfds import Memfd
 from sandrun_api.middleware import report
 from sandrun_api.quotas import Clock, Ledger, clock
 from sandrun_api.ratelimits import QUEUE_RETRY_SECONDS, fields
+from sandrun_api.threads import Threads
 from sandrun_shared import framing, languages
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.orders import Order, encode_order
@@ -40,7 +41,14 @@ FIRST_RETRY_SECONDS = 0.002  # a slot is free again moments after its job's last
 LAST_RETRY_SECONDS = 0.25
 PATIENCE_SECONDS = 60.0  # for one job's attempts
 OVERDUE_SECONDS = 120.0  # beyond a job's own time, for its set-up and its outputs
+SPARE_BYTES = 32 << 20  # beside an upload: its manifest, its table of contents, another request
 UNMEASURED_SECONDS = 2.0  # between two words of the executor on what a job uses, at most
+
+
+def share_of(settings: Settings) -> int:
+    """Bytes that unfinished requests of one client may hold; one upload has room in any case. 0: no limit."""
+    share = settings.quota.unfinished_mb << 20
+    return max(share, settings.api.upload_bytes + SPARE_BYTES) if share else 0
 
 
 class _NotTaken(Exception):
@@ -78,9 +86,13 @@ class JobService:
         self._wake: asyncio.TimerHandle | None = None
         self._tidy: asyncio.TimerHandle | None = None
         limits = settings.limits
-        self.budget = MemoryBudget(limits.memory_budget_mb << 20, limits.memory_pressure_percent)
+        self.budget = MemoryBudget(
+            limits.memory_budget_mb << 20, limits.memory_pressure_percent, share_of(settings)
+        )
+        self.budget.too_much = self._too_many
         self.store = JobStore(settings.api, self.budget, self.idempotency.forget)
         self.ledger = Ledger(settings.quota, now)
+        self.threads = Threads(self._charge_thread)
         self.queue = FairQueue(
             settings.quota.concurrent_jobs,
             batch_patience_seconds=limits.batch_patience_seconds,
@@ -152,6 +164,7 @@ class JobService:
         self.admit(request.client)
         job = Job(request, upload, reservation)
         job.ended = self.job_ended
+        reservation.settle()
         self.store.add(job)
         self.ledger.submitted(request.client)
         self.queue.push(job)
@@ -223,6 +236,13 @@ class JobService:
         if job.measured_at is not None:
             seconds = min(time.monotonic() - job.measured_at, UNMEASURED_SECONDS)
             self.ledger.charge(job.request.client, seconds * job.request.limits.cpu_cores)
+
+    def _charge_thread(self, client: str, cpu_seconds: float) -> None:
+        """Count CPU time that a thread of ours used for a client, as long as its account has a place."""
+        if self.ledger.has_room(client, self.queue.knows):
+            self.ledger.charge(client, cpu_seconds)
+            if self._tidy is None and not self._stopping:
+                self._forget_idle()
 
     def _conclude(self, job: Job, outcome: Outcome, outputs: Outputs | None = None) -> None:
         """The end of every job, whatever it came to: charge it and tell who waits."""

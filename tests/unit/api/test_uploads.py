@@ -1,5 +1,6 @@
 """Multipart bodies, however they are cut."""
 
+import asyncio
 import gzip
 import io
 import tarfile
@@ -8,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sandrun_api import uploads
-from sandrun_api.budget import MemoryBudget
+from sandrun_api.budget import MemoryBudget, Reservation
 from sandrun_api.errors import ApiError
 from sandrun_shared.jobs import UploadKind
 from sandrun_shared.settings import Settings
@@ -38,8 +39,10 @@ async def chunks(*data: bytes) -> AsyncIterator[bytes]:
 
 
 async def receive(*data: bytes, budget: MemoryBudget | None = None) -> uploads.Upload:
-    budget = budget or MemoryBudget(1 << 30)
-    return await uploads.receive(TYPE, None, chunks(*data), Settings(), budget)
+    reservation = Reservation(budget or MemoryBudget(1 << 30))
+    return await uploads.receive(
+        TYPE, None, chunks(*data), Settings(), reservation=reservation, blocking=asyncio.to_thread
+    )
 
 
 def files_of(upload: uploads.Upload) -> dict[bytes, bytes]:
