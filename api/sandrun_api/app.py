@@ -53,6 +53,7 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
                     yield
                 finally:
                     service.stop()
+            service.threads.close()
             service.store.close()
 
     app = FastAPI(

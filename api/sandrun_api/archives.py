@@ -81,10 +81,11 @@ def _enter(member: Member, table: Table) -> None:
         path = table.add_file(name, member.size)
         limit = table.limit_of(path)
         keep = HEAD_BYTES if limit is None else limit + 1
-        head = b""
+        start = bytearray()
         for chunk in member.chunks:
             table.tick()
-            head += chunk[: keep - len(head)]
+            start += chunk[: keep - len(start)]
+        head = bytes(start)
         table.keep_head(path, head)
         if limit is not None:
             table.keep(path, head)

@@ -12,12 +12,14 @@ from sandrun_shared.languages import BOM
 HEAD_BYTES = 256  # what is kept of a script's first line, or of an ELF header
 MANIFEST_NAME = "job.json"
 MANIFEST_BYTES = 16 << 20  # as much as a whole run, of which stdin may be the most
+NAMES_BYTES = 32 << 20  # of memory for the names of all members and of the folders above them
+ENTRY_BYTES = 240  # what one name takes besides its characters, in all tables
 MANIFEST_ALONE = MappingProxyType({MANIFEST_NAME: MANIFEST_BYTES})
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a check may cost and accept: total bytes of the files, members, seconds."""
+    """What a check may cost and accept: total bytes of the files, members, seconds of CPU time."""
 
     total_bytes: int
     members: int
@@ -26,11 +28,15 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Contents:
-    """An upload's files, first bytes of those that begin with '#!', ELF or a BOM, and those wanted whole."""
+    """An upload's files, first bytes of those that begin with '#!', ELF or a BOM, and those wanted whole.
+
+    held_bytes is what all this takes in memory.
+    """
 
     files: frozenset[str]
     heads: dict[str, bytes] = field(default_factory=dict)
     kept: dict[str, bytes] = field(default_factory=dict)
+    held_bytes: int = 0
 
 
 class Table:
@@ -40,18 +46,28 @@ class Table:
         """wanted is how many bytes the files may have that are kept whole, by path."""
         self._bounds = bounds
         self._wanted = wanted
-        self._deadline = time.monotonic() + bounds.seconds
+        # Of this thread: a busy machine makes no upload too large.
+        self._deadline = time.thread_time() + bounds.seconds
         self._kinds: dict[str, str] = {}  # path -> file, link or dir
         self._sizes: dict[str, int] = {}  # of files
         self._total = 0
         self._count = 0
         self._heads: dict[str, bytes] = {}
         self._kept: dict[str, bytes] = {}
+        self._known = 0  # names so far
+        self._names_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What the table takes in memory."""
+        kept = sum(len(data) for data in self._kept.values())
+        return self._names_bytes + len(self._heads) * (HEAD_BYTES + ENTRY_BYTES) + kept
 
     def tick(self) -> None:
         """Stop a check that takes too long."""
-        if time.monotonic() > self._deadline:
-            raise ApiError(413, f"Reading the upload takes more than {self._bounds.seconds:g} seconds.")
+        if time.thread_time() > self._deadline:
+            seconds = f"{self._bounds.seconds:g} seconds"
+            raise ApiError(413, f"Reading the upload takes more than {seconds} of CPU time.")
 
     def count(self) -> None:
         """Count one member of any type."""
@@ -72,7 +88,7 @@ class Table:
         path = self._path(name)
         if path:
             self._enter_parents(name, path)
-            if self._kinds.setdefault(path, "dir") != "dir":
+            if self._entered(path, "dir") != "dir":
                 raise ApiError(400, f"Member '{shown(name)}' appears both as a folder and as a file.")
 
     def add_file(self, name: str, size: int = 0) -> str:
@@ -81,7 +97,7 @@ class Table:
         size is what a hard link to it will take.
         """
         path = self._named(name)
-        if self._kinds.setdefault(path, "file") != "file":
+        if self._entered(path, "file") != "file":
             raise ApiError(400, f"Member '{shown(name)}' appears both as a file and as something else.")
         self._sizes[path] = size
         self._heads.pop(path, None)
@@ -95,7 +111,7 @@ class Table:
             raise ApiError(400, f"Member '{shown(name)}' is a link out of the upload: '{shown(target)}'.")
         if path in self._kinds:
             raise ApiError(400, f"Member '{shown(name)}' appears twice, once as a link.")
-        self._kinds[path] = "link"
+        self._entered(path, "link")
 
     def add_hard_link(self, name: str, target: str) -> None:
         """Enter a hard link, which must name a regular file that came before: it becomes a copy of that."""
@@ -131,7 +147,17 @@ class Table:
     def contents(self) -> Contents:
         """What was seen."""
         files = frozenset(path for path, kind in self._kinds.items() if kind != "dir")
-        return Contents(files, self._heads, self._kept)
+        return Contents(files, self._heads, self._kept, self.held_bytes)
+
+    def _entered(self, path: str, kind: str) -> str:
+        """What the path is: what it was before, or this."""
+        known = self._kinds.setdefault(path, kind)
+        if len(self._kinds) > self._known:
+            self._known = len(self._kinds)
+            self._names_bytes += len(path) + ENTRY_BYTES
+            if self._names_bytes > NAMES_BYTES:
+                raise ApiError(413, f"The upload's names take more than {NAMES_BYTES >> 20} MiB of memory.")
+        return known
 
     def _path(self, name: str) -> str:
         try:
@@ -149,6 +175,6 @@ class Table:
     def _enter_parents(self, name: str, path: str) -> None:
         end = path.find("/")
         while end >= 0:
-            if self._kinds.setdefault(path[:end], "dir") != "dir":
+            if self._entered(path[:end], "dir") != "dir":
                 raise ApiError(400, f"Member '{shown(name)}' lies below '{shown(path[:end])}', not a folder.")
             end = path.find("/", end + 1)

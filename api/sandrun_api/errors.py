@@ -66,6 +66,12 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
 
+def bare(error: ApiError) -> ApiError:
+    """The error without the frames that raised it: they hold the body of the request that was refused."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
 def bad_request(reason: str, pointer: str | None = None) -> ApiError:
     """A 400 with its reason and, for a fault in a document, where it is."""
     errors = () if pointer is None else (FieldError(pointer, reason),)

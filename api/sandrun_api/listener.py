@@ -20,6 +20,8 @@ BACKLOG = 2048  # cut to net.core.somaxconn (listen(2))
 REFUSED_AT_ONCE = 64  # before other work gets its turn
 LINGERING = 256  # refused connections that may still read why
 LINGER_SECONDS = 1.0
+LONGEST_LINGER_SECONDS = 5.0  # of one that is still sending, which it does before it reads
+DROPPED_BYTES = 64 << 10  # of what it sends, at a time
 KEEPALIVE_SECONDS = 60  # until a silent peer is asked whether it is there (tcp(7))
 
 
@@ -60,8 +62,45 @@ class Door:
 
     def forget(self, connection: socket.socket) -> None:
         """Close a connection that was refused."""
+        if connection in self.lingering:
+            self.lingering.discard(connection)
+            asyncio.get_running_loop().remove_reader(connection)
         connection.close()
-        self.lingering.discard(connection)
+
+    def linger(self, connection: socket.socket) -> None:
+        """Drop what a refused connection sends, until it has read why, or for a while.
+
+        Closed at once, what the client has sent would make the kernel reset the connection (RFC 1122,
+        4.2.2.13), and the client might not see the answer.
+        """
+        loop = asyncio.get_running_loop()
+        last = loop.time() + LONGEST_LINGER_SECONDS
+        sends = False
+
+        def drop() -> None:
+            nonlocal sends
+            try:
+                sends = bool(connection.recv(DROPPED_BYTES))
+            except BlockingIOError:
+                return
+            except OSError:
+                sends = False
+            if not sends:
+                self.forget(connection)
+
+        def look() -> None:
+            nonlocal sends
+            if connection not in self.lingering:
+                return
+            if not sends or loop.time() >= last:
+                self.forget(connection)
+                return
+            sends = False
+            loop.call_later(LINGER_SECONDS, look)
+
+        self.lingering.add(connection)
+        loop.add_reader(connection, drop)
+        loop.call_later(LINGER_SECONDS, look)
 
     def close(self) -> None:
         """Close all connections that were refused."""
@@ -112,10 +151,7 @@ class Listener(socket.socket):
         except OSError:
             connection.close()
             return
-        # Closed at once, what the client has sent would make the kernel reset the connection (RFC 1122,
-        # 4.2.2.13), and the client might not see the answer.
-        door.lingering.add(connection)
-        asyncio.get_running_loop().call_later(LINGER_SECONDS, door.forget, connection)
+        door.linger(connection)
 
 
 def _kept() -> dict[object, Listener]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from sandrun_api import documents
+from sandrun_api.budget import size_of
 from sandrun_api.documents import Document
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.gpus import Gpu
@@ -234,6 +235,14 @@ def encryption_key_of(manifest: Manifest) -> bytes | None:
     except ValueError as error:
         raise bad_request(f"'encrypt_to' is {error}.", "/encrypt_to") from None
     return raw
+
+
+def held_bytes(manifest: Manifest) -> int:
+    """What keeping a manifest costs, with the files that the executor gets of it."""
+    lists = (manifest.args, manifest.env, manifest.outputs)
+    stdin_file = 0 if manifest.stdin is None else len(manifest.stdin.encode("utf-8", "surrogatepass"))
+    names = (manifest.entrypoint, manifest.interpreter, manifest.requirements, manifest.encrypt_to)
+    return size_of(manifest.stdin, *lists, *names) + stdin_file + size_of(*lists)
 
 
 def digest(manifest: Manifest) -> str:

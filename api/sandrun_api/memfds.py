@@ -1,9 +1,13 @@
 """Anonymous files in memory: a client's bytes live in these and never on a disk (memfd_create(2))."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 
-PIECE = 256 << 10  # bytes moved at a time, so that nothing is ever held twice
+from sandrun_api.threads import Blocking
+
+PIECE = 64 << 10  # bytes moved at a time, so that nothing is ever held twice
+INLINE_BYTES = 256 << 10  # hashed without a thread
 
 
 class Memfd:
@@ -76,3 +80,16 @@ class Memfd:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+
+async def digest_of(memfd: Memfd, blocking: Blocking) -> str:
+    """SHA-256 in hex of all bytes; of many in a thread."""
+    return sha256_of(memfd) if memfd.size <= INLINE_BYTES else await blocking(sha256_of, memfd)
+
+
+def sha256_of(memfd: Memfd) -> str:
+    """SHA-256 in hex of all bytes. Blocks while hashing."""
+    digest = hashlib.sha256()
+    for piece in memfd.pieces(0, memfd.size):
+        digest.update(piece)
+    return digest.hexdigest()

@@ -6,7 +6,6 @@ import logging
 import traceback
 from collections.abc import Callable
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +20,8 @@ HEAD_BYTES = 32 << 10
 _TOO_LONG = f"The address of a request has at most {TARGET_BYTES} bytes."
 _CODED = "A body is taken as it is: send it without a Content-Encoding."
 _CLOSE = {"Connection": "close"}
+_CLOSING = (b"connection", b"close")
+FIRST_ERROR = 400
 YEAR_SECONDS = 365 * 86400
 _ALLOW = "GET, HEAD, POST, DELETE, OPTIONS"
 
@@ -64,12 +65,17 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started = False
+        # A client that waits for 100 (Continue) may keep its body or send it after an error: nobody can
+        # know which of the two comes next, so the connection ends (RFC 9110, 10.1.1).
+        expects = any(name == b"expect" for name, _ in scope.get("headers", ()))
 
         async def guarded(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = self._with_headers(message["headers"])
+                if expects and message["status"] >= FIRST_ERROR:
+                    message["headers"] = [*message["headers"], _CLOSING]
                 self._answered(scope, message["status"])
             await send(message)
 
@@ -89,7 +95,7 @@ class Guard:
         for name, value in scope.get("headers", ()):
             if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 error = ApiError(415, _CODED, headers={"Accept-Encoding": "identity"})
-                return EarlyRefusal(Request(scope), error)
+                return EarlyRefusal(error)
         if scope.get("path") == "*":  # of the server as a whole (RFC 9110, 9.3.7)
             return Response(None, 204, {"Allow": _ALLOW})
         return None

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandrun_api.early import EarlyRefusal
@@ -142,7 +141,7 @@ class OriginCheck:
         if error is None:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await EarlyRefusal(Request(scope), error)(scope, receive, send)
+            await EarlyRefusal(error)(scope, receive, send)
         else:
             answer = respond(error)
             await send(

@@ -20,10 +20,16 @@ from uvicorn.server import ServerState
 from sandrun_api.deadlines import Deadline
 from sandrun_api.errors import ApiError
 from sandrun_api.messages import Connection, Malformed
+from sandrun_api.parting import PartingTransport
 from sandrun_api.refusals import REASONS, refusal
 from sandrun_shared.settings import Api
 
 LINGER_SECONDS = 5.0  # for a client to take the last bytes before the connection is cut
+SURPLUS_SECONDS = 300.0  # for the rest of a body that was answered already
+SURPLUS_UPLOADS = 4  # its bytes, as a multiple of the largest upload
+SURPLUS_BYTES = 64 << 20  # or that much, if it is more
+READ_BYTES = 64 << 10  # taken from a socket at a time
+WRITE_BYTES = 32 << 10  # held for a client until it is not written to; TLS would have 512 KiB
 TRY_AGAIN_LATER = 1013  # the close code of a reader that was too slow (IANA's registry)
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger (socket(7)): closing drops what was not sent
@@ -44,6 +50,7 @@ class Phase(enum.Enum):
     surplus = enum.auto()  # the client: the rest of a body that was answered already
     answer = enum.auto()  # the application
     idle = enum.auto()  # the client may ask again
+    parting = enum.auto()  # the client: the same, on a connection that we have ended
     closing = enum.auto()  # the client: to take what was sent
 
 
@@ -65,10 +72,17 @@ class HttpProtocol(H11Protocol):
         self._phase = Phase.head
         self._arrival = Deadline(self.loop, self._late)
         self._reading = Deadline(self.loop, self._cut)
+        self._surplus_left = max(SURPLUS_UPLOADS * limits.upload_bytes, SURPLUS_BYTES)
+        self._surplus_until = 0.0
+        self._parting: PartingTransport | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for a request."""
-        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BYTES)
+        with contextlib.suppress(AttributeError):  # what may be read at once is held once more meanwhile
+            transport.max_size = READ_BYTES  # type: ignore[attr-defined]
+        self._parting = PartingTransport(transport, self._still_sends)
+        super().connection_made(self._parting)
         self._arrival.set(self._limits.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -77,11 +91,23 @@ class HttpProtocol(H11Protocol):
         self._reading.close()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        self._parting = None  # it and we would keep each other
 
     def data_received(self, data: bytes) -> None:
         """Parse, and see what to wait for now."""
+        if self._parting is not None and self._parting.is_parting:
+            self._drop(data)
+            return
+        before = self._phase
         super().data_received(data)
-        self._watch(len(data))
+        self._watch(len(data) if self._phase is before else 0)
+
+    def shutdown(self) -> None:
+        """End the connection once it is answered; one that is parting now."""
+        if self._parting is not None and self._parting.is_parting:
+            self._end_parting()
+        else:
+            super().shutdown()
 
     def on_response_complete(self) -> None:
         """See what to wait for now."""
@@ -92,6 +118,8 @@ class HttpProtocol(H11Protocol):
         """Hand the connection over."""
         self._arrival.close()
         self._reading.close()
+        if self._parting is not None:
+            self.transport = self._parting.wire
         super().handle_websocket_upgrade(event)
 
     def pause_writing(self) -> None:
@@ -116,7 +144,30 @@ class HttpProtocol(H11Protocol):
         reason = error.reason if isinstance(error, Malformed) else None
         self._refuse(hint if hint in REASONS else 400, reason)
 
+    def _still_sends(self) -> bool:
+        """Whether closing now could take the answer away from a client that is sending."""
+        return self.conn.their_state in (h11.SEND_BODY, h11.ERROR) or bool(self.conn.trailing_data[0])
+
+    def _drop(self, data: bytes) -> None:
+        if self.conn.their_state is h11.SEND_BODY:
+            self.conn.receive_data(data)
+            with contextlib.suppress(h11.RemoteProtocolError):
+                while isinstance(self.conn.next_event(), h11.Data):
+                    pass
+            if self.conn.their_state not in (h11.SEND_BODY, h11.ERROR):
+                self._end_parting()  # it has sent all of it
+                return
+        self._watch(len(data))
+
+    def _end_parting(self) -> None:
+        if self._parting is not None and not self._parting.get_write_buffer_size():
+            self._parting.end()
+        else:
+            cut(self.transport)
+
     def _now(self) -> Phase:
+        if self._parting is not None and self._parting.is_parting and not self._parting.wire.is_closing():
+            return Phase.parting
         if self.transport.is_closing():
             return Phase.closing
         theirs = self.conn.their_state
@@ -134,21 +185,38 @@ class HttpProtocol(H11Protocol):
         if self._phase is before:
             if before is Phase.body:
                 self._arrival.extend(received / limits.body_bytes_per_second, limits.body_seconds)
+            elif before in (Phase.surplus, Phase.parting):
+                self._go_on(received)
             return
         match self._phase:
             case Phase.head:
                 self._arrival.set(limits.head_seconds)
-            case Phase.body | Phase.surplus:
+            case Phase.body:
                 self._arrival.set(limits.body_seconds)
+            case Phase.surplus | Phase.parting:
+                self._surplus_until = self.loop.time() + SURPLUS_SECONDS
+                sends = self.conn.their_state is h11.SEND_BODY
+                self._arrival.set(limits.body_seconds if sends else LINGER_SECONDS)
             case Phase.closing:
                 self._arrival.set(LINGER_SECONDS)
             case _:
                 self._arrival.clear()
 
+    def _go_on(self, received: int) -> None:
+        """Let more come of what nobody reads: not slowly, not for ever, and not without an end."""
+        self._surplus_left -= received
+        if self._surplus_left < 0:
+            self._late()
+            return
+        most = min(self._limits.body_seconds, self._surplus_until - self.loop.time())
+        self._arrival.extend(received / self._limits.body_bytes_per_second, max(most, 0.0))
+
     def _late(self) -> None:
         match self._phase:
             case Phase.closing:
                 cut(self.transport)
+            case Phase.parting:
+                self._end_parting()
             case Phase.body if self.flow.read_paused:
                 self._arrival.set(self._limits.body_seconds)  # it is we who do not read
             case Phase.head if not self.conn.trailing_data[0]:
@@ -165,6 +233,9 @@ class HttpProtocol(H11Protocol):
         if not self.transport.is_closing():
             self.transport.write(refusal(ApiError(status, reason or REASONS[status])))
             self.transport.close()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # the application waits for more of the body
+            self.cycle.message_event.set()
         self._watch(0)
 
     def _cut(self) -> None:

@@ -1,6 +1,5 @@
 """What a job requires to be installed: which installer, and the files that it gets of the upload."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -12,6 +11,7 @@ from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
 from sandrun_api.paths import PathError, clean, shown
+from sandrun_api.threads import Blocking
 from sandrun_api.uploads import Upload
 from sandrun_shared.jobs import Installer, UploadKind
 from sandrun_shared.orders import SIZE_DIGITS, encode_bundle
@@ -39,6 +39,11 @@ class Requirements:
 
     installer: Installer
     bundle: bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """What keeping them costs, with the file that the executor gets."""
+        return 2 * len(self.bundle)
 
 
 def installer_of(manifest: Manifest, worker: Description, settings: Settings) -> Installer | None:
@@ -77,7 +82,7 @@ def _wanted(path: str, installer: Installer) -> dict[str, str]:
 
 
 async def of_upload(
-    manifest: Manifest, installer: Installer, upload: Upload, settings: Settings
+    manifest: Manifest, installer: Installer, upload: Upload, settings: Settings, blocking: Blocking
 ) -> Requirements:
     """Read the files out of an upload. Raises ApiError."""
     path = clean(manifest.requirements or "")
@@ -92,15 +97,17 @@ async def of_upload(
         bounds = Bounds(
             limits.disk_mb << 20, settings.api.archive_members, settings.api.archive_check_seconds
         )
-        contents = await asyncio.to_thread(archives.check, upload.memfd, upload.kind, bounds, wanted)
+        contents = await blocking(archives.check, upload.memfd, upload.kind, bounds, wanted)
         files = contents.kept
     return _requirements(installer, path, names, files)
 
 
-def of_files(manifest: Manifest, installer: Installer, files: Mapping[str, bytes]) -> Requirements:
-    """Read them out of files in hand. Raises ApiError."""
+def of_bundle(manifest: Manifest, installer: Installer, bundle: Memfd) -> Requirements:
+    """Read the files out of a bundle. Raises ApiError."""
     path = clean(manifest.requirements or "")
-    return _requirements(installer, path, _wanted(path, installer), files)
+    names = _wanted(path, installer)
+    files = _in_bundle(bundle, dict.fromkeys(names, FILE_BYTES))
+    return _requirements(installer, path, names, files)
 
 
 def _requirements(

@@ -1,41 +1,41 @@
 """POST /run: a piece of code in, its output out, in one request."""
 
 import asyncio
-import base64
-import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter
 from msgspec import structs
 from pydantic import ConfigDict, Field, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from sandrun_api import documents, requirements
+from sandrun_api import bodies, documents, requirements
 from sandrun_api import manifest as manifests
+from sandrun_api.bodies import BODY_BYTES
 from sandrun_api.budget import Reservation
 from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds, Table
 from sandrun_api.documents import Document
 from sandrun_api.early import EarlyRefusal
-from sandrun_api.errors import ApiError, bad_request, unknown_job
+from sandrun_api.errors import ApiError, bad_request, bare, unknown_job
 from sandrun_api.fields import FieldError, parse_options
 from sandrun_api.jobs.events import EVENT_SCHEMA, EventStream, finished_event, has_ended, output_events
 from sandrun_api.jobs.following import Follower
+from sandrun_api.jobs.logs import STDERR, STDOUT
 from sandrun_api.jobs.model import Job, JobRequest
-from sandrun_api.jobs.receipts import receipt_header, receipt_of
+from sandrun_api.jobs.receipts import receipt_document, receipt_header
+from sandrun_api.jobs.responses import job_document, job_text
 from sandrun_api.jobs.schemas import RunResult, answers
 from sandrun_api.jobs.service import JobService
-from sandrun_api.jobs.views import detail_of, images_of, json_response, left_out_of, metrics_of, service_of
-from sandrun_api.memfds import Memfd
+from sandrun_api.jobs.views import detail_of, images_of, left_out_of, metrics_of, service_of
+from sandrun_api.json_pieces import Items
+from sandrun_api.memfds import Memfd, digest_of
 from sandrun_api.paths import shown
 from sandrun_shared import languages
 from sandrun_shared.jobs import MAX_CPU_SECONDS, UploadKind
-from sandrun_shared.orders import encode_bundle
 from sandrun_shared.settings import Settings
 
-BODY_BYTES = 16 << 20  # more than that is an upload
 MAX_FILES = 1000  # with the code
 DEFAULT_INTERPRETER = "python3"
 DEFAULT_ENVIRONMENT = "default"
@@ -150,20 +150,16 @@ async def run_code(request: Request) -> Response:
             raise bad_request("A run has no Idempotency-Key: use /submit for what may be sent again.")
         service.admit(client_of(request))
     except ApiError as error:
-        return EarlyRefusal(request, error)
-    body = await read_body(request)
+        return EarlyRefusal(error)
     as_json = content_type == "application/json"
-    manifest, files = (
-        _from_json(body, query) if as_json else _from_text(body, query, parameters.get("charset", ""))
-    )
-    job = await submit_inline(request, service, manifest, encode_bundle(files), files=files)
+    job = await _submitted(request, service, query, None if as_json else parameters.get("charset", ""))
     if "text/event-stream" in request.headers.get("accept", ""):
         settings: Settings = request.app.state.settings
         events = _events(job, settings.api.heartbeat_seconds)
-        return EventStream(events, {"Sandrun-Job-Id": job.job_id}, lambda: _forget(service, job))
+        return EventStream(job, events, {"Sandrun-Job-Id": job.job_id}, lambda: _forget(service, job))
     try:
         await wait_for(request, service, job)
-        return json_response(_result(job)) if as_json else _text_answer(job)
+        return job_document(job, _result(job)) if as_json else _text_answer(job)
     finally:
         _forget(service, job)
 
@@ -180,20 +176,33 @@ async def _events(job: Job, heartbeat_seconds: float) -> AsyncIterator[bytes]:
     if has_ended(job, follower):
         sent = ("output", "stdout", "stderr", "stdout_base64", "stderr_base64")
         result = {key: value for key, value in _result(job).items() if key not in sent}
-        yield finished_event(follower.last_sequence, result)
+        for piece in finished_event(follower.last_sequence, result):
+            yield piece
 
 
-async def read_body(request: Request) -> bytes:
-    """A whole body. Raises ApiError (413, 400)."""
-    body = bytearray()
+async def _submitted(request: Request, service: JobService, query: _Query, charset: str | None) -> Job:
+    """The job that a body asks for, one of JSON if it has no charset. Raises ApiError."""
+    reservation = Reservation(service.budget, client_of(request))
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > BODY_BYTES:
-                raise ApiError(413, f"A run has at most {BODY_BYTES >> 20} MiB; use /submit for more.")
-    except ClientDisconnect:
-        raise bad_request("The request was cut.") from None
-    return bytes(body)
+        body = bodies.receive(request, reservation)
+        # In one step: nothing keeps the body, nor the files in it, while the job is waited for.
+        manifest, upload = _bundled(await body, query, charset, reservation)
+    except BaseException:
+        reservation.close()
+        raise
+    return await submit_inline(request, service, manifest, upload, reservation)
+
+
+def _bundled(
+    body: bytes, query: _Query, charset: str | None, reservation: Reservation
+) -> tuple[manifests.Manifest, Memfd]:
+    """What a body asks for, and its files as a bundle; a charset is that of plain text. Raises ApiError."""
+    try:
+        manifest, files = _from_json(body, query) if charset is None else _from_text(body, query, charset)
+        reservation.release()
+        return manifest, bodies.bundle_of(files, reservation)
+    except ApiError as error:
+        raise bare(error) from None
 
 
 def _from_text(body: bytes, asked: _Query, charset: str) -> tuple[manifests.Manifest, dict[str, bytes]]:
@@ -268,44 +277,46 @@ async def submit_inline(
     request: Request,
     service: JobService,
     manifest: manifests.Manifest,
-    upload: bytes,
+    upload: Memfd,
+    reservation: Reservation,
     *,
     kind: UploadKind = UploadKind.bundle,
-    files: Mapping[str, bytes] | None = None,
     most_processes: int | None = None,
 ) -> Job:
     """Submit what came in one request; fewer processes than the settings allow may be asked for.
 
-    files are those among which the manifest may name one to install from.
+    Takes over the upload and the reservation that counts it; both are closed when it cannot be submitted.
 
     Raises ApiError.
     """
     settings: Settings = request.app.state.settings
-    manifests.check(manifest, settings.limits)
-    interpreter = manifest.interpreter or DEFAULT_INTERPRETER
-    worker = await service.worker_for_job(manifest.environment)
-    manifests.check_worker(interpreter, manifest.environment, worker, b"")  # no code is an executable file
-    installer = requirements.installer_of(manifest, worker, settings)
-    required = None if installer is None else requirements.of_files(manifest, installer, files or {})
-    limits = manifests.limits_of(manifest, settings.limits)
-    if most_processes is not None:
-        limits = structs.replace(limits, processes=min(most_processes, limits.processes))
-    job_request = JobRequest(
-        client=client_of(request),
-        manifest=manifest,
-        interpreter=interpreter,
-        limits=limits,
-        kind=kind,
-        job_hash=manifests.job_hash(manifest, hashlib.sha256(upload).hexdigest()),
-        requirements=required,
-    )
-    reservation = Reservation(service.budget)
-    reservation.ask(len(upload) + (len(required.bundle) if required is not None else 0))
-    memfd = Memfd.create("upload", upload)
+    client = client_of(request)
     try:
-        return service.submit(job_request, memfd, reservation)
+        reservation.ask(manifests.held_bytes(manifest))
+        manifests.check(manifest, settings.limits)
+        interpreter = manifest.interpreter or DEFAULT_INTERPRETER
+        worker = await service.worker_for_job(manifest.environment)
+        manifests.check_worker(interpreter, manifest.environment, worker, b"")  # no code is executable
+        installer = requirements.installer_of(manifest, worker, settings)
+        required = None if installer is None else requirements.of_bundle(manifest, installer, upload)
+        if required is not None:
+            reservation.ask(required.held_bytes)
+        limits = manifests.limits_of(manifest, settings.limits)
+        if most_processes is not None:
+            limits = structs.replace(limits, processes=min(most_processes, limits.processes))
+        digest = await digest_of(upload, service.threads.of(client))
+        job_request = JobRequest(
+            client=client,
+            manifest=manifest,
+            interpreter=interpreter,
+            limits=limits,
+            kind=kind,
+            job_hash=manifests.job_hash(manifest, digest),
+            requirements=required,
+        )
+        return service.submit(job_request, upload, reservation)
     except BaseException:
-        memfd.close()
+        upload.close()
         reservation.close()
         raise
 
@@ -335,12 +346,12 @@ def _text_answer(job: Job) -> Response:
         headers["Sandrun-Verdict"] = job.outcome.verdict.value
         if job.outcome.exit_code is not None:
             headers["Sandrun-Exit-Code"] = str(job.outcome.exit_code)
-    return Response(job.logs.combined(), headers=headers, media_type="text/plain")
+    return job_text(job, headers=headers)
 
 
 def _result(job: Job) -> dict[str, Any]:
     outcome, logs = job.outcome, job.logs
-    stdout, stderr = logs.split(0, logs.size)
+    stdout, stderr = logs.bytes_of(STDOUT), logs.bytes_of(STDERR)
     files = job.outputs.files if job.outputs is not None else ()
     body: dict[str, Any] = {
         "job_id": job.job_id,
@@ -349,20 +360,17 @@ def _result(job: Job) -> dict[str, Any]:
         "exit_code": outcome.exit_code if outcome else None,
         "signal": outcome.signal if outcome else None,
         "detail": outcome.detail if outcome else None,
-        "output": logs.combined().decode("utf-8", "replace"),
-        "stdout": stdout.decode("utf-8", "replace"),
-        "stderr": stderr.decode("utf-8", "replace"),
+        "output": logs.bytes_of().text,
+        "stdout": stdout.text,
+        "stderr": stderr.text,
         "truncated": logs.truncated or bool(outcome and outcome.logs_truncated),
         "metrics": metrics_of(job),
-        "files": [detail_of(job, file) for file in files],
+        "files": Items(lambda: (detail_of(job, file) for file in files)),
         "left_out": left_out_of(job),
         "images": images_of(job),
-        "receipt": receipt_of(job),
+        "receipt": receipt_document(job),
     }
-    try:
-        stdout.decode()
-        stderr.decode()
-    except UnicodeDecodeError:  # the text above has replacement characters: the bytes themselves too
-        body["stdout_base64"] = base64.b64encode(stdout).decode()
-        body["stderr_base64"] = base64.b64encode(stderr).decode()
+    if not (stdout.is_utf8 and stderr.is_utf8):  # the text above has replacement characters
+        body["stdout_base64"] = stdout.base64
+        body["stderr_base64"] = stderr.base64
     return body

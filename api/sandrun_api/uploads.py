@@ -1,26 +1,24 @@
 """Uploads: a multipart body streamed into memory, bounded, and checked; nothing touches a disk."""
 
-import asyncio
-import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from sandrun_api import archives
-from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.budget import Reservation
 from sandrun_api.contents import HEAD_BYTES, MANIFEST_BYTES, MANIFEST_NAME, Bounds, Contents, Table
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.fields import FieldError, parse_options
-from sandrun_api.memfds import Memfd
+from sandrun_api.memfds import Memfd, digest_of, sha256_of
 from sandrun_api.multipart import MultipartError, Reader
 from sandrun_api.paths import shown
+from sandrun_api.threads import Blocking
 from sandrun_shared.jobs import UploadKind
 from sandrun_shared.orders import SIZE_DIGITS
 from sandrun_shared.settings import Settings
 
 OVERHEAD_BYTES = MANIFEST_BYTES + (2 << 20)  # of a body besides the files: the manifest, the parts' headers
-INLINE_BYTES = 256 << 10  # hashed without a thread
 
 # What browsers write for what a quoted string cannot hold (WHATWG HTML, multipart/form-data).
 _ENCODED = re.compile("%0A|%0D|%22", re.IGNORECASE)
@@ -35,7 +33,10 @@ _CHARSET_BYTES = 40
 
 @dataclass(frozen=True)
 class Upload:
-    """A received upload: its bytes, their layout, what they hold, their SHA-256, the manifest's bytes."""
+    """A received upload: its bytes, their layout, what they hold, their SHA-256, the manifest's bytes.
+
+    The reservation counts the bytes, and check_bytes for what is needed only until the job is submitted.
+    """
 
     memfd: Memfd
     kind: UploadKind
@@ -43,6 +44,7 @@ class Upload:
     sha256_hex: str
     manifest: bytes | None
     reservation: Reservation
+    check_bytes: int
     notes: tuple[str, ...] = ()  # what of the upload does not count, in sentences
 
     def close(self) -> None:
@@ -54,10 +56,12 @@ class Upload:
 class _Bundle:
     """Files one after the other, as `orders.encode_bundle` lays them out, written as they arrive."""
 
-    def __init__(self, memfd: Memfd, table: Table) -> None:
+    def __init__(self, memfd: Memfd, table: Table, reservation: Reservation) -> None:
         self.memfd = memfd
         self._table = table
         self._paths: set[str] = set()
+        self._reservation = reservation
+        self.check_bytes = 0  # counted for the table
         self._size_at = 0
         self._start = 0
         self._name = ""
@@ -70,6 +74,7 @@ class _Bundle:
         if self._path in self._paths:
             raise bad_request(f"The upload has two files '{shown(self._path)}'.")
         self._paths.add(self._path)
+        self._count()
         self.memfd.append(self._path.encode("utf-8", "surrogateescape") + b"\0")
         self._size_at = self.memfd.size
         self.memfd.append(b"0" * SIZE_DIGITS + b"\0")
@@ -88,6 +93,12 @@ class _Bundle:
         limit = self._table.limit_of(self._path)
         if limit is not None:
             self._table.keep(self._path, self.memfd.read_at(self._start, min(size, limit + 1)))
+        self._count()
+
+    def _count(self) -> None:
+        grown = self._table.held_bytes - self.check_bytes
+        self._reservation.ask(grown)
+        self.check_bytes += grown
 
 
 class _Receiver:
@@ -156,15 +167,17 @@ class _Receiver:
 
     def _start_bundle(self) -> _Bundle:
         if self.archive is None:
-            return _Bundle(self.memfd, self.table)
+            return _Bundle(self.memfd, self.table, self._reservation)
         # The archive came with other files: it is one of them.
-        bundle = _Bundle(Memfd.create("upload"), self.table)
+        bundle = _Bundle(Memfd.create("upload"), self.table, self._reservation)
         first, self.memfd = self.memfd, bundle.memfd
         try:
+            self._reservation.ask(first.size)  # there twice for a moment
             bundle.begin(self.archive[0])
             for piece in first.pieces(0, first.size):
                 bundle.write(piece)
             bundle.end()
+            self._reservation.add(-first.size)
         finally:
             first.close()
         self.archive = None
@@ -173,10 +186,10 @@ class _Receiver:
     def _manifest_data(self, data: memoryview) -> None:
         if self.manifest is None:
             self.manifest = bytearray()
+        if len(self.manifest) + len(data) > MANIFEST_BYTES:
+            raise ApiError(413, f"The manifest has more than {MANIFEST_BYTES >> 20} MiB.")
         self._reservation.ask(len(data))
         self.manifest += data
-        if len(self.manifest) > MANIFEST_BYTES:
-            raise ApiError(413, f"The manifest has more than {MANIFEST_BYTES >> 20} MiB.")
 
     def _charset_data(self, data: memoryview) -> None:
         if self._charset is not None and len(self._charset) <= _CHARSET_BYTES:
@@ -200,6 +213,16 @@ class _Receiver:
         self._take(len(data))
         if self._bundle is not None:
             self._bundle.write(data)
+
+    def close(self) -> None:
+        """Forget the bytes."""
+        self.memfd.close()
+        self.manifest = None
+
+    @property
+    def check_bytes(self) -> int:
+        """What is counted besides the bytes of the files."""
+        return len(self.manifest or b"") + (self._bundle.check_bytes if self._bundle is not None else 0)
 
     @property
     def has_files(self) -> bool:
@@ -262,15 +285,19 @@ async def receive(
     content_length: str | None,
     body: AsyncIterator[bytes],
     settings: Settings,
-    budget: MemoryBudget,
+    *,
+    reservation: Reservation,
+    blocking: Blocking,
 ) -> Upload:
-    """Receive and check one upload; its memory is the caller's to close. Raises ApiError."""
+    """Receive and check one upload; its memory, the reservation too, is the caller's to close.
+
+    `blocking` runs the check. Raises ApiError, and then everything is closed.
+    """
     limit = settings.api.upload_bytes
     most = limit + OVERHEAD_BYTES
     boundary = boundary_of(content_type)
     if content_length is not None and content_length.isdigit() and int(content_length) > most:
         raise too_large(limit)
-    reservation = Reservation(budget)
     receiver = _Receiver(settings, reservation)
     try:
         received = 0
@@ -286,32 +313,31 @@ async def receive(
             raise bad_request(f"The multipart body {error}.") from None
         if not receiver.has_files:
             raise bad_request("The upload has no part named 'files'.")
-        return await _finish(receiver, reservation)
+        return await _finish(receiver, reservation, blocking)
     except BaseException:
-        receiver.memfd.close()
+        receiver.close()
         reservation.close()
         raise
 
 
-async def _finish(receiver: _Receiver, reservation: Reservation) -> Upload:
-    memfd = receiver.memfd
-    of_manifest = len(receiver.manifest or b"")
-    reservation.add(memfd.size + of_manifest - reservation.size)  # what lies between bundled files
+async def _finish(receiver: _Receiver, reservation: Reservation, blocking: Blocking) -> Upload:
+    memfd, check_bytes = receiver.memfd, receiver.check_bytes
+    reservation.add(memfd.size + check_bytes - reservation.size)  # what lies between bundled files
     if receiver.archive is None:
         kind, contents = UploadKind.bundle, receiver.table.contents()
+        digest = await digest_of(memfd, blocking)
     else:
         kind = receiver.archive[1]
-        contents = await asyncio.to_thread(archives.check, memfd, kind, receiver.bounds)
-    digest = _digest(memfd) if memfd.size <= INLINE_BYTES else await asyncio.to_thread(_digest, memfd)
+        contents, digest = await blocking(_looked_through, memfd, kind, receiver.bounds)
+        reservation.ask(contents.held_bytes)
+        check_bytes += contents.held_bytes
     manifest = contents.kept.get(MANIFEST_NAME)
     notes = (_IS_DATA,) if manifest is not None and receiver.manifest is not None else ()
     if receiver.manifest is not None:
         manifest = bytes(receiver.manifest)
-    return Upload(memfd, kind, contents, digest, manifest, reservation, notes)
+    return Upload(memfd, kind, contents, digest, manifest, reservation, check_bytes, notes)
 
 
-def _digest(memfd: Memfd) -> str:
-    digest = hashlib.sha256()
-    for piece in memfd.pieces(0, memfd.size):
-        digest.update(piece)
-    return digest.hexdigest()
+def _looked_through(memfd: Memfd, kind: UploadKind, bounds: Bounds) -> tuple[Contents, str]:
+    """What an archive holds, and its SHA-256. Blocks. Raises ApiError."""
+    return archives.check(memfd, kind, bounds), sha256_of(memfd)

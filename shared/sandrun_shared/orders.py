@@ -38,6 +38,9 @@ def encode_order(order: Order) -> bytes:
 
 def encode_bundle(files: dict[str, bytes]) -> bytes:
     """Plain files in one block: for each, path NUL size NUL and the bytes. Raises ValueError on a NUL."""
-    return b"".join(
-        b"%b\0%0*d\0" % (_text(path), SIZE_DIGITS, len(data)) + data for path, data in files.items()
-    )
+    return b"".join(bundle_head(path, len(data)) + data for path, data in files.items())
+
+
+def bundle_head(path: str, size: int) -> bytes:
+    """What precedes a file's bytes in a bundle; of one length for any size. Raises ValueError on a NUL."""
+    return b"%b\0%0*d\0" % (_text(path), SIZE_DIGITS, size)

@@ -28,7 +28,7 @@ class Api(Table, frozen=True):
     upload_bytes: Annotated[int, Meta(description="Largest upload in bytes.", ge=1024)] = 100 << 20
     archive_members: Annotated[int, Meta(description="Most members in one archive.", ge=1)] = 10_000
     archive_check_seconds: Annotated[
-        float, Meta(description="Longest time spent reading an archive's table of contents.", gt=0)
+        float, Meta(description="Most CPU time spent on reading an archive's table of contents.", gt=0)
     ] = 10.0
     failed_retention_seconds: Annotated[float, Meta(description="How long a failed job is kept.", gt=0)] = (
         300.0
@@ -130,6 +130,14 @@ class Quota(Table, frozen=True):
         int,
         Meta(description="Addresses remembered, as keyed hashes; then the longest silent goes.", ge=1),
     ] = 20_000
+    unfinished_mb: Annotated[
+        int,
+        Meta(
+            description="Memory in MiB that requests which are not finished hold, with an upload's place at"
+            " least; 0 is unlimited.",
+            ge=0,
+        ),
+    ] = 256
 
 
 class JobLimits(Table, frozen=True):

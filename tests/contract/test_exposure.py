@@ -134,6 +134,10 @@ async def test_one_address_has_only_so_many_connections(
         assert live.server.door.inside == 4
         held[0][1].write(b"nonsense\r\n\r\n")  # this one is ended by the server
         assert (await held[0][0].read()).startswith(b"HTTP/1.1 400")
+        held[0][1].close()
+        async with asyncio.timeout(deadline):
+            while live.server.door.inside == 4:  # noqa: ASYNC110 (it tells nobody)
+                await asyncio.sleep(0)
         answer = await ask(live, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", deadline)
         assert answer.startswith(b"HTTP/1.1 200")
         for _, writer in held:

@@ -1,7 +1,10 @@
 """Quotas over HTTP: what a client is told, and that it is true. The clock is the test's."""
 
 import asyncio
+import io
 import json
+import tarfile
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sandrun_api import archives
+from sandrun_api.contents import Bounds, Contents
+from sandrun_api.memfds import Memfd
+from sandrun_api.threads import THREADS_PER_CLIENT
+from sandrun_shared.jobs import UploadKind
 from sandrun_shared.settings import Api, Executor, JobLimits, Quota, Settings
 from support import programs
 from support.clocks import FakeClock
@@ -128,6 +136,75 @@ async def test_cpu_of_real_processes_is_counted(
         assert check_429(await run(live)) == 1
         clock.advance(1)
         assert (await run(live)).status_code == 200
+
+
+def archive(members: int) -> bytes:
+    """A tar.gz of empty files, which is read for a while."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for number in range(members):
+            tar.addfile(tarfile.TarInfo(f"f{number}"))
+    return packed.getvalue()
+
+
+async def upload(live: Live, data: bytes, entrypoint: str, **headers: str) -> httpx.Response:
+    return await live.client.post(
+        "/submit",
+        files=[("files", ("a.tar.gz", data))],
+        data={"manifest": json.dumps({"entrypoint": entrypoint})},
+        headers=headers,
+    )
+
+
+async def test_the_check_of_an_upload_is_paid_for_though_it_is_refused(fake: FakeExecutor) -> None:
+    clock, quota = FakeClock(), Quota(cpu_seconds_per_minute=0.001)
+    async with limited(fake.path, clock, quota, trusted_proxies="127.0.0.0/8") as live:
+        for address, entrypoint, code in (("198.51.100.1", "none.py", 400), ("198.51.100.2", "f1", 400)):
+            refused = await upload(live, archive(500), entrypoint, **{"x-forwarded-for": address})
+            assert refused.status_code == code, refused.text
+            stats = await quota_of(live, **{"x-forwarded-for": address})
+            assert stats["used"] > 0.001  # type: ignore[operator]
+            assert stats["jobs_this_hour"] == 0
+            assert check_429(await run(live, **{"x-forwarded-for": address})) == 60
+        assert (await quota_of(live, **{"x-forwarded-for": "198.51.100.3"}))["used"] == 0
+        clock.advance(60)
+        assert (await run(live, **{"x-forwarded-for": "198.51.100.1"})).status_code == 200
+
+
+async def test_the_making_of_an_archive_is_paid_for(fake: FakeExecutor) -> None:
+    async with limited(fake.path, FakeClock(), Quota(cpu_seconds_per_minute=10.0)) as live:
+        taken = await submit(live, programs.LARGE.code)
+        await live.client.get(taken.headers["location"], params={"wait": 30})
+        before = (await quota_of(live))["used"]
+        assert (await live.client.get(f"/download/{taken.json()['job_id']}")).status_code == 200
+        assert (await quota_of(live))["used"] > before  # type: ignore[operator]
+
+
+async def test_other_clients_are_served_while_uploads_of_one_are_checked(
+    fake: FakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go, check = threading.Event(), archives.check
+
+    def slow(upload: Memfd, kind: UploadKind, bounds: Bounds) -> Contents:
+        if upload.size > 1000:
+            assert let_go.wait(30)
+        return check(upload, kind, bounds)
+
+    monkeypatch.setattr(archives, "check", slow)
+    async with limited(fake.path, FakeClock(), Quota(), trusted_proxies="127.0.0.0/8") as live:
+        large = archive(1000)
+        greedy = [
+            asyncio.create_task(upload(live, large, "none.py", **{"x-forwarded-for": "198.51.100.1"}))
+            for _ in range(8)
+        ]
+        pool = live.server.config.app.state.service.threads
+        async with asyncio.timeout(30):
+            while pool.waiting < 8 - THREADS_PER_CLIENT:  # noqa: ASYNC110 (it tells nobody)
+                await asyncio.sleep(0)
+        other = await upload(live, archive(3), "f1", **{"x-forwarded-for": "198.51.100.2"})
+        assert other.status_code == 400  # which interpreter is to run it, nobody said: it was looked at
+        let_go.set()
+        assert {answer.status_code for answer in await asyncio.gather(*greedy)} == {400}
 
 
 async def test_the_third_job_waits_with_its_position(fake: FakeExecutor) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fuzz.target import Target
 from sandrun_api import uploads
-from sandrun_api.budget import MemoryBudget
+from sandrun_api.budget import MemoryBudget, Reservation
 from sandrun_api.errors import ApiError
 from sandrun_shared.settings import Settings
 from support.archive_strategies import FILE, by_tarfile
@@ -76,7 +76,14 @@ async def _received(pieces: list[bytes]) -> tuple[Any, ...]:
 
     budget = MemoryBudget(1 << 30)
     try:
-        upload = await uploads.receive("multipart/form-data; boundary=edge", None, body(), Settings(), budget)
+        upload = await uploads.receive(
+            "multipart/form-data; boundary=edge",
+            None,
+            body(),
+            Settings(),
+            reservation=Reservation(budget),
+            blocking=asyncio.to_thread,
+        )
     except ApiError as error:
         assert budget.used_bytes == 0
         return error.status, error.reason

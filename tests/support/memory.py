@@ -50,3 +50,20 @@ def memfds(pid: int) -> int:
         except FileNotFoundError:
             continue  # closed meanwhile
     return sum(target.startswith("/memfd:") for target in targets)
+
+
+def held_bytes(pid: int) -> int:
+    """What ends with a process: its private memory (proc(5), smaps_rollup) and that of its memfds."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    private = sum(
+        int(line.split()[1]) << 10 for line in rollup if line.startswith(("Private_C", "Private_D"))
+    )
+    files = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if os.readlink(entry).startswith("/memfd:"):
+                stat = entry.stat()
+                files[stat.st_ino] = stat.st_blocks * 512
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return private + sum(files.values())

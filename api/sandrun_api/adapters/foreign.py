@@ -17,7 +17,6 @@ from sandrun_api.clients import client_of
 from sandrun_api.early import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, printable, respond
 from sandrun_api.jobs.views import service_of
-from sandrun_api.run import read_body
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.protocol import Description
 
@@ -75,7 +74,7 @@ def refused_early(request: Request, render: Callable[[ApiError], Response]) -> R
         _check_json(request)
         service_of(request).admit(client_of(request))
     except ApiError as error:
-        return EarlyRefusal(request, error, render)
+        return EarlyRefusal(error, render)
     return None
 
 
@@ -84,9 +83,10 @@ def _check_json(request: Request) -> None:
         raise ApiError(415, "requests must be of type application/json")
 
 
-async def json_object(request: Request) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
     """The body, which must be one object. Raises ApiError (400, 413)."""
-    body = documents.without_bom(await read_body(request))
+    documents.check_values(body)
+    body = documents.without_bom(body)
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):

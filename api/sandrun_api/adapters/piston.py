@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandrun_api import bodies
 from sandrun_api.adapters.foreign import (
     MIB,
     accept_final_slashes,
@@ -23,14 +24,19 @@ from sandrun_api.adapters.foreign import (
 )
 from sandrun_api.adapters.ranges import satisfies
 from sandrun_api.adapters.stages import stages_of
+from sandrun_api.bodies import BODY_BYTES, bundle_of
+from sandrun_api.budget import Reservation
+from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds, Table
-from sandrun_api.errors import ApiError, bad_request
+from sandrun_api.errors import ApiError, bad_request, bare
+from sandrun_api.jobs.responses import job_document
 from sandrun_api.jobs.views import json_response, service_of
+from sandrun_api.manifest import Manifest
+from sandrun_api.memfds import Memfd
 from sandrun_api.paths import shown
-from sandrun_api.run import BODY_BYTES, manifest_of, submit_inline, wait_for
+from sandrun_api.run import manifest_of, submit_inline, wait_for
 from sandrun_shared.jobs import MAX_CPU_SECONDS
 from sandrun_shared.languages import BY_NAME, Language, code_for
-from sandrun_shared.orders import encode_bundle
 from sandrun_shared.settings import JobLimits, Settings
 
 PREFIXES = ("/api/v2", "/api/v2/piston")  # of one's own Piston, of the public one
@@ -100,32 +106,55 @@ async def execute(request: Request) -> Response:
     refused = refused_early(request, render)
     if refused is not None:
         return refused
-    body = await json_object(request)
-    language, version = (_text(body, name) for name in ("language", "version"))
+    runtimes = await _runtimes(request)
     settings: Settings = request.app.state.settings
-    runtime = next(
-        (
-            item
-            for item in await _runtimes(request)
-            if language.lower() in (item.language, *item.aliases) and satisfies(item.version, version)
-        ),
-        None,
-    )
-    if runtime is None:
-        raise bad_request(f"{language[:64]}-{version[:64]} runtime is unknown")
-    asked = manifest_fields(body, settings.limits, BY_NAME[runtime.interpreter])
-    manifest = manifest_of(**asked.manifest)
-    job = await submit_inline(request, service, manifest, encode_bundle(asked.files))
+    reservation = Reservation(service.budget, client_of(request))
+    try:
+        body = bodies.receive(request, reservation)
+        # In one step: nothing keeps the body, nor the files in it, while the job is waited for.
+        runtime, asked, upload = _asked(await body, runtimes, settings.limits, reservation)
+    except BaseException:
+        reservation.close()
+        raise
+    job = await submit_inline(request, service, asked.manifest, upload, reservation)
     try:
         await wait_for(request, service, job)
         stages = stages_of(job, asked.run_seconds)
         answer = {**stages, "language": runtime.language, "version": runtime.version}
-        return json_response(answer, headers={"Sandrun-Job-Id": job.job_id})
+        return job_document(job, answer, headers={"Sandrun-Job-Id": job.job_id})
     finally:
         service.delete(job)
 
 
 accept_final_slashes(router)
+
+
+class _Taken(NamedTuple):
+    manifest: Manifest
+    run_seconds: float
+
+
+def _asked(
+    body: bytes, runtimes: list[Runtime], limits: JobLimits, reservation: Reservation
+) -> tuple[Runtime, _Taken, Memfd]:
+    """What a body asks for, and its files as a bundle. Raises ApiError."""
+    try:
+        document = json_object(body)
+        language, version = (_text(document, name) for name in ("language", "version"))
+        fitting = (
+            item
+            for item in runtimes
+            if language.lower() in (item.language, *item.aliases) and satisfies(item.version, version)
+        )
+        runtime = next(fitting, None)
+        if runtime is None:
+            raise bad_request(f"{language[:64]}-{version[:64]} runtime is unknown")
+        asked = manifest_fields(document, limits, BY_NAME[runtime.interpreter])
+        manifest = manifest_of(**asked.manifest)
+        reservation.release()
+        return runtime, _Taken(manifest, asked.run_seconds), bundle_of(asked.files, reservation)
+    except ApiError as error:
+        raise bare(error) from None
 
 
 class Asked(NamedTuple):

@@ -4,6 +4,7 @@ import signal
 from typing import Any
 
 from sandrun_api.adapters.foreign import run_cpu_seconds
+from sandrun_api.jobs.logs import STDERR, STDOUT
 from sandrun_api.jobs.model import Job
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.languages import BY_NAME
@@ -39,12 +40,11 @@ def stages_of(job: Job, run_seconds: float) -> dict[str, Any]:
 
 
 def _printed(job: Job, outcome: Outcome, ending: _Ending) -> dict[str, Any]:
-    stdout, stderr = job.logs.split(0, job.logs.size)
     return {
         **_stage(outcome, ending, outcome.wall_seconds, run_cpu_seconds(outcome)),
-        "stdout": stdout.decode("utf-8", "replace"),
-        "stderr": stderr.decode("utf-8", "replace"),
-        "output": job.logs.combined().decode("utf-8", "replace"),
+        "stdout": job.logs.bytes_of(STDOUT).text,
+        "stderr": job.logs.bytes_of(STDERR).text,
+        "output": job.logs.bytes_of().text,
     }
 
 

@@ -1,7 +1,7 @@
 """A job's output as messages: the JSON of one event, and server-sent events (HTML Living Standard, 9.2)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -11,8 +11,10 @@ from starlette.types import Receive, Scope, Send
 from sandrun_api.jobs.following import Follower, Text
 from sandrun_api.jobs.logs import STDOUT
 from sandrun_api.jobs.model import Job
+from sandrun_api.json_pieces import encoded, gathered
 from sandrun_shared.jobs import Verdict
 
+YIELD_BYTES = 4096
 HEARTBEAT = b": heartbeat\n\n"
 RETRY = b"retry: 1000\n\n"  # milliseconds after which a browser connects again
 DESCRIPTION = (
@@ -39,26 +41,43 @@ EXAMPLE = {
 
 
 class EventStream(StreamingResponse):
-    """An answer of server-sent events; `ended` is called however it ends, a client that left included."""
+    """An answer of a job's server-sent events, under a lease.
+
+    `ended` is called however it ends, a client that left included.
+    """
 
     def __init__(
         self,
+        job: Job,
         events: AsyncIterator[bytes],
         headers: dict[str, str] | None = None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         # nginx passes events on at once only when told so.
         super().__init__(
-            events, headers={"X-Accel-Buffering": "no", **(headers or {})}, media_type="text/event-stream"
+            _in_turn(events),
+            headers={"X-Accel-Buffering": "no", **(headers or {})},
+            media_type="text/event-stream",
         )
+        self._job = job
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
+        end = self._job.lease()
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._ended()
+            end()
+
+
+async def _in_turn(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The events; others get a turn between long ones, and with them the news that the reader has left."""
+    async for event in events:
+        yield event
+        if len(event) > YIELD_BYTES:
+            await asyncio.sleep(0)
 
 
 def output_message(text: Text) -> bytes:
@@ -69,14 +88,16 @@ def output_message(text: Text) -> bytes:
     )
 
 
-def finished_message(status: dict[str, Any]) -> bytes:
-    """The JSON that says how the job ended."""
-    return msgspec.json.encode({"type": "finished", **status})
+def finished_message(status: dict[str, Any]) -> Iterator[bytes]:
+    """The JSON that says how the job ended, in pieces."""
+    return gathered(encoded({"type": "finished", **status}))
 
 
-def finished_event(sequence: int, status: dict[str, Any]) -> bytes:
-    """The last server-sent event."""
-    return b"id: %d\nevent: finished\ndata: %b\n\n" % (sequence, finished_message(status))
+def finished_event(sequence: int, status: dict[str, Any]) -> Iterator[bytes]:
+    """The last server-sent event, in pieces."""
+    yield b"id: %d\nevent: finished\ndata: " % sequence
+    yield from finished_message(status)
+    yield b"\n\n"
 
 
 async def output_events(job: Job, follower: Follower, heartbeat_seconds: float) -> AsyncIterator[bytes]:

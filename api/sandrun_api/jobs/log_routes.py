@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from sandrun_api.errors import bad_request
+from sandrun_api.budget import Reservation
+from sandrun_api.clients import client_of
+from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.jobs.events import (
     DESCRIPTION,
     EVENT_SCHEMA,
@@ -24,10 +26,12 @@ from sandrun_api.jobs.events import (
 )
 from sandrun_api.jobs.following import FINISHED, Follower
 from sandrun_api.jobs.model import Job
+from sandrun_api.jobs.responses import job_document, job_text
 from sandrun_api.jobs.schemas import Logs, answers
-from sandrun_api.jobs.views import job_of, json_response, logs_of, service_of, status_of
+from sandrun_api.jobs.views import job_of, logs_of, service_of, status_of
 from sandrun_shared.settings import Settings
 
+TRY_AGAIN_LATER = 1013  # IANA's registry of close codes
 UNKNOWN_JOB = 4404
 BAD_OFFSET = 4400
 YIELD_CHARACTERS = 4096
@@ -60,8 +64,8 @@ async def get_job_logs(
     if offset > job.logs.size:
         raise bad_request(f"The job has printed {job.logs.size} bytes, less than 'offset'.", "/query/offset")
     if "text/plain" in request.headers.get("accept", ""):
-        return Response(job.logs.combined(offset), media_type="text/plain")
-    return json_response(logs_of(job, offset))
+        return job_text(job, offset)
+    return job_document(job, logs_of(job, offset))
 
 
 @router.get(
@@ -104,9 +108,10 @@ async def stream_job_logs(
         async for event in output_events(job, follower, settings.api.heartbeat_seconds):
             yield event
         if has_ended(job, follower):
-            yield finished_event(follower.last_sequence, status_of(job, service_of(request)))
+            for piece in finished_event(follower.last_sequence, status_of(job, service_of(request))):
+                yield piece
 
-    return EventStream(events())
+    return EventStream(job, events())
 
 
 @router.websocket("/logs/{job_id}/stream")
@@ -123,8 +128,12 @@ async def follow_job_logs(websocket: WebSocket, job_id: str) -> None:
         await websocket.close(BAD_OFFSET, "offset is not a sequence of this job")
         return
     as_json = websocket.query_params.get("format") == "json"
-    async with _until_disconnect(websocket):
-        await _follow(websocket, job, follower, as_json=as_json)
+    end = job.lease()
+    try:
+        async with _until_disconnect(websocket):
+            await _follow(websocket, job, follower, as_json=as_json)
+    finally:
+        end()
 
 
 def _follower(job: Job, after: str) -> Follower | None:
@@ -144,9 +153,21 @@ async def _follow(websocket: WebSocket, job: Job, follower: Follower, *, as_json
     if not has_ended(job, follower):
         await websocket.close(UNKNOWN_JOB, "the job was deleted")
         return
-    if as_json:
-        await websocket.send_text(finished_message(status_of(job, service_of(websocket))).decode())
-    await websocket.close(1000)
+    service = service_of(websocket)
+    # One message cannot be sent in pieces; it is held until the client has taken nearly all of it.
+    held = Reservation(service.budget, client_of(websocket))
+    try:
+        if as_json:
+            message = bytearray()
+            for piece in finished_message(status_of(job, service)):
+                held.ask(len(piece))
+                message += piece
+            await websocket.send_text(message.decode())
+        await websocket.close(1000)
+    except ApiError as error:
+        await websocket.close(TRY_AGAIN_LATER, error.error)
+    finally:
+        held.close()
 
 
 @asynccontextmanager

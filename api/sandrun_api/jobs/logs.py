@@ -10,6 +10,7 @@ import codecs
 from collections.abc import Iterator
 
 from sandrun_api.budget import Reservation
+from sandrun_api.json_pieces import Chunks
 
 STDOUT = 1
 STDERR = 2
@@ -62,29 +63,39 @@ class JobLogs:
         self.closed = True
         self._wake()
 
-    def forget(self) -> None:
-        """Overwrite everything; a reader that is behind gets no more."""
+    def withdraw(self) -> None:
+        """A reader that follows gets no more; the bytes stay for what reads `bytes_of`."""
         if self._forgotten is None:
             self._forgotten = len(self._data)
-            for start in range(0, len(self._data), PIECE):
-                end = min(start + PIECE, len(self._data))
-                self._data[start:end] = bytes(end - start)
-            self._data.clear()
         self.close()
+
+    def forget(self) -> None:
+        """Overwrite everything; a reader that is behind gets no more."""
+        self.withdraw()
+        for start in range(0, len(self._data), PIECE):
+            end = min(start + PIECE, len(self._data))
+            self._data[start:end] = bytes(end - start)
+        self._data.clear()
 
     async def more(self, position: int) -> bool:
         """Wait for bytes beyond position; False when there will be none."""
-        while len(self._data) <= position and not self.closed:
+        while self.size <= position and not self.closed:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)
             try:
                 await waiter
             finally:
                 self._waiters.discard(waiter)
-        return len(self._data) > position
+        return self._forgotten is None and self.size > position
 
     def pieces(self, start: int, end: int | None = None) -> Iterator[tuple[int, int, bytes]]:
-        """(position, stream, bytes) from start to end, each of one stream and at most PIECE long."""
+        """(position, stream, bytes) from start to end, each of one stream and at most PIECE long.
+
+        Nothing once the logs were withdrawn.
+        """
+        return iter(()) if self._forgotten is not None else self._pieces(start, end)
+
+    def _pieces(self, start: int, end: int | None) -> Iterator[tuple[int, int, bytes]]:
         end = len(self._data) if end is None else min(end, len(self._data))
         run = max(0, bisect.bisect_right(self._starts, start) - 1)
         while start < end:
@@ -111,6 +122,16 @@ class JobLogs:
             if lead < 0x80:
                 break
         return b""
+
+    def bytes_of(self, stream: int | None = None, start: int = 0, end: int | None = None) -> Chunks:
+        """What one stream, or both as they came, printed between two positions, to be read piece by piece.
+
+        The reader holds a lease of the job: then the bytes stay, though the logs were withdrawn.
+        """
+        end = self.size if end is None else end
+        return Chunks(
+            lambda: (data for _, which, data in self._pieces(start, end) if stream in (None, which))
+        )
 
     def combined(self, start: int = 0) -> bytes:
         """Both streams as they came."""

@@ -145,17 +145,17 @@ class Job:
         """Forget everything."""
         self.deleted = True
         self.release_upload()
-        self.logs.forget()
+        self.logs.withdraw()
         self._release()
         self.finished.set()
 
     @property
     def is_read(self) -> bool:
-        """Whether somebody is being sent the outputs."""
+        """Whether somebody is being sent the logs or outputs."""
         return self._readers > 0
 
     def lease(self) -> Callable[[], None]:
-        """Keep the outputs, and their place in the budget, until the result is called, once."""
+        """Keep logs and outputs, and their place in the budget, until the result is called, once."""
         self._readers += 1
 
         def end() -> None:
@@ -168,6 +168,7 @@ class Job:
     def _release(self) -> None:
         if self._readers:
             return
+        self.logs.forget()
         if self.outputs is not None:
             self.outputs.close()
             self.outputs = None

@@ -1,6 +1,5 @@
 """The files a job left: a list, an archive of all, one at a time."""
 
-import asyncio
 import base64
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,14 +9,17 @@ from fastapi import APIRouter
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from sandrun_api.delivery import delivered, transport_of
+from sandrun_api.budget import Reservation
+from sandrun_api.clients import client_of
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.outputs import OutputFile, Outputs, gather, tar_gz
 from sandrun_api.jobs.receipts import receipt_header
+from sandrun_api.jobs.responses import JobResponse, at_once, job_document
 from sandrun_api.jobs.schemas import OutputList, answers
-from sandrun_api.jobs.views import detail_of, job_of, json_response, left_out_of, outputs_of, service_of
+from sandrun_api.jobs.service import JobService
+from sandrun_api.jobs.views import detail_of, job_of, left_out_of, outputs_of, service_of
+from sandrun_api.json_pieces import Items
 from sandrun_api.memfds import PIECE, Memfd
 from sandrun_shared.settings import Settings
 
@@ -31,73 +33,11 @@ class _Name(PathConvertor):
 register_url_convertor("name", _Name())
 router = APIRouter(tags=["outputs"])
 
+ARCHIVE_BYTES = 512 << 10  # that the making of one archive holds: a compressor's window, pieces on their way
+
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILE = {"application/octet-stream": _BINARY, "*/*": _BINARY}  # the former for clients that need a name
-
-
-class JobResponse(Response):
-    """Streams a job's bytes under a lease; `sent` is called when the client's machine has everything."""
-
-    def __init__(
-        self,
-        pieces: AsyncIterator[bytes],
-        lease: Callable[[], Callable[[], None]],
-        *,
-        status: int = 200,
-        headers: dict[str, str],
-        media_type: str,
-        sent: Callable[[], None] | None = None,
-        patience_seconds: float = 20.0,
-    ) -> None:
-        self._lease = lease
-        self._pieces = pieces
-        self._sent = sent
-        self._patience_seconds = patience_seconds
-        self.status_code = status
-        self.media_type = media_type
-        self.background = None
-        self.body = b""
-        self.init_headers(headers)
-
-    def init_headers(self, headers: object = None) -> None:
-        """As Response does, without a length that is not known from the body."""
-        given = dict(headers) if isinstance(headers, dict) else {}
-        given.setdefault("content-type", str(self.media_type))
-        self.raw_headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in given.items()
-        ]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it all, unless the client leaves."""
-
-        async def gone() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        end = self._lease()
-        watcher = asyncio.create_task(gone())
-        try:
-            await send(
-                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            )
-            async for piece in self._pieces:
-                if watcher.done():
-                    return
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            # Asked before the last message: afterwards every client counts as gone.
-            transport = transport_of(receive) if self._sent is not None else None
-            if transport is not None and not await delivered(transport, self._patience_seconds):
-                transport.abort()
-                await watcher
-                return
-            left = watcher.done()
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            if self._sent is not None and not left:
-                self._sent()
-        finally:
-            watcher.cancel()
-            end()
 
 
 @router.get(
@@ -112,12 +52,12 @@ async def list_outputs(request: Request, job_id: str) -> Response:
     outputs = outputs_of(job)
     files = outputs.files if outputs is not None else ()
     body = {
-        "files": [file.path for file in files],
-        "details": [detail_of(job, file) for file in files],
+        "files": Items(lambda: (file.path for file in files)),
+        "details": Items(lambda: (detail_of(job, file) for file in files)),
         "truncated": bool(job.outcome and job.outcome.outputs_truncated),
         "left_out": left_out_of(job),
     }
-    return json_response(body)
+    return job_document(job, body)
 
 
 @router.get(
@@ -137,9 +77,22 @@ async def download_outputs(request: Request, job_id: str) -> Response:
     settings: Settings = request.app.state.settings
     packed = tar_gz(outputs) if outputs is not None else tar_gz(Outputs(Memfd(-1), ()))
     headers = {"content-disposition": f'attachment; filename="{job_id}.tar.gz"', **receipt_header(job)}
+    client = client_of(request)
+    held = Reservation(service.budget, client)
+
+    def lease() -> Callable[[], None]:
+        held.add(ARCHIVE_BYTES)
+        end = job.lease()
+
+        def ended() -> None:
+            end()
+            held.close()
+
+        return ended
+
     return JobResponse(
-        _in_thread(packed),
-        job.lease,
+        _in_thread(packed, service, client),
+        lease,
         headers=headers,
         media_type="application/gzip",
         sent=lambda: service.delete(job),
@@ -179,7 +132,7 @@ async def download_file(request: Request, job_id: str, path: str) -> Response:
         headers["content-range"] = f"bytes {start}-{end - 1}/{file.entry.size_bytes}"
     headers["content-length"] = str(end - start)
     return JobResponse(
-        _at_once(outputs.data.pieces(file.entry.offset + start, end - start)),
+        at_once(outputs.data.pieces(file.entry.offset + start, end - start)),
         job.lease,
         status=206 if partial else 200,
         headers=headers,
@@ -217,11 +170,7 @@ def _range(header: str, size: int) -> tuple[int, int]:
     return start, end
 
 
-async def _at_once(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
-
-
-async def _in_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
-    while piece := await asyncio.to_thread(gather, pieces, PIECE):
+async def _in_thread(pieces: Iterator[bytes], service: JobService, client: str) -> AsyncIterator[bytes]:
+    # A reader has one piece made at a time, so the connections bound what waits.
+    while piece := await service.threads.run(client, lambda: gather(pieces, PIECE), is_bounded=True):
         yield piece

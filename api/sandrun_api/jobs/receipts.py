@@ -1,10 +1,12 @@
 """A job's receipt as clients get it: in a status, in the header of a download."""
 
 import base64
+from typing import Any
 
 import msgspec
 
 from sandrun_api.jobs.model import Job
+from sandrun_api.json_pieces import Items
 from sandrun_shared.keys import text_of
 from sandrun_shared.receipts import ListedOutput, Receipt
 
@@ -19,6 +21,18 @@ def receipt_of(job: Job) -> Receipt | None:
     files = job.outputs.files if job.outputs is not None else ()
     listed = tuple(ListedOutput.of(file.entry) for file in files)
     return Receipt(job.receipt.statement, text_of(job.receipt.signature), listed)
+
+
+def receipt_document(job: Job) -> dict[str, Any] | None:
+    """The same as a document whose list of outputs is made while it is sent."""
+    if job.receipt is None:
+        return None
+    files = job.outputs.files if job.outputs is not None else ()
+    return {
+        "statement": job.receipt.statement,
+        "signature": text_of(job.receipt.signature),
+        "outputs": Items(lambda: (ListedOutput.of(file.entry) for file in files)),
+    }
 
 
 def receipt_header(job: Job) -> dict[str, str]:

@@ -9,11 +9,13 @@ from starlette.responses import Response
 
 from sandrun_api import gpus, requirements, uploads
 from sandrun_api import manifest as manifests
+from sandrun_api.budget import Reservation
 from sandrun_api.clients import client_of
 from sandrun_api.early import EarlyRefusal
-from sandrun_api.errors import ApiError, bad_request, unknown_job
+from sandrun_api.errors import ApiError, bad_request, bare, unknown_job
 from sandrun_api.jobs.idempotency import KEY_PATTERN
 from sandrun_api.jobs.model import Job, JobRequest
+from sandrun_api.jobs.responses import job_document
 from sandrun_api.jobs.schemas import JobStatus, Submitted, answers
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import job_of, json_response, service_of, status_of
@@ -78,26 +80,30 @@ async def submit_job(request: Request) -> Response:
     if request.query_params:
         unknown = shown(next(iter(request.query_params)))
         error = bad_request(f"The address has a parameter '{unknown}': everything is said in the manifest.")
-        return EarlyRefusal(request, error)
+        return EarlyRefusal(error)
     if not service.idempotency.knows(client, key):
         try:
             service.admit(client)
         except ApiError as error:
-            return EarlyRefusal(request, error)
+            return EarlyRefusal(error)
     try:
         upload = await uploads.receive(
             headers.get("content-type", ""),
             headers.get("content-length"),
             request.stream(),
             settings,
-            service.budget,
+            reservation=Reservation(service.budget, client),
+            blocking=service.threads.of(client),
         )
     except ClientDisconnect:
         raise bad_request("The upload was cut.") from None
     try:
         job, notes = await _submit(service, settings, upload, client, key)
-    except BaseException:
+    except BaseException as error:
         upload.close()
+        del upload  # the error holds this frame while it is answered
+        if isinstance(error, ApiError):
+            bare(error)
         raise
     body = {
         "job_id": job.job_id,
@@ -117,6 +123,7 @@ async def _submit(
     if upload.manifest is None:
         raise bad_request("There is no manifest: send a part named 'manifest', or a job.json in the upload.")
     manifest = manifests.parse(upload.manifest)
+    upload.reservation.ask(manifests.held_bytes(manifest))
     manifests.check(manifest, settings.limits)
     entrypoint = clean(manifest.entrypoint)
     if entrypoint not in upload.contents.files:
@@ -128,8 +135,9 @@ async def _submit(
     manifests.check_worker(interpreter, manifest.environment, worker, head)
     required = None
     if (installer := requirements.installer_of(manifest, worker, settings)) is not None:
-        required = await requirements.of_upload(manifest, installer, upload, settings)
-        upload.reservation.ask(len(required.bundle))
+        blocking = service.threads.of(client)
+        required = await requirements.of_upload(manifest, installer, upload, settings, blocking)
+        upload.reservation.ask(required.held_bytes)
     job_request = JobRequest(
         client=client,
         manifest=manifest,
@@ -144,6 +152,7 @@ async def _submit(
     if known is not None and (job := service.store.get(known)) is not None:
         upload.close()
         return job, notes
+    upload.reservation.add(-upload.check_bytes)
     job = service.submit(job_request, upload.memfd, upload.reservation)
     service.idempotency.remember(client, key, job.job_id, job_request.job_hash)
     return job, notes
@@ -190,7 +199,7 @@ async def get_job_status(
             pass
         if job.deleted:
             raise unknown_job()
-    return json_response(status_of(job, service_of(request)))
+    return job_document(job, status_of(job, service_of(request)))
 
 
 @router.delete(

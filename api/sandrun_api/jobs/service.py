@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from sandrun_api import manifest as manifests
 from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.contents import MANIFEST_BYTES, NAMES_BYTES
 from sandrun_api.errors import ApiError
 from sandrun_api.executor_client import Connection, ExecutorAway, ExecutorClient, ExecutorLost
 from sandrun_api.gpus import Shares
@@ -20,6 +21,7 @@ from sandrun_api.memfds import Memfd
 from sandrun_api.middleware import report
 from sandrun_api.quotas import Clock, Ledger, clock
 from sandrun_api.ratelimits import QUEUE_RETRY_SECONDS, fields
+from sandrun_api.threads import Threads
 from sandrun_shared import framing, languages
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.orders import Order, encode_order
@@ -45,7 +47,14 @@ FORGIVEN_SECONDS = 10.0  # after the last of them the next is a first again
 SILENCE_SECONDS = 5.0  # before the first word on a job, after which the executor is asked whether it is there
 SILENCES = 2
 OVERDUE_SECONDS = 120.0  # beyond a job's own time, for its set-up and its outputs
+SPARE_BYTES = NAMES_BYTES + 4 * MANIFEST_BYTES  # besides an upload: its names; its manifest, as read too
 UNMEASURED_SECONDS = 2.0  # between two words of the executor on what a job uses, at most
+
+
+def share_of(settings: Settings) -> int:
+    """Bytes that unfinished requests of one client may hold; one upload has room in any case. 0: no limit."""
+    share = settings.quota.unfinished_mb << 20
+    return max(share, settings.api.upload_bytes + SPARE_BYTES) if share else 0
 
 
 class _NotTaken(Exception):
@@ -89,9 +98,13 @@ class JobService:
         self._wake: asyncio.TimerHandle | None = None
         self._tidy: asyncio.TimerHandle | None = None
         limits = settings.limits
-        self.budget = MemoryBudget(limits.memory_budget_mb << 20, limits.memory_pressure_percent)
+        self.budget = MemoryBudget(
+            limits.memory_budget_mb << 20, limits.memory_pressure_percent, share_of(settings)
+        )
+        self.budget.too_much = self._too_many
         self.store = JobStore(settings.api, self.budget, self.idempotency.forget)
         self.ledger = Ledger(settings.quota, now)
+        self.threads = Threads(self._charge_thread)
         self.queue = FairQueue(
             settings.quota.concurrent_jobs,
             batch_patience_seconds=limits.batch_patience_seconds,
@@ -175,6 +188,7 @@ class JobService:
         self.admit(request.client)
         job = Job(request, upload, reservation)
         job.ended = self.job_ended
+        reservation.settle()
         self.store.add(job)
         self.ledger.submitted(request.client)
         self.queue.push(job)
@@ -246,6 +260,13 @@ class JobService:
         if job.measured_at is not None:
             seconds = min(time.monotonic() - job.measured_at, UNMEASURED_SECONDS)
             self.ledger.charge(job.request.client, seconds * job.request.limits.cpu_cores)
+
+    def _charge_thread(self, client: str, cpu_seconds: float) -> None:
+        """Count CPU time that a thread of ours used for a client, as long as its account has a place."""
+        if self.ledger.has_room(client, self.queue.knows):
+            self.ledger.charge(client, cpu_seconds)
+            if self._tidy is None and not self._stopping:
+                self._forget_idle()
 
     def _conclude(self, job: Job, outcome: Outcome, outputs: Outputs | None = None) -> None:
         """The end of every job, whatever it came to: charge it and tell who waits."""

@@ -1,6 +1,5 @@
 """A job as the client sees it: plain dictionaries, encoded once."""
 
-import base64
 import datetime
 from typing import Any
 from urllib.parse import quote
@@ -10,10 +9,13 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from sandrun_api.errors import ApiError, unknown_job
+from sandrun_api.jobs.logs import STDERR, STDOUT
 from sandrun_api.jobs.model import Job, State
 from sandrun_api.jobs.outputs import OutputFile, Outputs
-from sandrun_api.jobs.receipts import receipt_of
+from sandrun_api.jobs.receipts import receipt_document
 from sandrun_api.jobs.service import JobService
+from sandrun_api.json_pieces import Chunks, Members
+from sandrun_shared.keys import text_of
 
 IMAGE_BYTES = 4 << 20  # of all images that travel inside an answer
 _IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml"})
@@ -71,7 +73,7 @@ def status_of(job: Job, service: JobService) -> dict[str, Any]:
     """The job's status."""
     outcome, limits, request = job.outcome, job.request.limits, job.request
     files = job.outputs.files if job.outputs is not None else ()
-    receipt = receipt_of(job)
+    receipt = job.receipt
     return {
         "job_id": job.job_id,
         "status": job.state.value,
@@ -101,23 +103,24 @@ def status_of(job: Job, service: JobService) -> dict[str, Any]:
             "interpreter": request.interpreter,
         },
         "job_hash": request.job_hash,
-        "output_files": {
-            file.path: {
-                "path": file.path,
-                "size_bytes": file.entry.size_bytes,
-                "sha256_hash": file.entry.sha256_hex,
-                "type": "file",
-            }
-            for file in files
-        },
+        "output_files": Members(lambda: ((file.path, _listed(file)) for file in files)),
         "left_out": left_out_of(job),
         "encrypt_to": request.manifest.encrypt_to,
         "worker_metadata": {
             "worker_id": receipt.statement.worker_id if receipt else service.worker_id,
-            "signature": receipt.signature if receipt else None,
+            "signature": text_of(receipt.signature) if receipt else None,
         },
-        "receipt": receipt,
+        "receipt": receipt_document(job),
         "expires_at": _iso(job.expires_at),
+    }
+
+
+def _listed(file: OutputFile) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "size_bytes": file.entry.size_bytes,
+        "sha256_hash": file.entry.sha256_hex,
+        "type": "file",
     }
 
 
@@ -125,17 +128,13 @@ def logs_of(job: Job, offset: int) -> dict[str, Any]:
     """Both streams from a position on, as text if both are UTF-8, else as base64."""
     logs = job.logs
     end = max(offset, logs.text_end())
-    stdout, stderr = logs.split(offset, end)
-    try:
-        texts, encoding = (stdout.decode(), stderr.decode()), "utf-8"
-    except UnicodeDecodeError:
-        texts = (base64.b64encode(stdout).decode(), base64.b64encode(stderr).decode())
-        encoding = "base64"
+    stdout, stderr = (logs.bytes_of(stream, offset, end) for stream in (STDOUT, STDERR))
+    is_text = stdout.is_utf8 and stderr.is_utf8
     outcome = job.outcome
     return {
-        "stdout": texts[0],
-        "stderr": texts[1],
-        "encoding": encoding,
+        "stdout": stdout.text if is_text else stdout.base64,
+        "stderr": stderr.text if is_text else stderr.base64,
+        "encoding": "utf-8" if is_text else "base64",
         "stdout_bytes": max(logs.seen_bytes[1], outcome.stdout_bytes if outcome else 0),
         "stderr_bytes": max(logs.seen_bytes[2], outcome.stderr_bytes if outcome else 0),
         "truncated": logs.truncated or bool(outcome and outcome.logs_truncated),
@@ -162,17 +161,21 @@ def left_out_of(job: Job) -> list[dict[str, Any]]:
     return [{"reason": item.reason.value, "count": item.count} for item in left_out]
 
 
-def images_of(job: Job) -> list[dict[str, str]]:
+def images_of(job: Job) -> list[dict[str, Any]]:
     """The images among the outputs, as many as fit."""
-    images: list[dict[str, str]] = []
+    images: list[dict[str, Any]] = []
     left = IMAGE_BYTES
-    for file in job.outputs.files if job.outputs is not None else ():
-        if file.mime_type in _IMAGE_TYPES and file.entry.size_bytes <= left and job.outputs is not None:
-            data = job.outputs.data.read_at(file.entry.offset, file.entry.size_bytes)
-            left -= len(data)
-            text = base64.b64encode(data).decode()
-            images.append({"path": file.path, "mime_type": file.mime_type, "data_base64": text})
+    outputs = job.outputs
+    for file in outputs.files if outputs is not None else ():
+        if file.mime_type in _IMAGE_TYPES and file.entry.size_bytes <= left and outputs is not None:
+            left -= file.entry.size_bytes
+            data = _bytes_of(outputs, file).base64
+            images.append({"path": file.path, "mime_type": file.mime_type, "data_base64": data})
     return images
+
+
+def _bytes_of(outputs: Outputs, file: OutputFile) -> Chunks:
+    return Chunks(lambda: outputs.data.pieces(file.entry.offset, file.entry.size_bytes))
 
 
 def _iso(seconds: float | None) -> str | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from sandrun_api.adapters.stages import stages_of
 from sandrun_api.budget import MemoryBudget, Reservation
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.model import Job, JobRequest, State
+from sandrun_api.json_pieces import encoded
 from sandrun_api.manifest import Manifest
 from sandrun_api.memfds import Memfd
 from sandrun_api.run import manifest_of
@@ -94,6 +96,23 @@ def job_with(outcome: Outcome | None, *output: tuple[int, bytes], interpreter: s
     return job
 
 
+def plain(document: Any) -> Any:
+    """What a client reads."""
+    return json.loads(b"".join(encoded(document)))
+
+
+def serialized(
+    job: Job, asked: submission.Submission, fields: Iterable[str], *, is_encoded: bool = False
+) -> Any:
+    """What a client of Judge0 reads of a submission."""
+    return plain(results.serialize("t", job, asked, fields, encoded=is_encoded))
+
+
+def stages(job: Job, run_seconds: float) -> Any:
+    """What a client of Piston reads of a job."""
+    return plain(stages_of(job, run_seconds))
+
+
 OK = Outcome(Verdict.ok, 0)
 # The outcome; Piston's status, signal and code; Judge0's status and signal.
 ENDINGS: list[tuple[Outcome, tuple[Any, ...], tuple[Any, ...]]] = [
@@ -126,7 +145,7 @@ def test_every_verdict_has_an_ending() -> None:
     ("outcome", "wanted", "_"), ENDINGS, ids=lambda value: getattr(value, "verdict", None)
 )
 def test_piston_says_how_a_job_ended(outcome: Outcome, wanted: tuple[Any, ...], _: object) -> None:
-    stage = stages_of(job_with(outcome, (1, b"a\xff"), (2, b"b"), (1, b"c")), 1.0)["run"]
+    stage = stages(job_with(outcome, (1, b"a\xff"), (2, b"b"), (1, b"c")), 1.0)["run"]
     assert (stage["status"], stage["signal"], stage["code"]) == wanted
     assert (stage["stdout"], stage["stderr"], stage["output"]) == ("a\ufffdc", "b", "a\ufffdbc")
     assert (stage["message"] is None) == (outcome.verdict is Verdict.ok)
@@ -139,20 +158,19 @@ def test_judge0_says_how_a_job_ended(outcome: Outcome, _: object, wanted: tuple[
     job = job_with(outcome, (1, b"a"), (2, b"b"))
     ending = results.ending_of(job, asked(source_code="1"))
     assert (ending.status, ending.signal) == wanted
-    body = results.serialize("t", job, asked(source_code="1"), results.FIELDS, encoded=False)
-    json.dumps(body)
+    body = serialized(job, asked(source_code="1"), results.FIELDS, is_encoded=False)
     assert body["exit_code"] == (None if ending.signal else outcome.exit_code)
     assert body["status"]["description"] == results.STATUSES[ending.status]
 
 
-def asked(encoded: bool = False, **body: object) -> submission.Submission:
+def asked(is_encoded: bool = False, **body: object) -> submission.Submission:
     body = {"language_id": 71, **body}
     table = languages.languages({"python3": "3.11.2", "bash": "5.2.15", "c": "12.2.0"})
-    return submission.parse(body, encoded=encoded, languages=table, bounds=limits.bounds(JobLimits()))
+    return submission.parse(body, encoded=is_encoded, languages=table, bounds=limits.bounds(JobLimits()))
 
 
 def test_piston_says_how_a_compiler_ended() -> None:
-    failed = stages_of(job_with(Outcome(Verdict.compile_error), (2, b"no ;"), interpreter="c"), 1.0)
+    failed = stages(job_with(Outcome(Verdict.compile_error), (2, b"no ;"), interpreter="c"), 1.0)
     assert failed["compile"] == failed["run"]
     assert (failed["run"]["code"], failed["run"]["status"], failed["run"]["stderr"]) == (1, "RE", "no ;")
     well = Outcome(
@@ -163,11 +181,11 @@ def test_piston_says_how_a_compiler_ended() -> None:
         compile_cpu_seconds=0.4,
         wall_seconds=0.9,
     )
-    ran = stages_of(job_with(well, (1, b"out"), interpreter="c"), 1.0)
+    ran = stages(job_with(well, (1, b"out"), interpreter="c"), 1.0)
     assert (ran["compile"]["code"], ran["compile"]["output"], ran["compile"]["wall_time"]) == (0, "", 500)
     assert (ran["compile"]["cpu_time"], ran["run"]["cpu_time"]) == (400, 600)
     assert (ran["run"]["code"], ran["run"]["stdout"], ran["run"]["wall_time"]) == (3, "out", 900)
-    late = stages_of(job_with(well, interpreter="c"), 0.8)["run"]
+    late = stages(job_with(well, interpreter="c"), 0.8)["run"]
     assert (late["status"], late["signal"], late["code"]) == ("TO", "SIGKILL", None)
 
 
@@ -194,7 +212,7 @@ def test_piston_adds_the_time_of_the_compiler() -> None:
 
 def test_judge0_says_what_a_compiler_said() -> None:
     job = job_with(Outcome(Verdict.compile_error, compile_seconds=1), (2, b"no ;"), interpreter="c")
-    body = results.serialize("t", job, asked(language_id=50, source_code="1"), results.FIELDS, encoded=False)
+    body = serialized(job, asked(language_id=50, source_code="1"), results.FIELDS, is_encoded=False)
     assert (body["status_id"], body["compile_output"]) == (6, "no ;")
     quiet = ("stdout", "stderr", "message", "time", "wall_time", "memory", "exit_code", "exit_signal")
     assert {body[name] for name in quiet} == {None}
@@ -207,9 +225,7 @@ def test_judge0_says_what_a_compiler_said() -> None:
 def test_judge0_does_not_count_the_compiler(cpu: float, wall: float, status: int, time: str) -> None:
     outcome = Outcome(Verdict.ok, 0, cpu_seconds=cpu, wall_seconds=wall, compile_cpu_seconds=1.5)
     limited = asked(language_id=50, source_code="1", cpu_time_limit=2, wall_time_limit=3)
-    body = results.serialize(
-        "t", job_with(outcome, interpreter="c"), limited, ("status_id", "time"), encoded=False
-    )
+    body = serialized(job_with(outcome, interpreter="c"), limited, ("status_id", "time"), is_encoded=False)
     assert body == {"status_id": status, "time": time}
 
 
@@ -227,7 +243,7 @@ def test_judge0_before_the_end() -> None:
     queued = Job(request, Memfd.create("test"), Reservation(MemoryBudget(1 << 20)))
     assert results.ending_of(queued, asked(source_code="1")).status == 1
     running = job_with(None, (1, b"so far"))
-    body = results.serialize("t", running, asked(source_code="1"), results.FIELDS, encoded=False)
+    body = serialized(running, asked(source_code="1"), results.FIELDS, is_encoded=False)
     assert body["status"] == {"id": 2, "description": "Processing"}
     assert (body["stdout"], body["time"], body["memory"], body["finished_at"]) == (None, None, None, None)
 
@@ -235,20 +251,16 @@ def test_judge0_before_the_end() -> None:
 def test_judge0_redirects_stderr() -> None:
     job = job_with(OK, (1, b"a"), (2, b"b"), (1, b"c"))
     both = asked(source_code="1", redirect_stderr_to_stdout=True, expected_output="abc")
-    body = results.serialize("t", job, both, ("stdout", "stderr", "status_id"), encoded=False)
+    body = serialized(job, both, ("stdout", "stderr", "status_id"), is_encoded=False)
     assert body == {"stdout": "abc", "stderr": None, "status_id": 3}
 
 
 def test_judge0_texts_are_text_or_base64() -> None:
     job = job_with(OK, (1, b"\xff"))
-    assert results.serialize("t", job, asked(source_code="é"), ("stdout",), encoded=True) == {
-        "stdout": "/w=="
-    }
+    assert serialized(job, asked(source_code="é"), ("stdout",), is_encoded=True) == {"stdout": "/w=="}
     with pytest.raises(results.NotText):
-        results.serialize("t", job, asked(source_code="1"), ("stdout",), encoded=False)
-    assert results.serialize("t", job, asked(source_code="é"), ("source_code",), encoded=False) == {
-        "source_code": "é"
-    }
+        serialized(job, asked(source_code="1"), ("stdout",), is_encoded=False)
+    assert serialized(job, asked(source_code="é"), ("source_code",), is_encoded=False) == {"source_code": "é"}
 
 
 @pytest.mark.parametrize(
@@ -319,7 +331,7 @@ EXECUTION_FIELDS = [
 def test_judge0_takes_or_refuses_whatever_is_sent(body: dict[str, Any], encoded: bool) -> None:
     with contextlib.suppress(submission.InvalidSubmission):
         found = asked(encoded, **{"source_code": "YQ==", **body})
-        results.serialize("t", job_with(OK), found, results.FIELDS, encoded=True)
+        serialized(job_with(OK), found, results.FIELDS, is_encoded=True)
 
 
 ENTRY = st.fixed_dictionaries({"content": TEXT}, optional={"name": JSON, "encoding": JSON})

@@ -11,6 +11,7 @@ from sandrun_api import manifest as manifests
 from sandrun_api.errors import ApiError
 from sandrun_api.gpus import Gpu
 from sandrun_api.manifest import Manifest
+from sandrun_api.memfds import Memfd
 from sandrun_api.run import RunRequest
 from sandrun_shared.jobs import Installer
 from sandrun_shared.orders import encode_bundle
@@ -108,6 +109,22 @@ def test_what_is_no_document(data: bytes, said: str) -> None:
     assert caught.value.reason.startswith("The manifest ")
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_document_of_very_many_values(mark: bytes) -> None:
+    for data in (b'{"args": [' + b"[]," * documents.MOST_VALUES + b"1]}", b"[" * (documents.MOST_VALUES + 1)):
+        with pytest.raises(ApiError) as caught:
+            manifests.parse(mark + data)
+        assert caught.value.status == 413
+    quoted = b'{"entrypoint": "a", "stdin": "' + b"[]," * documents.MOST_VALUES + b'"}'
+    assert len(manifests.parse(mark + quoted).stdin or "") == 3 * documents.MOST_VALUES
+
+
+def test_lone_surrogates_are_counted() -> None:
+    whole = manifests.parse(json.dumps({"entrypoint": "a", "stdin": "\u0100" * 1000}))
+    lone = manifests.parse('{"entrypoint": "a", "stdin": "' + "\\ud800" * 1000 + '"}')
+    assert manifests.held_bytes(lone) >= manifests.held_bytes(whole) > 4000
+
+
 @pytest.mark.parametrize("text", ["[]", '"a"', "null", "1"])
 def test_a_document_is_an_object(text: str) -> None:
     with pytest.raises(ApiError) as caught:
@@ -141,8 +158,10 @@ def test_what_describes_a_field_stays_outside() -> None:
 )
 def test_requirements_lose_their_byte_order_mark(installer: Installer, name: str) -> None:
     manifest = Manifest(entrypoint="a", requirements=name)
-    given = requirements.of_files(manifest, installer, {name: b"\xef\xbb\xbfx", "other": b"y"})
+    upload = Memfd.create("upload", encode_bundle({name: b"\xef\xbb\xbfx", "other": b"y"}))
+    given = requirements.of_bundle(manifest, installer, upload)
     assert given.bundle == encode_bundle({name: b"x"})
+    upload.close()
 
 
 def test_every_document_of_clients_is_one() -> None:

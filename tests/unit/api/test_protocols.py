@@ -9,7 +9,13 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from sandrun_api.deadlines import Deadline
-from sandrun_api.protocols import LINGER_SECONDS, HttpProtocol, WebSocketProtocol
+from sandrun_api.protocols import (
+    LINGER_SECONDS,
+    SURPLUS_SECONDS,
+    SURPLUS_UPLOADS,
+    HttpProtocol,
+    WebSocketProtocol,
+)
 from sandrun_shared.settings import Api
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +77,19 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.protocol: Any = None
-        self.is_closed = self.is_cut = False
+        self.is_closed = self.is_cut = self.is_ended = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.is_ended = True
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -202,7 +220,7 @@ async def test_a_head_that_drips_is_not_waited_for() -> None:
         assert not connection.wire.is_closed
     await connection.send(b"x", 1.1)
     assert connection.status == 408
-    assert connection.wire.is_closed
+    assert connection.wire.is_ended
 
 
 async def test_a_second_head_has_its_own_time() -> None:
@@ -247,16 +265,75 @@ async def test_a_burst_buys_no_time_for_later() -> None:
     await connection.lose()
 
 
+BODY = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n%b\r\nx"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+
+
 async def test_the_rest_of_an_answered_body_is_not_waited_for() -> None:
-    connection = Connection()
-    await connection.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+    connection = await Connection().send(BODY % b"")
     assert connection.status == 200
-    for _ in range(14):
-        await connection.send(b"x" * 1000, 1)
+    for _ in range(60):
+        await connection.send(b"x" * 100, 1)  # as slow as is allowed, for longer than the limit
     assert not connection.wire.is_closed
-    for _ in range(17):
-        await connection.send(b"x" * 1000, 1)
+    for _ in range(31):
+        await connection.send(b"x", 1)
     assert connection.wire.is_cut
+
+
+async def test_who_is_still_sending_keeps_its_answer() -> None:
+    connection = await Connection().send(BODY % b"Connection: close\r\n")
+    assert connection.status == 200
+    assert connection.wire.is_ended  # our direction: it reads on
+    for _ in range(60):
+        await connection.send(b"x" * 100, 1)
+    assert not connection.wire.is_closed
+    connection.clock.pass_seconds(31)
+    assert connection.wire.is_closed
+    assert not connection.wire.is_cut
+    await connection.lose()
+    assert connection.clock.pending == []
+
+
+async def test_a_connection_ends_when_the_body_has_come() -> None:
+    connection = await Connection().send(CHUNKED + b"5\r\nab")
+    assert connection.wire.is_ended
+    await connection.send(b"cde\r\n")
+    assert not connection.wire.is_closed
+    await connection.send(b"0\r\n\r\n")
+    assert connection.wire.is_closed
+    assert not connection.wire.is_cut
+
+
+@pytest.mark.parametrize("header", [b"", b"Connection: close\r\n"])
+async def test_what_nobody_reads_has_an_end(header: bytes) -> None:
+    by_bytes = await Connection().send(BODY % header)
+    piece = b"x" * (16 << 20)
+    for _ in range(SURPLUS_UPLOADS * LIMITS.upload_bytes // len(piece)):
+        await by_bytes.send(piece)
+    assert not by_bytes.wire.is_closed
+    await by_bytes.send(piece)
+    assert by_bytes.wire.is_closed
+    by_time = await Connection().send(BODY % header)
+    for _ in range(int(SURPLUS_SECONDS) - 1):
+        await by_time.send(b"x" * 100, 1)
+    assert not by_time.wire.is_closed
+    await by_time.send(b"x" * 100, 2)
+    assert by_time.wire.is_closed
+
+
+async def test_an_application_hears_that_its_request_was_refused() -> None:
+    connection = await Connection().send(b"POST /reads HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+    assert connection.state.tasks
+    connection.clock.pass_seconds(31)
+    assert (connection.status, connection.wire.is_closed) == (408, False)
+    await connection.settle()
+    assert not connection.state.tasks
+
+
+async def test_a_parting_connection_does_not_delay_the_servers_end() -> None:
+    connection = await Connection().send(BODY % b"Connection: close\r\n")
+    connection.wire.protocol.shutdown()
+    assert connection.wire.is_closed
 
 
 async def test_a_reader_that_takes_nothing_is_cut_off() -> None:
@@ -288,6 +365,9 @@ async def test_what_is_no_request_is_told_so(data: bytes, status: int) -> None:
     assert connection.status == status
     assert b"application/json" in connection.wire.written
     assert b"connection: close" in connection.wire.written
+    assert connection.wire.is_ended
+    assert not connection.wire.is_closed
+    connection.clock.pass_seconds(LINGER_SECONDS)
     assert connection.wire.is_closed
     await connection.lose()
 

@@ -1,14 +1,16 @@
 """Multipart bodies, however they are cut."""
 
+import asyncio
 import gzip
 import io
 import tarfile
+import zipfile
 from collections.abc import AsyncIterator
 
 import pytest
 
 from sandrun_api import uploads
-from sandrun_api.budget import MemoryBudget
+from sandrun_api.budget import MemoryBudget, Reservation
 from sandrun_api.contents import MANIFEST_BYTES
 from sandrun_api.errors import ApiError
 from sandrun_shared.jobs import UploadKind
@@ -38,9 +40,11 @@ async def chunks(*data: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def receive(*data: bytes, budget: MemoryBudget | None = None) -> uploads.Upload:
-    budget = budget or MemoryBudget(1 << 30)
-    return await uploads.receive(TYPE, None, chunks(*data), Settings(), budget)
+async def receive(*data: bytes, budget: MemoryBudget | None = None, kind: str = TYPE) -> uploads.Upload:
+    reservation = Reservation(budget or MemoryBudget(1 << 30))
+    return await uploads.receive(
+        kind, None, chunks(*data), Settings(), reservation=reservation, blocking=asyncio.to_thread
+    )
 
 
 def files_of(upload: uploads.Upload) -> dict[bytes, bytes]:
@@ -122,9 +126,30 @@ async def test_a_manifest_is_held_within_the_budget() -> None:
     budget = MemoryBudget(1 << 20)
     body = part("files", b"x", "a") + part("manifest", b" " * (1 << 19)) + END
     upload = await receive(body, budget=budget)
-    assert budget.used_bytes == upload.memfd.size + (1 << 19)
+    assert budget.used_bytes == upload.memfd.size + (1 << 19) + upload.contents.held_bytes
+    assert upload.check_bytes == (1 << 19) + upload.contents.held_bytes
     with pytest.raises(ApiError) as caught:
         await receive(body, budget=budget)
+    assert caught.value.status == 503
+    upload.close()
+    assert budget.used_bytes == 0
+
+
+@pytest.mark.parametrize("is_archive", [False, True])
+async def test_a_job_json_is_held_within_the_budget(is_archive: bool) -> None:
+    budget = MemoryBudget(1 << 21)
+    data = b" " * (1 << 19)
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("job.json", data)
+    name, file = ("a.zip", written.getvalue()) if is_archive else ("job.json", data)
+    upload = await receive(part("files", file, name) + END, budget=budget)
+    assert upload.manifest == data
+    assert budget.used_bytes == upload.memfd.size + upload.check_bytes
+    assert upload.check_bytes > len(data)
+    budget.limit_bytes = budget.used_bytes + len(data) - 1
+    with pytest.raises(ApiError) as caught:
+        await receive(part("files", file, name) + END, budget=budget)
     assert caught.value.status == 503
     upload.close()
     assert budget.used_bytes == 0
@@ -239,7 +264,7 @@ async def test_boundaries(boundary: str) -> None:
     body = BODY.replace(b"--edge", f"--{boundary}".encode())
     for kind in (f'multipart/form-data; boundary="{boundary}"', f"Multipart/Form-Data;Boundary={boundary}"):
         if '"' in kind or " " not in boundary:
-            upload = await uploads.receive(kind, None, chunks(body), Settings(), MemoryBudget(1 << 30))
+            upload = await receive(body, kind=kind)
             assert upload.contents.files == {"src/a.py", "b"}
             upload.close()
 
@@ -259,7 +284,7 @@ async def test_boundaries(boundary: str) -> None:
 )
 async def test_no_boundaries(kind: str, status: int) -> None:
     with pytest.raises(ApiError) as caught:
-        await uploads.receive(kind, None, chunks(BODY), Settings(), MemoryBudget(1 << 30))
+        await receive(BODY, kind=kind)
     assert caught.value.status == status
 
 

@@ -1,6 +1,6 @@
 """What became of a submission, in Judge0's words and field by field."""
 
-import base64
+import hashlib
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -10,7 +10,9 @@ from typing import Any
 
 from sandrun_api.adapters.foreign import run_cpu_seconds
 from sandrun_api.adapters.judge0.submission import Submission
+from sandrun_api.jobs.logs import STDERR, STDOUT
 from sandrun_api.jobs.model import Job, State
+from sandrun_api.json_pieces import Chunks, Text
 from sandrun_shared.jobs import Outcome, Verdict
 
 STATUSES = {
@@ -131,27 +133,34 @@ def _lateness(outcome: Outcome, submission: Submission) -> Ending | None:
 def _is_right(job: Job, submission: Submission) -> bool:
     if submission.is_right is None:  # compared once, however often somebody asks
         expected = submission.expected_output
-        submission.is_right = expected is None or comparable(expected) == comparable(_stdout(job, submission))
+        submission.is_right = expected is None or (
+            comparable(Chunks.of(expected)) == comparable(_stdout(job, submission))
+        )
     return submission.is_right
 
 
-def comparable(text: bytes) -> bytes:
-    """What two outputs are compared by: without blanks at the ends of lines and empty last lines."""
-    return b"\n".join(line.rstrip(_BLANKS) for line in text.split(b"\n")).rstrip(_BLANKS)
+def comparable(text: Chunks) -> bytes:
+    """What two outputs are compared by: a digest, without blanks at lines' ends and empty last lines."""
+    digest = hashlib.sha256()
+    blank = b""  # what is dropped at the end of a line and of the text
+    for chunk in text.chunks():
+        data = blank + chunk
+        printed = data.rstrip(_BLANKS)
+        blank = data[len(printed) :]
+        digest.update(b"\n".join(line.rstrip(_BLANKS) for line in printed.split(b"\n")))
+    return digest.digest()
 
 
-def _stdout(job: Job, submission: Submission) -> bytes:
-    if submission.redirect_stderr_to_stdout:
-        return job.logs.combined()
-    return job.logs.split(0, job.logs.size)[0]
+def _stdout(job: Job, submission: Submission) -> Chunks:
+    return job.logs.bytes_of(None if submission.redirect_stderr_to_stdout else STDOUT)
 
 
-def _stderr(job: Job, submission: Submission) -> bytes:
-    return b"" if submission.redirect_stderr_to_stdout else job.logs.split(0, job.logs.size)[1]
+def _stderr(job: Job, submission: Submission) -> Chunks | None:
+    return None if submission.redirect_stderr_to_stdout else job.logs.bytes_of(STDERR) or None
 
 
 def _attributes(token: str, job: Job, submission: Submission) -> dict[str, Callable[[], Any]]:
-    """Every field by its name; texts are bytes."""
+    """Every field by its name; texts are their bytes."""
     ending = ending_of(job, submission)
     failed = ending.status == NOT_COMPILED
     outcome = job.outcome
@@ -163,14 +172,14 @@ def _attributes(token: str, job: Job, submission: Submission) -> dict[str, Calla
         "status_id": lambda: ending.status,
         "language": submission.language.brief,
         "language_id": lambda: submission.language.number,
-        "source_code": lambda: submission.source_code or None,
-        "stdin": lambda: submission.stdin,
-        "expected_output": lambda: submission.expected_output,
-        "additional_files": lambda: _base64(submission.additional_files),
+        "source_code": lambda: _chunks(submission.source_code or None),
+        "stdin": lambda: _chunks(submission.stdin),
+        "expected_output": lambda: _chunks(submission.expected_output),
+        "additional_files": lambda: _base64(_chunks(submission.additional_files)),
         "stdout": lambda: (_stdout(job, submission) or None) if ran else None,
-        "stderr": lambda: (_stderr(job, submission) or None) if ran else None,
-        "compile_output": lambda: job.logs.combined() or None if failed else None,
-        "message": lambda: None if ending.message is None else ending.message.encode(),
+        "stderr": lambda: _stderr(job, submission) if ran else None,
+        "compile_output": lambda: job.logs.bytes_of() or None if failed else None,
+        "message": lambda: _chunks(None if ending.message is None else ending.message.encode()),
         "time": lambda: f"{run_cpu_seconds(ran):.3f}" if ran else None,
         "wall_time": lambda: f"{ran.wall_seconds:.3f}" if ran else None,
         "memory": lambda: ran.memory_peak_bytes >> 10 if ran else None,
@@ -198,7 +207,7 @@ FIELDS = frozenset(
 def serialize(
     token: str, job: Job, submission: Submission, fields: Iterable[str], *, encoded: bool
 ) -> dict[str, Any]:
-    """These fields of a submission, its texts in Base64 if encoded. Raises NotText."""
+    """These fields of a submission as a document, its texts in Base64 if encoded. Raises NotText."""
     attributes = _attributes(token, job, submission)
     body: dict[str, Any] = {}
     for name in fields:
@@ -214,15 +223,18 @@ def serialize(
     return body
 
 
-def _base64(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode()
+def _chunks(data: bytes | None) -> Chunks | None:
+    return None if data is None else Chunks.of(data)
 
 
-def _utf8(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise NotText from None
+def _base64(data: Chunks | None) -> Text | None:
+    return None if data is None else data.base64
+
+
+def _utf8(data: Chunks) -> Text:
+    if not data.is_utf8:
+        raise NotText
+    return data.text
 
 
 def _moment(seconds: float) -> str:

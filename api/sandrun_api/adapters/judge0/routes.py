@@ -3,18 +3,18 @@
 Source: the documentation of Judge0 CE 1.13.1 and the behaviour of its server. Differences: docs/adapters.md.
 """
 
-import asyncio
-import io
+import os
 import uuid
 import weakref
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from sandrun_api import archives
+from sandrun_api import archives, bodies
 from sandrun_api.adapters.foreign import (
     accept_final_slashes,
     json_object,
@@ -36,20 +36,25 @@ from sandrun_api.adapters.judge0.results import (
     serialize,
 )
 from sandrun_api.adapters.judge0.submission import InvalidSubmission, Submission, parse
+from sandrun_api.bodies import bundle_of
+from sandrun_api.budget import Reservation
 from sandrun_api.clients import client_of
 from sandrun_api.contents import Bounds
-from sandrun_api.errors import ApiError, bad_request
+from sandrun_api.errors import ApiError, bad_request, bare
 from sandrun_api.jobs.model import Job
+from sandrun_api.jobs.responses import JSON, JobResponse, at_once, job_document
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import json_response, service_of
+from sandrun_api.json_pieces import encoded, gathered
 from sandrun_api.memfds import Memfd
 from sandrun_api.run import manifest_of, submit_inline, wait_for
 from sandrun_shared.jobs import UploadKind
-from sandrun_shared.orders import encode_bundle
 from sandrun_shared.settings import Settings
 
 VERSION = "1.13.1"  # of the interface; clients choose their numbers of languages by it
 MAX_ANSWER_BYTES = 32 << 20  # of the texts of a batch
+SPARE_BYTES = 4096  # that adding a file makes an archive longer by, besides the file
+TOO_MANY = 429  # from here on an error is not the submission's
 _BATCH = "there should be at least one submission in a batch"
 _TOO_MANY = f"number of submissions in a batch should be less than or equal to {MAX_BATCH}"
 _NOT_TEXT = "cannot be converted to UTF-8, use base64_encoded=true query parameter"
@@ -97,17 +102,23 @@ async def create_submission(request: Request) -> Response:
     refused = refused_early(request, render)
     if refused is not None:
         return refused
+    held = Reservation(service.budget, client_of(request))
     try:
-        token, job = await _submit(request, await json_object(request))
+        submission = (await _received(request, held, _of_one))[0]
+        if isinstance(submission, InvalidSubmission):
+            raise submission
+        token, job = await _submit(request, submission)
     except InvalidSubmission as invalid:
         return json_response(invalid.faults, 422)
+    finally:
+        held.close()
     headers = {"Sandrun-Job-Id": job.job_id, **service.rate_limits(client_of(request))}
     if request.query_params.get("wait") != "true":
         return json_response({"token": token}, 201, headers)
     await wait_for(request, service, job)
     submission = _known(request, token)[1]
     try:
-        return json_response(_serialized(request, token, job, submission, fields), 201, headers)
+        return job_document(job, _serialized(request, token, job, submission, fields), 201, headers)
     except NotText:
         body = {"token": token, "error": f"some attributes for this submission {_NOT_TEXT}"}
         return json_response(body, 201, headers)
@@ -120,28 +131,42 @@ async def create_batch(request: Request) -> Response:
     refused = refused_early(request, render)
     if refused is not None:
         return refused
-    asked = (await json_object(request)).get("submissions")
+    held = Reservation(service.budget, client_of(request))
+    answers: list[Any] = []
+    taken = False
+    try:
+        submissions = await _received(request, held, _of_batch)
+        while submissions:
+            submission = submissions.pop(0)
+            try:
+                if isinstance(submission, InvalidSubmission):
+                    raise submission
+                token, _ = await _submit(request, submission)
+            except InvalidSubmission as invalid:
+                answers.append(invalid.faults)
+            except ApiError as error:
+                if not taken:
+                    raise
+                answers.append({"error": [error.reason]})  # the quota ended among them: those before it run
+            else:
+                answers.append({"token": token})
+                taken = True
+    finally:
+        held.close()
+    return json_response(answers, 201 if taken else 422, service.rate_limits(client_of(request)))
+
+
+def _of_one(document: dict[str, Any]) -> list[Any]:
+    return [document]
+
+
+def _of_batch(document: dict[str, Any]) -> list[Any]:
+    asked = document.get("submissions")
     if not isinstance(asked, list) or not asked:
         raise bad_request(_BATCH)
     if len(asked) > MAX_BATCH:
         raise bad_request(_TOO_MANY)
-    answers: list[Any] = []
-    taken = False
-    for body in asked:
-        try:
-            if not isinstance(body, dict):
-                raise InvalidSubmission({"error": ["is not a JSON object"]})
-            token, _ = await _submit(request, body)
-        except InvalidSubmission as invalid:
-            answers.append(invalid.faults)
-        except ApiError as error:
-            if not taken:
-                raise
-            answers.append({"error": [error.reason]})  # the quota ended among them: those before it run
-        else:
-            answers.append({"token": token})
-            taken = True
-    return json_response(answers, 201 if taken else 422, service.rate_limits(client_of(request)))
+    return asked
 
 
 @router.get("/submissions/batch")
@@ -164,7 +189,14 @@ async def get_batch(request: Request) -> Response:
         ]
     except NotText:
         raise bad_request(f"some attributes for one or more submissions {_NOT_TEXT}") from None
-    return json_response({"submissions": body})
+    ends = [job.lease() for job, _ in filter(None, found)]
+    pieces = gathered(encoded({"submissions": body}))
+
+    def ended() -> None:
+        for end in ends:
+            end()
+
+    return JobResponse(at_once(pieces), lambda: ended, headers={}, media_type=JSON)
 
 
 @router.get("/submissions/{token}")
@@ -173,7 +205,7 @@ async def get_submission(request: Request, token: str) -> Response:
     fields = _fields(request)
     job, submission = _known(request, token)
     try:
-        return json_response(_serialized(request, token, job, submission, fields))
+        return job_document(job, _serialized(request, token, job, submission, fields))
     except NotText:
         raise bad_request(f"some attributes for this submission {_NOT_TEXT}") from None
 
@@ -187,9 +219,9 @@ async def delete_submission(request: Request, token: str) -> Response:
     if status in UNFINISHED:
         shown = f"{status} ({STATUSES[status]})"
         raise bad_request(f"submission cannot be deleted because its status is {shown}")
-    body = serialize(token, job, submission, fields, encoded=True)
+    answer = job_document(job, serialize(token, job, submission, fields, encoded=True))
     service_of(request).delete(job)
-    return json_response(body)
+    return answer
 
 
 @router.get("/languages")
@@ -273,36 +305,84 @@ def _serialized(
     return serialize(token, job, submission, fields, encoded=_is_encoded(request))
 
 
-async def _submit(request: Request, body: dict[str, Any]) -> tuple[str, Job]:
+async def _received(
+    request: Request, held: Reservation, asked: Callable[[dict[str, Any]], list[Any]]
+) -> list[Submission | InvalidSubmission]:
+    """The submissions that a body asks for, counted until they have become jobs. Raises ApiError."""
+    table = await _languages(request)
+    body = bodies.receive(request, held)
+    # In one step: nothing keeps the body while the submissions are looked at further.
+    submissions = _parsed(request, await body, asked, table)
+    held.release()
+    held.ask(sum(item.size_bytes for item in submissions if isinstance(item, Submission)))
+    return submissions
+
+
+def _parsed(
+    request: Request,
+    body: bytes,
+    asked: Callable[[dict[str, Any]], list[Any]],
+    table: dict[int, Language],
+) -> list[Submission | InvalidSubmission]:
+    settings: Settings = request.app.state.settings
+    found: list[Submission | InvalidSubmission] = []
+    try:
+        for document in asked(json_object(body)):
+            try:
+                if not isinstance(document, dict):
+                    raise InvalidSubmission({"error": ["is not a JSON object"]})
+                found.append(
+                    parse(
+                        document,
+                        encoded=_is_encoded(request),
+                        languages=table,
+                        bounds=bounds(settings.limits),
+                    )
+                )
+            except InvalidSubmission as invalid:
+                found.append(InvalidSubmission(invalid.faults))  # without the frames, which hold the body
+    except ApiError as error:
+        raise bare(error) from None
+    return found
+
+
+async def _submit(request: Request, submission: Submission) -> tuple[str, Job]:
     """The token and the job of a submission. Raises InvalidSubmission, ApiError."""
     settings: Settings = request.app.state.settings
-    submission = parse(
-        body,
-        encoded=_is_encoded(request),
-        languages=await _languages(request),
-        bounds=bounds(settings.limits),
-    )
-    entrypoint, kind, upload = await _upload(submission, settings)
+    service = service_of(request)
     try:
         stdin = (submission.stdin or b"").decode()
     except UnicodeDecodeError:
         raise InvalidSubmission({"stdin": ["is not UTF-8"]}) from None
     numbers = submission.numbers
     extra = COMPILE_SECONDS if submission.language.is_compiled else 0.0
+    reservation = Reservation(service.budget, client_of(request))
+    try:
+        entrypoint, kind, upload = await _upload(request, submission, reservation)
+    except BaseException:
+        reservation.close()
+        raise
+    try:
+        manifest = manifest_of(
+            entrypoint=entrypoint,
+            interpreter=submission.language.interpreter,
+            args=list(submission.arguments),
+            stdin=stdin,
+            timeout=min(numbers["wall_time_limit"] + extra, settings.limits.max_timeout_seconds),
+            cpu_seconds=numbers["cpu_time_limit"] + extra,
+            memory_mb=int(numbers["memory_limit"]) >> 10,
+        )
+    except BaseException as error:
+        upload.close()
+        reservation.close()
+        raise (_by_field(error) if isinstance(error, ApiError) else error) from None
     try:
         job = await submit_inline(
             request,
-            service_of(request),
-            manifest_of(
-                entrypoint=entrypoint,
-                interpreter=submission.language.interpreter,
-                args=list(submission.arguments),
-                stdin=stdin,
-                timeout=min(numbers["wall_time_limit"] + extra, settings.limits.max_timeout_seconds),
-                cpu_seconds=numbers["cpu_time_limit"] + extra,
-                memory_mb=int(numbers["memory_limit"]) >> 10,
-            ),
+            service,
+            manifest,
             upload,
+            reservation,
             kind=kind,
             most_processes=int(numbers["max_processes_and_or_threads"]),
         )
@@ -322,51 +402,60 @@ def _by_field(error: ApiError) -> Exception:
     return InvalidSubmission(faults) if faults else error
 
 
-async def _upload(submission: Submission, settings: Settings) -> tuple[str, UploadKind, bytes]:
-    """The entrypoint, and the files in a form the sandbox unpacks. Raises InvalidSubmission."""
+async def _upload(
+    request: Request, submission: Submission, reservation: Reservation
+) -> tuple[str, UploadKind, Memfd]:
+    """The entrypoint, and the files in a form the sandbox unpacks. Raises InvalidSubmission, ApiError."""
+    settings: Settings = request.app.state.settings
     name = submission.language.source_file
     if submission.additional_files is None and name is not None:
-        return name, UploadKind.bundle, encode_bundle({name: submission.program})
+        return name, UploadKind.bundle, bundle_of({name: submission.program}, reservation)
+    # Twice the files: what is kept to be shown again, and the archive that becomes the job's.
+    reservation.ask(len(submission.additional_files or b"") + len(submission.source_code) + SPARE_BYTES)
+    blocking = service_of(request).threads.of(client_of(request))
+    memfd = Memfd.create("upload", submission.additional_files or b"")
     try:
-        return await asyncio.to_thread(_archive, submission, settings)
-    except ApiError as error:
-        raise InvalidSubmission({"additional_files": [error.reason]}) from None
+        entrypoint = await blocking(_archive, memfd, submission, settings)
+        reservation.release()
+        reservation.ask(memfd.size)
+    except BaseException as error:
+        memfd.close()
+        if isinstance(error, ApiError) and error.status < TOO_MANY:
+            raise InvalidSubmission({"additional_files": [error.reason]}) from None
+        raise
+    return entrypoint, UploadKind.zip, memfd
 
 
-def _archive(submission: Submission, settings: Settings) -> tuple[str, UploadKind, bytes]:
-    archive = submission.additional_files or b""
+def _archive(archive: Memfd, submission: Submission, settings: Settings) -> str:
+    """The entrypoint of an archive, which then also has the source code. Blocks. Raises ApiError."""
     files = _checked(archive, settings)
     name = submission.language.source_file
     if name is not None:
         if name in files:
             raise bad_request(f"has a file '{name}', which is the name of the source code")
-        archive = _with_source(archive, name, submission.program)
+        _add(archive, name, submission.program)
         _checked(archive, settings)
-        return name, UploadKind.zip, archive
+        return name
     if files & {"compile", "compile.sh"}:
         raise bad_request("has a script 'compile': programs that are compiled first do not run here")
     for script in ("run", "run.sh"):
         if script in files:
-            return script, UploadKind.zip, archive
+            return script
     raise bad_request("has no script 'run' or 'run.sh'")
 
 
-def _with_source(archive: bytes, name: str, source: bytes) -> bytes:
-    buffer = io.BytesIO(archive)
+def _add(archive: Memfd, name: str, source: bytes) -> None:
     try:
-        with zipfile.ZipFile(buffer, "a") as opened:
-            opened.writestr(name, source)
+        with open(os.dup(archive.fileno()), "r+b") as file:
+            with zipfile.ZipFile(file, "a") as opened:
+                opened.writestr(name, source)
+            archive.size = os.fstat(file.fileno()).st_size
     except (zipfile.BadZipFile, OSError, ValueError):  # it could be read, but not continued
         raise bad_request("cannot be read as a zip archive") from None
-    return buffer.getvalue()
 
 
-def _checked(archive: bytes, settings: Settings) -> frozenset[str]:
+def _checked(archive: Memfd, settings: Settings) -> frozenset[str]:
     limits = Bounds(
         settings.limits.disk_mb << 20, settings.api.archive_members, settings.api.archive_check_seconds
     )
-    memfd = Memfd.create("upload", archive)
-    try:
-        return archives.check(memfd, UploadKind.zip, limits).files
-    finally:
-        memfd.close()
+    return archives.check(archive, UploadKind.zip, limits).files
