@@ -226,6 +226,7 @@ class Installing:
                 "native": False,
             }
             record = Record(None, asked, fds)
+            undo.callback(record.close)
             began = time.monotonic()
             await sandbox.execute(asked, program, fds, installation, began, record=record, packages=packages)
         finally:

@@ -154,6 +154,11 @@ def set_name(name: str = "") -> None:
     _libc.prctl(PR_SET_NAME, _c.addressof(_other_name if name else _own_name), 0, 0, 0)
 
 
+def own_name() -> bytes:
+    """The first name of this thread, which set_name gives it again."""
+    return _own_name.value
+
+
 def drop_bounding_set() -> None:
     """Take every capability the kernel knows out of the bounding set (PR_CAPBSET_DROP, prctl(2))."""
     drop, capability = _libc.prctl, 0

@@ -306,6 +306,8 @@ class Sandbox:
             memory_peak, oom_kills = cgroup.memory_peak_bytes(), cgroup.oom_kills()
             if self._stop is None and (exited is None or exited.status) and cgroup.was_refused_memory():
                 self._stop = Stop.memory
+            if self._stop is Stop.memory:
+                memory_peak = min(memory_peak, limits.memory_bytes)  # above it PID 1 was let end the job
             left_out = await self._collect(limits, exited, memory_peak, [fds[0], *own])
             cpu_seconds = cgroup.cpu_seconds()  # with what collecting took: the client chose what to collect
             if exited is None and (oom_kills or self._stop is Stop.memory):

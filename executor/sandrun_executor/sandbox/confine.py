@@ -113,7 +113,11 @@ class Confinement:
             ("user_namespace", lambda: _user_namespace(self.uid)),
             ("capabilities", _capabilities),
         )
+        # Behind the filter no thread can name itself, and behind Landlock this file cannot be opened.
+        comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
         run_steps((*steps, *self._last_steps()), self.without)
+        os.write(comm, linux.own_name())
+        os.close(comm)
 
     def enter_as_collector(self) -> None:
         """The same, less what only a program could make use of: a collector runs none. Raises StepError.
