@@ -1,9 +1,18 @@
 """Names inside an upload or an output, as text: the rules are `sandrun_shared.archives.names`."""
 
 from sandrun_shared.archives import names
-from sandrun_shared.archives.names import MAX_PATH, PathError
+from sandrun_shared.archives.names import MAX_COMPONENT, MAX_PATH, PathError
 
-__all__ = ["MAX_PATH", "PathError", "clean", "encoded", "link_stays_inside", "names_folder", "shown"]
+__all__ = [
+    "MAX_COMPONENT",
+    "MAX_PATH",
+    "PathError",
+    "clean",
+    "encoded",
+    "link_stays_inside",
+    "names_folder",
+    "shown",
+]
 
 
 def clean(name: str) -> str:

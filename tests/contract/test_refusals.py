@@ -215,7 +215,7 @@ async def test_a_sender_without_an_end_is_cut_off(fake: FakeExecutor) -> None:
 
         def send() -> float:
             with socket.create_connection(("127.0.0.1", live.port), timeout=30) as sock:
-                sock.sendall(b"POST /run HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n")
+                sock.sendall(b"POST /run HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\n")
                 sent = 0
                 while sent < len(BODY) * 10:
                     try:

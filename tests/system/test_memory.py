@@ -85,7 +85,7 @@ def test_bodies_that_do_not_end(service: Service, path: str, kind: str, begin: b
     body = begin + b"#" * (15_000_000 - len(begin))
     if "chunked" in framing:
         body = b"%x\r\n" % 16_000_000 + body
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\n{framing}\r\n\r\n".encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n{framing}\r\n\r\n".encode()
     with ExitStack() as stack:
         held = [stack.enter_context(connected(service)) for _ in range(24)]  # 360 MB
         for sock in held:
@@ -170,14 +170,16 @@ def token(service: Service) -> str:
 
 def get(path: str, *fields: str) -> bytes:
     """A request, as it is sent."""
-    return "\r\n".join([f"GET {path} HTTP/1.1", "host: x", *fields, "", ""]).encode()
+    return "\r\n".join([f"GET {path} HTTP/1.1", "host: localhost", *fields, "", ""]).encode()
 
 
 def post(path: str, body: object, *fields: str) -> bytes:
     """A request with JSON, or with text."""
     kind = "text/plain" if isinstance(body, str) else JSON
     data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {len(data)}\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {len(data)}\r\n"
+    )
     return head.encode() + "".join(f"{field}\r\n" for field in fields).encode() + b"\r\n" + data
 
 
