@@ -109,7 +109,7 @@ def archive(kind: UploadKind) -> bytes:
     }
     buffer = io.BytesIO()
     if kind is UploadKind.zip:
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as packed:
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
             packed.mkdir("later")
             for name, text in members.items():
                 packed.writestr(name, text)
