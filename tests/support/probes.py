@@ -214,7 +214,7 @@ PROBES = {
         ("close_range",),
     ),
     "environment": Probe(
-        "names = {'PATH', 'HOME', 'USER', 'LOGNAME', 'LANG', 'TMPDIR'}\n"
+        "names = {'PATH', 'HOME', 'USER', 'LOGNAME', 'LANG', 'TMPDIR', 'PYTHONUNBUFFERED'}\n"
         "names |= {name + '_NUM_THREADS' for name in ('OMP', 'OPENBLAS', 'MKL')}\n"
         "first = {v.split('=')[0] for v in open('/proc/self/environ').read().split('\\0') if v}\n"
         "verdict(set(os.environ) != names or first - names - {'LC_CTYPE'}, set(os.environ))",
