@@ -107,15 +107,34 @@ def in_v2(hierarchy: Hierarchy, name: str) -> str:
 
 def test_memory_bomb_is_ended_and_counted(group: Cgroup) -> None:
     assert group.oom_kills() == 0
-    if group.oom_event_fd is not None:
+    if group.oom_event_fd >= 0:
         assert select.select([group.oom_event_fd], [], [], 0)[0] == []
     status = wait(python(group, "x = bytearray(200 << 20)"))
     assert status == -signal.SIGKILL
     assert group.oom_kills() > 0
-    if group.oom_event_fd is not None:
+    if group.oom_event_fd >= 0:
         assert select.select([group.oom_event_fd], [], [], SECONDS)[0] == [group.oom_event_fd]
     assert 60 * MIB < group.memory_peak_bytes() <= 64 * MIB
     group.remove()
+
+
+def test_who_watches_ends_a_memory_bomb_before_the_kernel_does(group: Cgroup) -> None:
+    group.limit(memory_bytes=64 * MIB, processes=32, cpu_cores=1.0, watched=True)
+    assert not group.out_of_memory()
+    assert select.select([group.oom_event_fd], [], [], 0)[0] == []
+    spared, process = sleeper(group), python(group, "x = bytearray(200 << 20)")
+    while not group.out_of_memory():
+        assert select.select([group.oom_event_fd], [], [], SECONDS)[0] == [group.oom_event_fd]
+    assert process.poll() is None
+    group.kill(spared=spared.pid)
+    assert wait(process) == -signal.SIGKILL
+    assert group.oom_kills() == 0
+    assert group.pids() == [spared.pid]
+    assert 60 * MIB < group.memory_peak_bytes() <= 64 * MIB
+    assert not group.out_of_memory()
+    group.kill()
+    assert wait(spared) == -signal.SIGKILL
+    remove_soon(group)
 
 
 def test_memory_within_the_limit_is_no_event(group: Cgroup) -> None:
