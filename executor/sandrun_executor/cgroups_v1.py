@@ -53,6 +53,7 @@ class CgroupV1:
             except OSError as error:
                 raise CgroupError(f"cannot make the cgroups of a job: {error}") from error
             undo.pop_all()
+        self._open_fds = [*self.join_fds, self._usage, self._oom, self.oom_event_fd, *self._fds.values()]
 
     def _open(self, controller: str, name: str, flags: int, undo: ExitStack) -> int:
         fd = os.open(name, flags | os.O_CLOEXEC, dir_fd=self._fds[controller])
@@ -146,9 +147,9 @@ class CgroupV1:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptors; the directories stay."""
-        for fd in (*self.join_fds, self._usage, self._oom, self.oom_event_fd, *self._fds.values()):
-            os.close(fd)
+        """Close the descriptors; the directories stay. Harmless a second time."""
+        while self._open_fds:
+            os.close(self._open_fds.pop())
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class CgroupV2:
             except OSError as error:
                 raise CgroupError(f"cannot make the cgroup of a job: {error}") from error
             undo.pop_all()
+        self._open_fds = [self._events, self._dir]
 
     @property
     def into_fd(self) -> int:
@@ -141,11 +142,11 @@ class CgroupV2:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptors; the directory stays."""
+        """Close the descriptors; the directory stays. Harmless a second time."""
         if self._poll is not None:
             self._poll.close()
-        os.close(self._events)
-        os.close(self._dir)
+        while self._open_fds:
+            os.close(self._open_fds.pop())
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from sandrun_shared.protocol import Output
 from sandrun_shared.sealing import LOG_OVERHEAD, LogSealer
 
 FLUSH_SECONDS = 0.005  # short jobs end within this, and their output travels with the last message
+REST_SECONDS = 0.002  # between two reads of output above the limit: 32 MB a second
 STDOUT, STDERR = 1, 2
 _AROUND = 64  # bytes; more than a message has around its data
 
@@ -47,6 +48,7 @@ class LogPump:
         self._pending_bytes = 0
         self._sequence = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._reading: set[int] = set()
         self.counts = {STDOUT: 0, STDERR: 0}
         self.truncated = False
@@ -67,6 +69,9 @@ class LogPump:
         for stream in self._reading:
             self._loop.remove_reader(self._read_fds[stream])
         self._reading.clear()
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
 
     def _readable(self, stream: int, fd: int) -> None:
         try:
@@ -79,10 +84,23 @@ class LogPump:
             os.close(self._read_fds.pop(stream))
             return
         self._take(stream, data)
+        if self._room <= self._overhead:
+            self._rest(stream, fd)
         if self._pending_bytes >= CHUNK // 2:
             self._flush()
         elif self._timer is None and self._pending:
             self._timer = self._loop.call_later(FLUSH_SECONDS, self._flush)
+
+    def _rest(self, stream: int, fd: int) -> None:
+        """Read no more of what is only counted for a moment: else a flood would take the daemon's time."""
+        self._reading.discard(stream)
+        self._loop.remove_reader(fd)
+        if self._resting is None:
+            self._resting = self._loop.call_later(REST_SECONDS, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self.resume()
 
     def _take(self, stream: int, data: bytes) -> None:
         self.counts[stream] += len(data)

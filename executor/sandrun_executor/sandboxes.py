@@ -22,6 +22,7 @@ from sandrun_executor.measures import Collected
 from sandrun_executor.pidfds import is_pidfd, pid_of
 from sandrun_executor.records import FROZEN, NOT_COLLECTED, Record
 from sandrun_executor.slots import Slot, SlotPool
+from sandrun_executor.timers import Timers
 from sandrun_executor.verdicts import Exit, Stop, judge, left_out_of
 from sandrun_executor.zygotes import Zygote
 from sandrun_shared.jobs import LeftOut, Limits, Outcome
@@ -33,6 +34,7 @@ END_SECONDS = 1.0  # from asking PID 1 to end the job to ending PID 1
 COLLECT_SECONDS = 8.0  # what a collector takes: then it leaves out the rest
 COLLECT_END_SECONDS = 10.0  # then PID 1 is ended
 USAGE_SECONDS = 1.0
+CPU_LOOK_SECONDS = 0.05  # between two looks at a job near its limit, which may sleep there until the end
 EMPTY_SECONDS = 5.0
 COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
 _SEALS = FROZEN | F_SEAL_SEAL
@@ -76,7 +78,7 @@ class Sandbox:
         self._awaited = {"ready"}  # what may be reported now: nothing is that was not asked for
         self._started_at = 0.0
         self._compilation = Compilation(slot.cgroup)
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers = Timers()
         self._zygote = zygote
 
     @classmethod
@@ -230,15 +232,14 @@ class Sandbox:
         _settle(self._mounted, None)
 
     def stop(self, why: Stop) -> None:
-        """End the job; the first reason counts. PID 1 gets END_SECONDS to do it in order.
-
-        At the end of its time it is first asked to end by itself (SIGTERM), and has the grace to do so.
-        """
+        """End the job; the first reason counts. PID 1 has END_SECONDS for it, after the grace of SIGTERM."""
         if self._exited.done():
             if why is Stop.cancelled:
                 self.kill()  # nobody wants what is being collected
             return
         if self._stop is not None:
+            if why is Stop.cancelled:
+                self.kill()  # its grace is over: nobody wants what it would leave
             return
         self._stop = why
         grace = self._grace_seconds if why is Stop.wall else 0.0
@@ -246,17 +247,14 @@ class Sandbox:
             self._init.send({"stop": grace}, [])
         except OSError:
             self.kill()
-        self._after(grace + END_SECONDS, lambda: None if self._exited.done() else self.kill())
-
-    def _after(self, seconds: float, action: Callable[[], None]) -> None:
-        self._timers.append(self._loop.call_later(seconds, action))
+        self._timers.after(grace + END_SECONDS, lambda: None if self._exited.done() else self.kill())
 
     def kill(self) -> None:
         """SIGKILL to PID 1, and with it to its whole namespace (pid_namespaces(7))."""
         if self._pidfd >= 0 and not self._dead.done():
             with suppress(ProcessLookupError):  # dead already, and we have not been told yet
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            self._after(EMPTY_SECONDS, self._expect_nothing)  # a process in state D has not died by then
+            self._timers.after(EMPTY_SECONDS, self._expect_nothing)  # state D has not ended by then
 
     async def execute(
         self,
@@ -340,8 +338,7 @@ class Sandbox:
                 fcntl(fd, F_ADD_SEALS, _SEALS)
             sink.send(*await record.finished(outcome, logs, Collected(*own[1:])))
         finally:
-            for timer in self._timers:
-                timer.cancel()
+            self._timers.cancel()
             pump.close()
             for fd in own:
                 os.close(fd)
@@ -399,10 +396,10 @@ class Sandbox:
             self.kill()  # or dead already: the verdict will say of what
 
     def _watch(self, limits: Limits, sink: Sink) -> None:
-        self._after(limits.wall_seconds, lambda: self.stop(Stop.wall))
+        self._timers.after(limits.wall_seconds, lambda: self.stop(Stop.wall))
         if limits.cpu_seconds is not None:
             self._watch_cpu(limits.cpu_seconds, limits.cpu_cores)
-        self._after(USAGE_SECONDS, lambda: self._tell_usage(sink))
+        self._timers.after(USAGE_SECONDS, lambda: self._tell_usage(sink))
 
     def _look_at_memory(self) -> None:
         """End the job if it has run out of memory."""
@@ -421,14 +418,14 @@ class Sandbox:
         if left <= 0:
             self.stop(Stop.cpu)
         elif not self._exited.done():
-            self._after(max(left / cores, 0.005), lambda: self._watch_cpu(limit, cores))
+            self._timers.after(max(left / cores, CPU_LOOK_SECONDS), lambda: self._watch_cpu(limit, cores))
 
     def _tell_usage(self, sink: Sink) -> None:
         if not self._collected.done():
             cgroup = self._slot.cgroup
             self._look_at_memory()  # a system call that was refused memory made no event
             sink.send(Usage(self._setup_cpu_seconds + cgroup.cpu_seconds(), cgroup.memory_bytes()), ())
-            self._after(USAGE_SECONDS, lambda: self._tell_usage(sink))
+            self._timers.after(USAGE_SECONDS, lambda: self._tell_usage(sink))
 
     async def _collect(
         self, limits: Limits, exited: Exit | None, peak_bytes: int, fds: list[int]
@@ -449,7 +446,7 @@ class Sandbox:
             self._init.send(what, fds)
         except (CgroupError, OSError):
             return (NOT_COLLECTED,)
-        self._after(COLLECT_END_SECONDS, self.kill)
+        self._timers.after(COLLECT_END_SECONDS, self.kill)
         return await self._collected
 
     async def destroy(self) -> None:
@@ -470,8 +467,7 @@ class Sandbox:
         finally:
             if not released:
                 self._pool.retire(self._slot, self.on_released)
-            for timer in self._timers:
-                timer.cancel()
+            self._timers.cancel()
             self._init.close()
             self._job.close()
             if self._pidfd >= 0:

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from sandrun_shared.jobs import Limits
+from support import machine
 from support.bombs import BOMBS, SMALL, Bomb
-from support.executor import QUICK, ExecutorProcess
+from support.executor import QUICK, ExecutorProcess, RefusedError
 
 LIMIT_SLACK_SECONDS = 2.0
 
@@ -152,3 +153,24 @@ def test_without_a_grace_nothing_is_asked() -> None:
         result = executor.run_job(CLEANS_UP, limits=SECOND)
     assert (result.outcome.verdict, result.outcome.signal) == ("wall_time_limit", 9)
     assert result.stdout == b"ready\n"
+
+
+def test_a_client_that_leaves_during_the_grace_ends_it() -> None:
+    with ExecutorProcess(grace_seconds=60, slots=1) as executor:
+        job = executor.start_job(DEAF, "main", "bash", limits=SECOND).printed(b"deaf")
+        job.hang_up()
+
+        def is_free() -> bool:
+            try:
+                return executor.run_job("print(1)").ok() == b"1\n"
+            except RefusedError:
+                return False
+
+        assert machine.eventually(is_free)
+
+
+def test_a_job_that_sleeps_near_its_limit_of_processor_time(executor: ExecutorProcess) -> None:
+    """It is looked at now and then, and what was looked with is not kept."""
+    limits = msgspec.structs.replace(QUICK, cpu_seconds=0.5)
+    program = "import time\nwhile time.process_time() < 0.4: pass\ntime.sleep(1)\nprint('awake')\n"
+    assert executor.run_job(program, limits=limits).ok() == b"awake\n"

@@ -116,8 +116,7 @@ def _decompressed(
             except error as fault:
                 raise ArchiveError(f"The archive's compressed data are damaged: {fault}.") from None
             data = b""
-            if piece:
-                yield piece
+            yield piece  # an empty one too: only then is the time seen that streams of nothing take
         data = _next_stream(stream.unused_data, source, magic)
         if not data:
             return
@@ -147,8 +146,11 @@ class Feed:
 
     def some(self, size: int) -> bytes:
         """At least one byte and at most size; b'' at the end."""
-        if self._at == len(self._piece):
-            self._piece, self._at = next(self._pieces, b""), 0
+        while self._at == len(self._piece):
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._piece, self._at = piece, 0
         data = self._piece[self._at : self._at + size]
         self._at += len(data)
         self.offset += len(data)

@@ -202,3 +202,20 @@ def test_encrypted_zip() -> None:
 def test_kinds() -> None:
     assert kind_of_name("a/B.TAR.GZ") is UploadKind.tar_gz
     assert kind_of_name("a.gz") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "nothing"),
+    [
+        (UploadKind.tar_gz, gzip.compress(b"")),
+        (UploadKind.tar_bz2, bz2.compress(b"")),
+        (UploadKind.tar_xz, lzma.compress(b"")),
+    ],
+)
+def test_the_time_of_streams_of_nothing_counts(kind: UploadKind, nothing: bytes) -> None:
+    """Behind the bound the check would read on to the end, and say that there is no archive."""
+    upload = Memfd.create("upload", nothing * 5_000)
+    with pytest.raises(ApiError) as raised:
+        check(upload, kind, Bounds(1 << 20, 50, 0.0))
+    assert raised.value.status == 413
+    upload.close()

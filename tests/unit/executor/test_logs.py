@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from nacl.public import PrivateKey
 
+from sandrun_executor import logs
 from sandrun_executor.logs import STDERR, STDOUT, LogPump
 from sandrun_shared import framing
 from sandrun_shared.jobs import Outcome, Verdict
@@ -342,3 +343,25 @@ async def test_sealed_output_stays_within_the_limit_too() -> None:
         assert data.startswith(b"0123456789")
         assert set(data[200:]) == set(b"x")
         assert len(data) > limit / 2 - 200 * 300
+
+
+def test_what_is_only_counted_is_read_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood above the limit does not take the daemon's time; nothing of it is lost to the count."""
+    monkeypatch.setattr(logs, "REST_SECONDS", 3600.0)
+
+    async def flood() -> None:
+        receiver = Receiver()
+        pump = LogPump(4, os.getuid(), receiver.deliver)
+        job = Job(pump)
+        pump.start()
+        job.write(b"first")
+        await receiver.until(lambda: receiver.text(STDOUT) == b"firs")
+        job.write(b"x" * 1000)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert pump.counts[STDOUT] == 5
+        job.end()
+        pump.drain()
+        assert pump.counts[STDOUT] == 1005
+
+    asyncio.run(flood())
