@@ -111,7 +111,11 @@ async def _all(service: Service, count: int, size: int, budget_bytes: int) -> tu
 
 def run(count: int, megabytes: int, budget_mb: int) -> dict[str, Any]:
     """The figures of so many uploads at once on a service of its own. Raises AssertionError."""
-    environment = {"SANDRUN_LIMITS__MEMORY_BUDGET_MB": str(budget_mb), "SANDRUN_LIMITS__DISK_MB": "110"}
+    environment = {
+        "SANDRUN_LIMITS__MEMORY_BUDGET_MB": str(budget_mb),
+        "SANDRUN_LIMITS__DISK_MB": "110",
+        "SANDRUN_QUOTA__UNFINISHED_MB": "4096",  # all come from one address here
+    }
     with Service(environment=environment) as service:
         assert service.run("print(1)")["verdict"] == "ok"
         answers, most = asyncio.run(_all(service, count, megabytes * MEGABYTE, budget_mb << 20))
