@@ -10,4 +10,4 @@ for word in "$@"; do
     if [[ $word == --upgrade ]]; then options+=("$word"); else names+=("$word"); fi
 done
 [[ ${#names[@]} -gt 0 ]] || names=(--all)
-exec .venv/bin/python -P -m sandrun_api.cli env lock "${options[@]}" "${names[@]}"
+exec .venv/bin/python -P -m sandrun_admin.cli env lock "${options[@]}" "${names[@]}"

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from sandrun_executor import cgroups
-from sandrun_executor.cgroup_types import CgroupError
-from sandrun_executor.cgroups_v1 import HierarchyV1
+from sandrun_executor.cgroups import probe
+from sandrun_executor.cgroups.driver import CgroupError
+from sandrun_executor.cgroups.v1 import HierarchyV1
 from support import machine
 
 # A busy machine is no failure.
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not marked:
         return
     try:
-        version = "v1" if isinstance(cgroups.probe("version"), HierarchyV1) else "v2"
+        version = "v1" if isinstance(probe.probe("version"), HierarchyV1) else "v2"
     except (CgroupError, OSError):
         return  # the tests say what is missing
     others = {item for item, wanted in marked.items() if wanted != version}

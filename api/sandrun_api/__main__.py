@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sandrun_api import garbage
+from sandrun_api.edge import garbage
 from sandrun_api.server import serve
 from sandrun_shared import wiping
 from sandrun_shared.settings import SettingsError, load

@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from sandrun_api import adapters, errors, metrics, openapi, run, system
-from sandrun_api.clients import Clients, networks_of
-from sandrun_api.executor_client import ExecutorClient
-from sandrun_api.garbage import Collector
-from sandrun_api.jobs import log_routes, output_routes, routes
+from sandrun_api import adapters, errors, metrics, openapi, system
+from sandrun_api.admission.quotas import Clock, clock
+from sandrun_api.edge.clients import Clients, networks_of
+from sandrun_api.edge.garbage import Collector
+from sandrun_api.edge.middleware import Guard, Head
+from sandrun_api.edge.origins import Cors, OriginCheck, Rules
+from sandrun_api.jobs import log_routes, output_routes, routes, run_routes
 from sandrun_api.jobs.service import JobService
-from sandrun_api.middleware import Guard, Head
-from sandrun_api.origins import Cors, OriginCheck, Rules
-from sandrun_api.quotas import Clock, clock
 from sandrun_api.web import files as web_files
 from sandrun_api.web import routes as web
+from sandrun_shared.executor_client import ExecutorClient
 from sandrun_shared.settings import Settings
 
 _EXPOSED = (
@@ -69,7 +69,7 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
     networks_of(settings.api.metrics_networks, metrics.SETTING)  # wrong ones are told at the start
     web_files.page(), web_files.assets()  # read now: a request must not wait for a disk
     errors.install(app)
-    for part in (system, web, metrics, routes, run, log_routes, output_routes):
+    for part in (system, web, metrics, routes, run_routes, log_routes, output_routes):
         app.include_router(part.router)
     adapters.install(app, settings)
     openapi.install(app)

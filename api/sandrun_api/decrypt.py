@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 from nacl.public import PrivateKey
 
-from sandrun_api.paths import PathError, clean, shown
 from sandrun_shared import keys
 from sandrun_shared.outputs import OutputEntry
+from sandrun_shared.paths import PathError, clean, shown
 from sandrun_shared.sealing import FIRST_MAGIC, MAGIC, SealedOutputs, SealError, open_logs
 
 MAX_LOGS = 256 << 20  # bytes

@@ -13,16 +13,16 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from sandrun_api.clients import Clients, address_of, networks_of
+from sandrun_api.edge.clients import Clients, address_of, networks_of
+from sandrun_api.edge.origins import is_name_here
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.views import service_of
-from sandrun_api.origins import is_name_here
 from sandrun_shared.settings import Api, Settings
 
 if TYPE_CHECKING:
-    from sandrun_api.executor_client import ExecutorClient
     from sandrun_api.jobs.model import Job
     from sandrun_api.jobs.service import JobService
+    from sandrun_shared.executor_client import ExecutorClient
 
 QUEUE_BUCKETS = (0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)  # seconds
 SETUP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)

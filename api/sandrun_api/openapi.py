@@ -7,9 +7,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from sandrun_api import errors
+from sandrun_api.jobs.manifest import Manifest
+from sandrun_api.jobs.run_routes import RunRequest
 from sandrun_api.jobs.schemas import answers
-from sandrun_api.manifest import Manifest
-from sandrun_api.run import RunRequest
 from sandrun_shared.settings import Settings
 
 REFERENCE = "#/components/schemas/{model}"

@@ -13,14 +13,13 @@ from typing import Any
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from sandrun_api import exposure
+from sandrun_api.admission.quotas import Clock, clock
 from sandrun_api.app import create_app
-from sandrun_api.clients import address_of, networks_of
-from sandrun_api.drain import drain
-from sandrun_api.listener import BACKLOG, Door, Listener, listen
-from sandrun_api.protocols import HttpProtocol, WebSocketProtocol
-from sandrun_api.quotas import Clock, clock
-from sandrun_shared import descriptors
+from sandrun_api.edge.clients import address_of, networks_of
+from sandrun_api.edge.listener import BACKLOG, Door, Listener, listen
+from sandrun_api.edge.protocols import HttpProtocol, WebSocketProtocol
+from sandrun_api.jobs.drain import drain
+from sandrun_shared import descriptors, tls
 from sandrun_shared.notify import notify, watchdog_seconds
 from sandrun_shared.settings import Settings, SettingsError
 
@@ -34,8 +33,8 @@ MESSAGE_BYTES = 4096  # nothing that a WebSocket's client says is read
 
 def configure(settings: Settings, now: Clock = clock) -> uvicorn.Config:
     """How the server runs; quotas go by the clock. Raises SettingsError for what must not be exposed."""
-    exposure.check(settings.api)
-    context = exposure.tls_context(settings.api)
+    tls.check(settings.api)
+    context = tls.tls_context(settings.api)
     http: Any = functools.partial(HttpProtocol, limits=settings.api)
     ws: Any = functools.partial(WebSocketProtocol, limits=settings.api)
     return uvicorn.Config(
@@ -109,7 +108,7 @@ class Server(uvicorn.Server):
         if self.config.ssl is None:
             return
         try:
-            exposure.renew(self.config.ssl, self._settings.api)
+            tls.renew(self.config.ssl, self._settings.api)
         except SettingsError as error:
             print(f"sandrun: the old certificate stays: {error}", file=sys.stderr, flush=True)
 

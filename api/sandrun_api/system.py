@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandrun_api import gpus
-from sandrun_api.clients import client_of
+from sandrun_api.edge.clients import client_of
 from sandrun_api.errors import ApiError
+from sandrun_api.jobs import gpus
 from sandrun_api.jobs.schemas import Environments, Health, ServerInfo, Stats, answers
 from sandrun_api.jobs.service import ready
 from sandrun_api.jobs.views import json_response, service_of

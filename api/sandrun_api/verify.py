@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
-from sandrun_api.paths import shown
 from sandrun_shared import receipts
 from sandrun_shared.orders import SIZE_DIGITS, Order, encode_order
+from sandrun_shared.paths import shown
 from sandrun_shared.receipts import ListedOutput, Receipt, ReceiptError
 
 PIECE = 1 << 20
@@ -126,8 +126,8 @@ def _is_upload(paths: list[Path], wanted: str) -> bool:
 
 def _check_manifest(report: Report, path: Path, statement: receipts.Statement) -> None:
     # Only here, because it takes half a second to load.
-    from sandrun_api import manifest as manifests  # noqa: PLC0415
     from sandrun_api.errors import ApiError  # noqa: PLC0415
+    from sandrun_api.jobs import manifest as manifests  # noqa: PLC0415
 
     try:
         manifest = manifests.parse(path.read_bytes())

@@ -9,11 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sandrun_executor import preflight
-from sandrun_executor.cgroups import CgroupError
+from sandrun_executor.cgroups.probe import CgroupError
 from sandrun_executor.daemon import DaemonError, serve
-from sandrun_executor.proxies import ProxyError
-from sandrun_executor.sandboxes import SandboxError
-from sandrun_executor.zygotes import ZygoteError
+from sandrun_executor.packages.egress import ProxyError
+from sandrun_executor.sandboxes.sandbox import SandboxError
+from sandrun_executor.sandboxes.zygote import ZygoteError
 from sandrun_shared import wiping
 from sandrun_shared.settings import SettingsError, load
 

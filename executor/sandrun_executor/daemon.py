@@ -11,11 +11,13 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from sandrun_executor import cgroups, helpers, seccomp
+from sandrun_executor import trusted_paths
 from sandrun_executor.access import Access, is_passed, listen
+from sandrun_executor.cgroups import probe
 from sandrun_executor.executor import Executor
+from sandrun_executor.receipts.worker_key import WorkerKey
+from sandrun_executor.seccomp import filter as seccomp
 from sandrun_executor.server import BACKLOG, Server
-from sandrun_executor.worker_key import WorkerKey
 from sandrun_shared import descriptors
 from sandrun_shared.keys import KeyFileError
 from sandrun_shared.notify import notify, watchdog_seconds
@@ -88,15 +90,15 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
     except KeyFileError as error:
         raise DaemonError(str(error)) from None
     try:
-        helpers.check(settings.executor.user)
-    except helpers.HelperError as error:
+        trusted_paths.check(settings.executor.user)
+    except trusted_paths.HelperError as error:
         raise DaemonError(str(error)) from None
     descriptors.allow_many()
     use_up_warnings()
     path = Path(settings.executor.socket)
     lock_fd = lock(path)
     try:
-        hierarchy = cgroups.probe(instance_name(path))
+        hierarchy = probe.probe(instance_name(path))
         swept = hierarchy.sweep()
         if swept:
             _log.warning("swept %d cgroups that a predecessor left", swept)

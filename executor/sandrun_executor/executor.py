@@ -8,25 +8,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandrun_executor import gpu, interpreters
-from sandrun_executor.cgroups import Cgroup, Hierarchy
-from sandrun_executor.circuit import Failures, Unavailable, fault_of
-from sandrun_executor.dependencies import Dependencies
-from sandrun_executor.environments import Shelf
-from sandrun_executor.gpu_types import for_image
-from sandrun_executor.handover import NO_PACKAGES, Packages
-from sandrun_executor.installations import Failure, Installing, outcome_of
-from sandrun_executor.layers import Keeper
-from sandrun_executor.pools import Pool, Pools
-from sandrun_executor.records import Record, RecordError
-from sandrun_executor.sandboxes import Sandbox
-from sandrun_executor.seccomp import compile_filter
+from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
+from sandrun_executor.environments import interpreters
+from sandrun_executor.environments.builds import Shelf
+from sandrun_executor.environments.circuit import Failures, Unavailable, fault_of
+from sandrun_executor.environments.pools import Pool, Pools
+from sandrun_executor.environments.prestarted import usable
+from sandrun_executor.gpu import devices
+from sandrun_executor.gpu.types import for_image
+from sandrun_executor.packages.installation import Failure, Installing, outcome_of
+from sandrun_executor.packages.layers import Keeper
+from sandrun_executor.packages.provider import Dependencies
+from sandrun_executor.receipts.record import Record, RecordError
+from sandrun_executor.receipts.worker_key import WorkerKey
+from sandrun_executor.sandboxes.handover import NO_PACKAGES, Packages
+from sandrun_executor.sandboxes.sandbox import Sandbox
+from sandrun_executor.sandboxes.slots import SlotPool
+from sandrun_executor.sandboxes.verdicts import Stop
+from sandrun_executor.sandboxes.zygote import Image, Zygote
+from sandrun_executor.seccomp.filter import compile_filter
 from sandrun_executor.server import Peer, nothing
-from sandrun_executor.slots import SlotPool
-from sandrun_executor.started import usable
-from sandrun_executor.verdicts import Stop
-from sandrun_executor.worker_key import WorkerKey
-from sandrun_executor.zygotes import Image, Zygote
 from sandrun_shared.environments import DefinitionError
 from sandrun_shared.framing import close_all
 from sandrun_shared.jobs import Installer, Limits
@@ -83,7 +84,7 @@ class Call:
     peer: Peer
     requested_at: float
     record: Record
-    loan: gpu.Loan | None
+    loan: devices.Loan | None
 
 
 class Executor:
@@ -143,13 +144,13 @@ class Executor:
         )
         self._running: set[Sandbox] = set()
         self._admitted = 0
-        self._lender = gpu.Lender(gpu.Found())
+        self._lender = devices.Lender(devices.Found())
         self._stopping = False
 
     async def start(self) -> None:
         """Start the zygote and fill the park. Raises ZygoteError, SandboxError, CgroupError, OSError."""
         if self._settings.gpu:
-            self._lender = gpu.Lender(await gpu.find(*_ids(self._settings.user)))
+            self._lender = devices.Lender(await devices.find(*_ids(self._settings.user)))
             _log.info("%d GPUs for jobs", len(self._lender.gpus))
             if self._lender.found.problem:
                 _log.warning("%s", self._lender.found.problem)
@@ -188,7 +189,12 @@ class Executor:
                 await self._execute(request, fds, peer, requested_at, loan)
 
     async def _execute(
-        self, request: Execute, fds: list[int], peer: Peer, requested_at: float, loan: gpu.Loan | None = None
+        self,
+        request: Execute,
+        fds: list[int],
+        peer: Peer,
+        requested_at: float,
+        loan: devices.Loan | None = None,
     ) -> None:
         refusal = self._refusal(request)
         if refusal is not None:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandrun_executor import audit, faults, linux_unsafe
+from sandrun_executor.sandboxes import faults
+from sandrun_executor.seccomp import audit
+from sandrun_sandbox import linux_unsafe
 from sandrun_shared import kernel_log
 
 OLDEST_KERNEL = (5, 14)  # cgroup.kill; pidfd, clone3, openat2, close_range and Landlock are older
@@ -23,7 +25,7 @@ CONTROLLERS = frozenset({"memory", "pids", "cpu"})
 FILTER_SECONDS = 5.0
 DEATH_SECONDS = 1.0  # from SIGKILL to the end of what can be killed
 NOBODY = 65534
-_SECCOMP = "sandrun_executor.seccomp"  # loads a library, whose absence is a check before
+_SECCOMP = "sandrun_executor.seccomp.filter"  # loads a library, whose absence is a check before
 NAMESPACES = frozenset({"pid", "mnt", "net", "ipc", "uts", "cgroup", "user", "time"})
 INTERPRETERS = ("python3", "bash", "sh", "node", "perl", "ruby", "Rscript", "php")
 BASE_INTERPRETERS = frozenset({"python3", "bash", "sh", "node", "perl"})

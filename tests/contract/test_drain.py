@@ -6,7 +6,8 @@ import signal
 import httpx
 import pytest
 
-from sandrun_api import drain, server
+from sandrun_api import server
+from sandrun_api.jobs import drain
 from sandrun_api.jobs.service import JobService
 from sandrun_shared.settings import Api, Executor, Settings
 from support import programs

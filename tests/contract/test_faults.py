@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandrun_api import executor_client
 from sandrun_api.jobs import service
+from sandrun_shared import executor_client
 from sandrun_shared.protocol import Refused
 from sandrun_shared.settings import Api, JobLimits, Quota, Settings
 from sandrun_shared.settings import Executor as ExecutorSettings

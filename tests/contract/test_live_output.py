@@ -12,7 +12,7 @@ import httpx
 import pytest
 import websockets
 
-from sandrun_api import protocols
+from sandrun_api.edge import protocols
 from sandrun_shared.settings import Api, Executor, Quota, Settings
 from support import programs
 from support.fake_executor import CONNECTION_LOST, FakeExecutor

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandrun_api import archives
-from sandrun_api.contents import Bounds, Contents
-from sandrun_api.memfds import Memfd
-from sandrun_api.threads import THREADS_PER_CLIENT
+from sandrun_api.admission.threads import THREADS_PER_CLIENT
+from sandrun_api.uploads import archives
+from sandrun_api.uploads.contents import Bounds, Contents
 from sandrun_shared.jobs import UploadKind
+from sandrun_shared.memfds import Memfd
 from sandrun_shared.settings import Api, Executor, JobLimits, Quota, Settings
 from support import programs
 from support.clocks import FakeClock

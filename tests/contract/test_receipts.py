@@ -12,9 +12,9 @@ import pytest
 import websockets
 from nacl.public import PrivateKey
 
-from sandrun_api.cli import main
-from sandrun_api.paths import shown
+from sandrun_admin.cli import main
 from sandrun_shared import keys, receipts, sealing
+from sandrun_shared.paths import shown
 from support import programs
 from support.fake_executor import FakeExecutor
 from support.live import Live

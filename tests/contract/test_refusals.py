@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from sandrun_api.clients import key_of
+from sandrun_api.edge.clients import key_of
 from sandrun_shared.settings import Api, Executor, JobLimits, Quota, Settings
 from support import programs, tls
 from support.clocks import FakeClock

@@ -8,7 +8,7 @@ import zipfile
 import httpx
 import pytest
 
-from sandrun_api.requirements import FILE_BYTES
+from sandrun_api.jobs.requirements import FILE_BYTES
 from sandrun_shared.jobs import Installer
 from support import programs
 from support.fake_executor import FakeExecutor

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sandrun_api.contents import MANIFEST_BYTES
-from sandrun_api.manifest import STDIN_BYTES
+from sandrun_api.jobs.manifest import STDIN_BYTES
+from sandrun_api.uploads.contents import MANIFEST_BYTES
 from sandrun_shared.languages import BY_NAME
 from sandrun_shared.settings import Settings
 from support import programs

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from sandrun_api import builds  # noqa: E402
+from sandrun_admin import builds  # noqa: E402
 from sandrun_shared import environments  # noqa: E402
 from sandrun_shared.jobs import Limits  # noqa: E402
 from support import environment_programs as programs  # noqa: E402

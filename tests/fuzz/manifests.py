@@ -6,10 +6,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fuzz.target import Target
-from sandrun_api import manifest as manifests
 from sandrun_api.errors import ApiError
-from sandrun_api.manifest import Manifest
-from sandrun_api.run import _from_json, _Query
+from sandrun_api.jobs import manifest as manifests
+from sandrun_api.jobs.manifest import Manifest
+from sandrun_api.jobs.run_routes import _from_json, _Query
 from sandrun_shared.settings import JobLimits
 
 _texts = st.text(max_size=12) | st.sampled_from(

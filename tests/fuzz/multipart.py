@@ -10,9 +10,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fuzz.target import Target
-from sandrun_api import uploads
-from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.admission.budget import MemoryBudget, Reservation
 from sandrun_api.errors import ApiError
+from sandrun_api.uploads import receive
 from sandrun_shared.settings import Settings
 from support.archive_strategies import FILE, by_tarfile
 from support.tar_files import Entry
@@ -76,7 +76,7 @@ async def _received(pieces: list[bytes]) -> tuple[Any, ...]:
 
     budget = MemoryBudget(1 << 30)
     try:
-        upload = await uploads.receive(
+        upload = await receive.receive(
             "multipart/form-data; boundary=edge",
             None,
             body(),

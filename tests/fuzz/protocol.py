@@ -17,14 +17,14 @@ from typing import Any, cast
 from hypothesis import strategies as st
 
 from fuzz.target import Target
-from sandrun_executor.cgroup_types import CgroupError
-from sandrun_executor.links import Words
-from sandrun_executor.sandbox import job
-from sandrun_executor.sandbox.channel import Channel
-from sandrun_executor.sandboxes import Sandbox, SandboxError
-from sandrun_executor.slots import Slot, SlotPool
-from sandrun_executor.verdicts import judge
-from sandrun_executor.zygotes import Zygote
+from sandrun_executor.cgroups.driver import CgroupError
+from sandrun_executor.sandboxes.channel import Words
+from sandrun_executor.sandboxes.sandbox import Sandbox, SandboxError
+from sandrun_executor.sandboxes.slots import Slot, SlotPool
+from sandrun_executor.sandboxes.verdicts import judge
+from sandrun_executor.sandboxes.zygote import Zygote
+from sandrun_sandbox import job
+from sandrun_sandbox.channel import Channel
 from sandrun_shared.jobs import Limits, Verdict
 
 _SECONDS = 20

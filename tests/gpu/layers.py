@@ -6,7 +6,7 @@ sudo .venv/bin/python tests/gpu/layers.py
 import sys
 from pathlib import Path
 
-from sandrun_api import gpu_check
+from sandrun_admin import gpu_check
 
 WEAKENED = Path(__file__).parents[1] / "support" / "weakened_executor.py"
 VARIANTS = (

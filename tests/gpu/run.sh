@@ -53,10 +53,10 @@ export SANDRUN_EXECUTOR__USER=nobody SANDRUN_EXECUTOR__GPU=true
 part preflight
 "$python" -P -m sandrun_executor --check
 part "what NVML says to a helper without privileges"
-(cd / && timeout 60 setpriv --reuid nobody --clear-groups -- "$python" -P -m sandrun_executor.gpu_probe) | head -c 2000 | tr -c '[:print:]' ' '
+(cd / && timeout 60 setpriv --reuid nobody --clear-groups -- "$python" -P -m sandrun_helpers.gpu_probe) | head -c 2000 | tr -c '[:print:]' ' '
 echo
 part "the job without a sandbox, as nobody"
-"$python" -P -c 'from sandrun_api.gpu_job import PROGRAM; print(PROGRAM)' >/tmp/sandrun-job.py
+"$python" -P -c 'from sandrun_admin.gpu_job import PROGRAM; print(PROGRAM)' >/tmp/sandrun-job.py
 libraries=$(dirname -- "$(ldconfig -p | awk '/libcuda.so.1/ {print $NF; exit}')" 2>/dev/null)
 [[ -e $libraries/libcuda.so.1 ]] || libraries=/usr/local/nvidia/lib64
 trace=()
@@ -70,7 +70,7 @@ if [[ -s /tmp/sandrun-strace ]]; then
 fi
 
 part "doctor --gpu"
-timeout 150 "$python" -P -c 'import sys; from sandrun_api import gpu_check; sys.exit(gpu_check.run(None))'
+timeout 150 "$python" -P -c 'import sys; from sandrun_admin import gpu_check; sys.exit(gpu_check.run(None))'
 status=$?
 echo "status $status"
 if [[ $status -ne 0 ]]; then

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from sandrun_executor.sandbox import etc
-from sandrun_executor.sandbox.confine import INNER_ID
-from sandrun_executor.sandbox.job import ENVIRONMENT, THREADS, UNBUFFERED
+from sandrun_sandbox import etc
+from sandrun_sandbox.confine import INNER_ID
+from sandrun_sandbox.job import ENVIRONMENT, THREADS, UNBUFFERED
 
 PYTHON = "/usr/bin/python3"
 _ID = str(INNER_ID)

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import zygotes
+from sandrun_executor.sandboxes import zygote
 
 ROOT = Path(__file__).parents[2]
 WEB = {"fastapi", "starlette", "uvicorn", "pydantic", "httpx", "anyio"}
-OURS = {"sandrun_api", "sandrun_client", "sandrun_executor", "sandrun_shared"}
+OURS = {
+    "sandrun_admin",
+    "sandrun_api",
+    "sandrun_client",
+    "sandrun_executor",
+    "sandrun_helpers",
+    "sandrun_sandbox",
+    "sandrun_shared",
+}
 
 
 def loaded_by(module: str) -> set[str]:
@@ -77,7 +85,7 @@ def test_executor_loads_four_libraries() -> None:
 
 
 def test_api_loads_no_executor() -> None:
-    assert not loaded_by("sandrun_api.__main__, sandrun_api.cli") & {
+    assert not loaded_by("sandrun_api.__main__, sandrun_admin.cli") & {
         "sandrun_executor",
         "pyseccomp",
         "pyroute2",
@@ -103,11 +111,11 @@ def test_client_names_nothing_of_the_server() -> None:
 
 def test_sandbox_code_needs_only_the_standard_library() -> None:
     """It is loaded by any interpreter an environment brings; linux_unsafe and the archives' reader travel with it."""
-    carried = {name for name in zygotes._MODULES if name.startswith("sandrun_shared.")}
-    sources = [*(ROOT / "executor" / "sandrun_executor" / "sandbox").rglob("*.py")]
+    carried = {name for name in zygote._MODULES if name.startswith("sandrun_shared.")}
+    sources = [*(ROOT / "executor" / "sandrun_sandbox").rglob("*.py")]
     sources += [ROOT / "shared" / f"{name.replace('.', '/')}.py" for name in carried]
     used = set().union(*(imported_names(path) for path in sources))
-    ours = {"sandrun_executor", "sandrun_shared", "linux_unsafe"}
+    ours = {"sandrun_sandbox", "sandrun_shared"}
     assert used <= sys.stdlib_module_names | ours | {p.stem for p in sources}
     shared = set().union(*(modules_of_shared(path) for path in sources))
     assert carried

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from sandrun_api.app import create_app
 from sandrun_api.jobs import schemas
-from sandrun_api.manifest import Manifest
-from sandrun_api.run import RunRequest
+from sandrun_api.jobs.manifest import Manifest
+from sandrun_api.jobs.run_routes import RunRequest
 from sandrun_shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ TRAP = "import os\nos.close(os.open('/work/later/' + __name__, os.O_CREAT | os.O
 LEAVE = f"""
 import os, sys
 names = set(sys.stdlib_module_names) | set(sys.builtin_module_names)
-names |= {{"sitecustomize", "usercustomize", "late", "sandrun_executor"}}
+names |= {{"sitecustomize", "usercustomize", "late", "sandrun_sandbox", "sandrun_shared"}}
 os.mkdir("later")
 for folder in ("", "encodings/", "importlib/", "collections/", "ctypes/"):
     if folder:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from threading import Thread
 from unittest.mock import Mock
 
-from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.slots import SlotPool
+from sandrun_executor.sandboxes.slots import SlotPool
+from sandrun_sandbox import linux_unsafe as linux
 from support.attempts import LIMITS, attempt
 from support.executor import ExecutorProcess
 from support.probes import PRELUDE

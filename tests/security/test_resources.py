@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import cgroups
+from sandrun_executor.cgroups import probe
 from sandrun_shared.jobs import Limits, Verdict
 from support.attempts import attempt
 from support.executor import PATIENCE, ExecutorProcess
@@ -147,7 +147,7 @@ def without_socket_buffers(executor: ExecutorProcess) -> Iterator[ExecutorProces
 
 @pytest.mark.parametrize("kind", BUFFERS)
 def test_buffers_of_sockets_without_the_layer(without_socket_buffers: ExecutorProcess, kind: str) -> None:
-    is_v1 = cgroups.probe("test").version == 1
+    is_v1 = probe.probe("test").version == 1
     assert (buffered(without_socket_buffers, kind) >= SMALL.memory_bytes) == is_v1
 
 

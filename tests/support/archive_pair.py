@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandrun_api import archives
-from sandrun_api.contents import Bounds, Contents
 from sandrun_api.errors import ApiError
-from sandrun_api.memfds import Memfd
-from sandrun_executor.sandbox import unpack
-from sandrun_executor.sandbox.unpack import UnpackError
+from sandrun_api.uploads import archives
+from sandrun_api.uploads.contents import Bounds, Contents
+from sandrun_sandbox import unpack
+from sandrun_sandbox.unpack import UnpackError
 from sandrun_shared.jobs import UploadKind
+from sandrun_shared.memfds import Memfd
 
 BOUNDS = Bounds(total_bytes=1 << 20, members=50, seconds=60.0)
 # What the check alone refuses: which of two members of one name is meant.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_api import builds
+from sandrun_admin import builds
 from sandrun_shared import environments
 
 BUILD_UID = 1_999_999

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from sandrun_executor import cgroups
+from sandrun_executor.cgroups import probe
 from sandrun_executor.daemon import instance_name
 from sandrun_shared.framing import close_all, receive, send
 from sandrun_shared.jobs import Installer, Limits, Outcome, UploadKind
@@ -89,7 +89,7 @@ def memfd(data: bytes) -> int:
 
 def sweep(executor_socket: Path) -> int:
     """End and remove the cgroups of an executor that runs no more; how many there were."""
-    return cgroups.probe(instance_name(executor_socket)).sweep()
+    return probe.probe(instance_name(executor_socket)).sweep()
 
 
 def _read(fd: int) -> bytes:

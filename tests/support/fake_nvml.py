@@ -76,7 +76,7 @@ class FakeNvml:
 def main() -> None:
     import msgspec
 
-    from sandrun_executor.gpu_probe import probe
+    from sandrun_helpers.gpu_probe import probe
 
     gpus = [FakeGpu(minor) for minor in range(int(sys.argv[1]))]
     sys.stdout.buffer.write(msgspec.msgpack.encode(probe(FakeNvml(*gpus))))

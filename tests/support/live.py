@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import httpx
 import msgspec
 
-from sandrun_api.quotas import Clock, clock
+from sandrun_api.admission.quotas import Clock, clock
 from sandrun_api.server import Server
 from sandrun_shared.settings import Settings
 

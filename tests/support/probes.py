@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from sandrun_executor.sandbox import root
+from sandrun_sandbox import root
 
 PRELUDE = """
 import ctypes, errno, os, socket, struct, sys, time

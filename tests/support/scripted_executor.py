@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sandrun_api.executor_client import Connection, ExecutorClient
+from sandrun_shared.executor_client import Connection, ExecutorClient
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.protocol import (
     Description,

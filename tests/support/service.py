@@ -19,7 +19,7 @@ from support.executor import ENDS_WITH_PARENT, PATIENCE, SOCKETS, next_uids, swe
 
 START_SECONDS = 60.0 * PATIENCE
 USER = "sandrun"
-COMMAND = [sys.executable, "-P", "-m", "sandrun_api.cli", "up"]
+COMMAND = [sys.executable, "-P", "-m", "sandrun_admin.cli", "up"]
 
 
 def free_port() -> int:

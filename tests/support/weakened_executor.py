@@ -13,16 +13,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sandrun_executor import cgroups_v1, networks, proxies, sandboxes, slots, zygotes
-from sandrun_executor import layers as layers_module
-from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.cgroups_v1 import CgroupV1
-from sandrun_executor.cgroups_v2 import CgroupV2
+from sandrun_executor.cgroups import v1
+from sandrun_executor.cgroups.v1 import CgroupV1
+from sandrun_executor.cgroups.v2 import CgroupV2
 from sandrun_executor.daemon import serve
-from sandrun_executor.layers import Keeper
-from sandrun_executor.links import Link
-from sandrun_executor.networks import Network
-from sandrun_executor.slots import Slot
+from sandrun_executor.packages import egress
+from sandrun_executor.packages import layers as layers_module
+from sandrun_executor.packages.layers import Keeper
+from sandrun_executor.sandboxes import networks, sandbox, slots
+from sandrun_executor.sandboxes import zygote as zygotes
+from sandrun_executor.sandboxes.channel import Link
+from sandrun_executor.sandboxes.networks import Network
+from sandrun_executor.sandboxes.slots import Slot
+from sandrun_sandbox import linux_unsafe as linux
 from sandrun_shared.settings import load
 
 # Layers without a switch: substitutions in (module of the sandbox, its text, the text without the layer).
@@ -39,7 +42,7 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "read_only_root": (
         (
             "root",
-            'linux.mount("overlay", "/new", "overlay", flags, f"lowerdir={devices.layers(gpu)}/image:/empty")',
+            'linux.mount("overlay", "/new", "overlay", flags, f"lowerdir={gpu_files.layers(gpu)}/image:/empty")',
             'linux.mount("/image", "/new", "", linux.MS_BIND); '
             'linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_NOSUID)',
         ),
@@ -162,8 +165,8 @@ def _sabotaged(
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
     "collecting_time": (
-        (sandboxes, "COLLECT_SECONDS", 7200.0),
-        (sandboxes, "COLLECT_END_SECONDS", 7200.0),
+        (sandbox, "COLLECT_SECONDS", 7200.0),
+        (sandbox, "COLLECT_END_SECONDS", 7200.0),
     ),
     "memory_watch": (
         (CgroupV1, "limit", _limit_unwatched),
@@ -172,7 +175,7 @@ REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "sabotage": ((zygotes.Zygote, "spawn", _sabotaged),),
     "own_network": ((Network, "__init__", _shared_network),),
     "network_modes": ((networks, "_hide_the_machine", lambda: None),),
-    "socket_buffers": ((cgroups_v1, "_SOCKETS", "memory.without"),),  # cgroup v2 counts them with the rest
+    "socket_buffers": ((v1, "_SOCKETS", "memory.without"),),  # cgroup v2 counts them with the rest
     "layer_sealed": ((Keeper, "_seal", lambda *_: 1 << 20),),
     "layer_mounted_read_only": (
         (layers_module, "_share", lambda number: linux.open_tree_clone(f"/{number}")),
@@ -194,7 +197,7 @@ def _patch(layers: set[str]) -> None:
         sources = dict(original(names))
         for layer in layers:
             for module, old, new in PATCHES[layer]:
-                key = f"sandrun_executor.sandbox.{module}"
+                key = f"sandrun_sandbox.{module}"
                 if key in sources:
                     sources[key] = _without(sources[key] or "", layer, old, new)
         return list(sources.items())
@@ -211,7 +214,7 @@ def _inside(names: set[str]) -> None:
     for layer in names & REPLACEMENTS.keys():
         for replacement in REPLACEMENTS[layer]:
             setattr(*replacement)
-    proxies.PROGRAM = (str(PROXY), *names)
+    egress.PROGRAM = (str(PROXY), *names)
     asyncio.run(serve(load(None), names - PATCHES.keys() - REPLACEMENTS.keys()))
 
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from sandrun_executor import proxy, proxy_addresses, proxy_relay
-from sandrun_executor.proxy_relay import Rules
+from sandrun_helpers import addresses, package_proxy, relay
+from sandrun_helpers.relay import Rules
 
 _check = Rules.check
 
@@ -13,7 +13,7 @@ def _weakened(rules: Rules, host: str, port: int | None, ports: frozenset[int | 
         rules.hosts |= {host}
     if "proxy_port" in sys.argv:
         ports |= {port}
-        proxy_relay.PORT = port
+        relay.PORT = port
     return _check(rules, host, port, ports)
 
 
@@ -22,5 +22,5 @@ if __name__ == "__main__":
     if "proxy_names" in sys.argv:
         Rules.is_for = lambda *_: True
     if "proxy_addresses" in sys.argv:
-        proxy_addresses.may_reach = lambda *_: True
-    sys.exit(proxy.main())
+        addresses.may_reach = lambda *_: True
+    sys.exit(package_proxy.main())

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import cgroups, linux_unsafe
-from sandrun_executor.cgroup_types import Cgroup, CgroupError, Hierarchy
-from sandrun_executor.cgroups_v1 import HierarchyV1
-from sandrun_executor.cgroups_v2 import CONTROLLERS, HierarchyV2
+from sandrun_executor.cgroups import probe
+from sandrun_executor.cgroups.driver import Cgroup, CgroupError, Hierarchy
+from sandrun_executor.cgroups.v1 import HierarchyV1
+from sandrun_executor.cgroups.v2 import CONTROLLERS, HierarchyV2
+from sandrun_sandbox import linux_unsafe
 
 MIB = 1 << 20
 SECONDS = 20.0
@@ -26,7 +27,7 @@ def leftovers() -> None:
 
 @pytest.fixture
 def hierarchy(_root: None) -> Iterator[Hierarchy]:
-    made = cgroups.probe(f"test-{os.getpid()}")
+    made = probe.probe(f"test-{os.getpid()}")
     yield made
     made.sweep()
     assert remaining(made) == []
@@ -320,7 +321,7 @@ def test_sweep_ends_what_a_crash_left(hierarchy: Hierarchy) -> None:
     assert hierarchy.sweep() == 0
     code = (
         "import os, signal, subprocess, sys\n"
-        "from sandrun_executor import cgroups\n"
+        "from sandrun_executor.cgroups import probe as cgroups\n"
         "group = cgroups.probe(sys.argv[1]).create('job')\n"
         "def join():\n"
         "    for fd in group.join_fds: os.write(fd, b'0')\n"
@@ -349,7 +350,7 @@ def test_sweep_ends_what_a_crash_left(hierarchy: Hierarchy) -> None:
 
 
 def test_sweep_leaves_other_instances(hierarchy: Hierarchy) -> None:
-    other = cgroups.probe(f"test-{os.getpid()}-other")
+    other = probe.probe(f"test-{os.getpid()}-other")
     made = other.create("job")
     assert hierarchy.sweep() == 0
     assert made.pids() == []
@@ -373,7 +374,7 @@ def test_controllers_are_handed_down_from_a_group_of_its_own(v2: HierarchyV2, gr
         assert (folder / "cgroup.procs").read_text() == ""
     ours = Path("/proc/self/cgroup").read_text().strip().removeprefix("0::")
     assert v2.mount / ours.lstrip("/") == v2.own / "supervisor"
-    assert cgroups.probe(f"test-{os.getpid()}") == v2  # found again, from the leaf
+    assert probe.probe(f"test-{os.getpid()}") == v2  # found again, from the leaf
     group.remove()
 
 

@@ -213,7 +213,7 @@ def test_the_proxy_is_nobody(installing: ExecutorProcess, registry: Registry) ->
     programs = {
         pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in machine.descendants(installing.pid) - others
     }
-    (proxy,) = (pid for pid, program in programs.items() if b"sandrun_executor.proxy" in program)
+    (proxy,) = (pid for pid, program in programs.items() if b"sandrun_helpers.package_proxy" in program)
     status = dict(
         line.split(":\t", 1)
         for line in Path(f"/proc/{proxy}/status").read_text().splitlines()
@@ -231,7 +231,7 @@ def test_the_proxy_is_nobody(installing: ExecutorProcess, registry: Registry) ->
 def test_a_service_manager_may_start_the_proxies(registry: Registry, tmp_path: Path) -> None:
     path, started = tmp_path / "packages.sock", []
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]
-    program = [*nobody, sys.executable, "-I", "-m", "sandrun_executor.proxy"]
+    program = [*nobody, sys.executable, "-I", "-m", "sandrun_helpers.package_proxy"]
 
     def accept() -> None:
         with listener.accept()[0] as connection:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from environments import run as environments
-from sandrun_api.builds import BuildError
+from sandrun_admin.builds import BuildError
 from sandrun_shared.jobs import Limits
 from support import environment_programs as programs
 from support.executor import ExecutorProcess

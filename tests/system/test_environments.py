@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_api import builds
+from sandrun_admin import builds
 from sandrun_shared import environments
 from support.attempts import attempt
 from support.environments import Place, wheel

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_api import gpu_check, gpu_job
-from sandrun_executor.seccomp_nvidia import NVIDIA_FRONTEND, NVIDIA_UVM, NVIDIA_UVM_START
+from sandrun_admin import gpu_check, gpu_job
+from sandrun_executor.seccomp.nvidia import NVIDIA_FRONTEND, NVIDIA_UVM, NVIDIA_UVM_START
 from sandrun_shared.jobs import Installer
 from sandrun_shared.protocol import Installed
 from support import machine

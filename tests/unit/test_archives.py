@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandrun_api.contents import Bounds
 from sandrun_api.errors import ApiError
-from sandrun_api.memfds import Memfd
-from sandrun_executor.sandbox import beneath
+from sandrun_api.uploads.contents import Bounds
+from sandrun_sandbox import beneath
 from sandrun_shared.archives import names, reader
 from sandrun_shared.jobs import UploadKind
+from sandrun_shared.memfds import Memfd
 from support import tar_files
 from support.archive_pair import Unpacked, agree
 from support.archive_strategies import COMPRESSED, Unseekable, hostile, zip_info

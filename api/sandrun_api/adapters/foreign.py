@@ -12,11 +12,11 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandrun_api import documents
-from sandrun_api.clients import client_of
-from sandrun_api.early import EarlyRefusal
+from sandrun_api.edge.clients import client_of
+from sandrun_api.edge.reject import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, printable, respond
 from sandrun_api.jobs.views import service_of
+from sandrun_api.uploads import documents
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.protocol import Description
 

@@ -11,7 +11,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandrun_api import bodies
 from sandrun_api.adapters.foreign import (
     MIB,
     accept_final_slashes,
@@ -24,19 +23,20 @@ from sandrun_api.adapters.foreign import (
 )
 from sandrun_api.adapters.ranges import satisfies
 from sandrun_api.adapters.stages import stages_of
-from sandrun_api.bodies import BODY_BYTES, bundle_of
-from sandrun_api.budget import Reservation
-from sandrun_api.clients import client_of
-from sandrun_api.contents import Bounds, Table
+from sandrun_api.admission.budget import Reservation
+from sandrun_api.edge.clients import client_of
 from sandrun_api.errors import ApiError, bad_request, bare
+from sandrun_api.jobs.manifest import Manifest
 from sandrun_api.jobs.responses import job_document
+from sandrun_api.jobs.run_routes import manifest_of, submit_inline, wait_for
 from sandrun_api.jobs.views import json_response, service_of
-from sandrun_api.manifest import Manifest
-from sandrun_api.memfds import Memfd
-from sandrun_api.paths import shown
-from sandrun_api.run import manifest_of, submit_inline, wait_for
+from sandrun_api.uploads import bodies
+from sandrun_api.uploads.bodies import BODY_BYTES, bundle_of
+from sandrun_api.uploads.contents import Bounds, Table
 from sandrun_shared.jobs import MAX_CPU_SECONDS
 from sandrun_shared.languages import BY_NAME, Language, code_for
+from sandrun_shared.memfds import Memfd
+from sandrun_shared.paths import shown
 from sandrun_shared.settings import JobLimits, Settings
 
 PREFIXES = ("/api/v2", "/api/v2/piston")  # of one's own Piston, of the public one

@@ -8,10 +8,10 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from sandrun_api.edge.json_pieces import encoded, gathered
 from sandrun_api.jobs.following import Follower, Text
 from sandrun_api.jobs.logs import STDOUT
 from sandrun_api.jobs.model import Job
-from sandrun_api.json_pieces import encoded, gathered
 from sandrun_shared.jobs import Verdict
 
 YIELD_BYTES = 4096

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from sandrun_api.budget import Reservation
-from sandrun_api.clients import client_of
+from sandrun_api.admission.budget import Reservation
+from sandrun_api.edge.clients import client_of
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.jobs.events import (
     DESCRIPTION,

@@ -9,8 +9,8 @@ import bisect
 import codecs
 from collections.abc import Iterator
 
-from sandrun_api.budget import Reservation
-from sandrun_api.json_pieces import Chunks
+from sandrun_api.admission.budget import Reservation
+from sandrun_api.edge.json_pieces import Chunks
 
 STDOUT = 1
 STDERR = 2

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sandrun_api.budget import Reservation
+from sandrun_api.admission.budget import Reservation
 from sandrun_api.jobs.logs import JobLogs
+from sandrun_api.jobs.manifest import Manifest
 from sandrun_api.jobs.outputs import Outputs
-from sandrun_api.manifest import Manifest
-from sandrun_api.memfds import Memfd
-from sandrun_api.requirements import Requirements
+from sandrun_api.jobs.requirements import Requirements
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
+from sandrun_shared.memfds import Memfd
 from sandrun_shared.protocol import Installed
 from sandrun_shared.receipts import SignedStatement
 

@@ -10,8 +10,9 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandrun_api.budget import Reservation
-from sandrun_api.clients import client_of
+from sandrun_api.admission.budget import Reservation
+from sandrun_api.edge.clients import client_of
+from sandrun_api.edge.json_pieces import Items
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.outputs import OutputFile, Outputs, gather, tar_gz
 from sandrun_api.jobs.receipts import receipt_header
@@ -19,8 +20,7 @@ from sandrun_api.jobs.responses import JobResponse, at_once, job_document
 from sandrun_api.jobs.schemas import OutputList, answers
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import detail_of, job_of, left_out_of, outputs_of, service_of
-from sandrun_api.json_pieces import Items
-from sandrun_api.memfds import PIECE, Memfd
+from sandrun_shared.memfds import PIECE, Memfd
 from sandrun_shared.settings import Settings
 
 

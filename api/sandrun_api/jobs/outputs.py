@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sandrun_api.memfds import Memfd
 from sandrun_shared import outputs as index_of
+from sandrun_shared.memfds import Memfd
 from sandrun_shared.outputs import OutputEntry, decode_index
 
 INDEX_BYTES_PER_FILE = index_of.MAX_PATH_BYTES + 64  # with a mode, a time, a size and a digest

@@ -3,8 +3,8 @@
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
+from sandrun_api.admission.quotas import SECOND, Clock, clock
 from sandrun_api.jobs.model import Job
-from sandrun_api.quotas import SECOND, Clock, clock
 
 Lines = OrderedDict[str, deque[Job]]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
+from sandrun_api.edge.json_pieces import Items
 from sandrun_api.jobs.model import Job
-from sandrun_api.json_pieces import Items
 from sandrun_shared.keys import text_of
 from sandrun_shared.receipts import ListedOutput, Receipt
 

@@ -12,9 +12,9 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sandrun_api.delivery import delivered, transport_of
+from sandrun_api.edge.delivery import delivered, transport_of
+from sandrun_api.edge.json_pieces import encoded, gathered
 from sandrun_api.jobs.model import Job
-from sandrun_api.json_pieces import encoded, gathered
 
 JSON = "application/json"
 PLAIN_TEXT = "text/plain; charset=utf-8"

@@ -7,20 +7,21 @@ from fastapi import APIRouter, Query
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from sandrun_api import gpus, requirements, uploads
-from sandrun_api import manifest as manifests
-from sandrun_api.budget import Reservation
-from sandrun_api.clients import client_of
-from sandrun_api.early import EarlyRefusal
+from sandrun_api.admission.budget import Reservation
+from sandrun_api.edge.clients import client_of
+from sandrun_api.edge.reject import EarlyRefusal
 from sandrun_api.errors import ApiError, bad_request, bare, unknown_job
+from sandrun_api.jobs import gpus, requirements
+from sandrun_api.jobs import manifest as manifests
 from sandrun_api.jobs.idempotency import KEY_PATTERN
 from sandrun_api.jobs.model import Job, JobRequest
 from sandrun_api.jobs.responses import job_document
 from sandrun_api.jobs.schemas import JobStatus, Submitted, answers
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import job_of, json_response, service_of, status_of
-from sandrun_api.paths import clean, shown
+from sandrun_api.uploads import receive
 from sandrun_shared import languages
+from sandrun_shared.paths import clean, shown
 from sandrun_shared.settings import Settings
 
 MAX_WAIT_SECONDS = 60
@@ -87,7 +88,7 @@ async def submit_job(request: Request) -> Response:
         except ApiError as error:
             return EarlyRefusal(error)
     try:
-        upload = await uploads.receive(
+        upload = await receive.receive(
             headers.get("content-type", ""),
             headers.get("content-length"),
             request.stream(),
@@ -117,7 +118,7 @@ async def submit_job(request: Request) -> Response:
 
 
 async def _submit(
-    service: JobService, settings: Settings, upload: uploads.Upload, client: str, key: str | None
+    service: JobService, settings: Settings, upload: receive.Upload, client: str, key: str | None
 ) -> tuple[Job, list[str]]:
     """The job, and what its client should know of the upload, in sentences. Raises ApiError."""
     if upload.manifest is None:

@@ -6,24 +6,24 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from sandrun_api import manifest as manifests
-from sandrun_api.budget import MemoryBudget, Reservation
-from sandrun_api.contents import MANIFEST_BYTES, NAMES_BYTES
+from sandrun_api.admission.budget import MemoryBudget, Reservation
+from sandrun_api.admission.quotas import Clock, Ledger, clock
+from sandrun_api.admission.ratelimits import QUEUE_RETRY_SECONDS, fields
+from sandrun_api.admission.threads import Threads
+from sandrun_api.edge.middleware import report
 from sandrun_api.errors import ApiError
-from sandrun_api.executor_client import Connection, ExecutorAway, ExecutorClient, ExecutorLost
-from sandrun_api.gpus import Shares
+from sandrun_api.jobs import manifest as manifests
+from sandrun_api.jobs.gpus import Shares
 from sandrun_api.jobs.idempotency import IdempotencyKeys
 from sandrun_api.jobs.model import Job, JobRequest, State
 from sandrun_api.jobs.outputs import BadIndex, Outputs, adopt
 from sandrun_api.jobs.queue import FairQueue
 from sandrun_api.jobs.store import JobStore
-from sandrun_api.memfds import Memfd
-from sandrun_api.middleware import report
-from sandrun_api.quotas import Clock, Ledger, clock
-from sandrun_api.ratelimits import QUEUE_RETRY_SECONDS, fields
-from sandrun_api.threads import Threads
+from sandrun_api.uploads.contents import MANIFEST_BYTES, NAMES_BYTES
 from sandrun_shared import framing, languages
+from sandrun_shared.executor_client import Connection, ExecutorAway, ExecutorClient, ExecutorLost
 from sandrun_shared.jobs import Outcome, Verdict
+from sandrun_shared.memfds import Memfd
 from sandrun_shared.orders import Order, encode_order
 from sandrun_shared.protocol import (
     Description,

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 
-from sandrun_api.budget import MemoryBudget
+from sandrun_api.admission.budget import MemoryBudget
 from sandrun_api.jobs.model import Job, State
 from sandrun_shared.settings import Api
 

@@ -8,13 +8,13 @@ import msgspec
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
+from sandrun_api.edge.json_pieces import Chunks, Members
 from sandrun_api.errors import ApiError, unknown_job
 from sandrun_api.jobs.logs import STDERR, STDOUT
 from sandrun_api.jobs.model import Job, State
 from sandrun_api.jobs.outputs import OutputFile, Outputs
 from sandrun_api.jobs.receipts import receipt_document
 from sandrun_api.jobs.service import JobService
-from sandrun_api.json_pieces import Chunks, Members
 from sandrun_shared.keys import text_of
 
 IMAGE_BYTES = 4 << 20  # of all images that travel inside an answer

@@ -1,7 +1,7 @@
 """The names that an upload's files may have, and where its links may lead.
 
 The api refuses by these rules and the sandbox unpacks by them. They lie inside those of
-`sandrun_executor.sandbox.beneath`, which hold for files that a job makes.
+`sandrun_sandbox.beneath`, which hold for files that a job makes.
 """
 
 from __future__ import annotations

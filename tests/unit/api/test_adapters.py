@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandrun_api import manifest as manifests
 from sandrun_api.adapters import foreign, piston
 from sandrun_api.adapters.judge0 import languages, limits, results, submission
 from sandrun_api.adapters.ranges import MAX_LENGTH, satisfies
 from sandrun_api.adapters.stages import stages_of
-from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.admission.budget import MemoryBudget, Reservation
+from sandrun_api.edge.json_pieces import encoded
 from sandrun_api.errors import ApiError
+from sandrun_api.jobs import manifest as manifests
+from sandrun_api.jobs.manifest import Manifest
 from sandrun_api.jobs.model import Job, JobRequest, State
-from sandrun_api.json_pieces import encoded
-from sandrun_api.manifest import Manifest
-from sandrun_api.memfds import Memfd
-from sandrun_api.run import manifest_of
+from sandrun_api.jobs.run_routes import manifest_of
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
 from sandrun_shared.languages import BY_NAME
+from sandrun_shared.memfds import Memfd
 from sandrun_shared.protocol import Description, Environment, Interpreter
 from sandrun_shared.settings import JobLimits, Settings
 

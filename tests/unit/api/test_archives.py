@@ -10,11 +10,11 @@ import zipfile
 
 import pytest
 
-from sandrun_api.archives import check, kind_of_name
-from sandrun_api.contents import Bounds, Contents
 from sandrun_api.errors import ApiError
-from sandrun_api.memfds import Memfd
+from sandrun_api.uploads.archives import check, kind_of_name
+from sandrun_api.uploads.contents import Bounds, Contents
 from sandrun_shared.jobs import UploadKind
+from sandrun_shared.memfds import Memfd
 
 BOUNDS = Bounds(total_bytes=1 << 20, members=50, seconds=10.0)
 PACKERS = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sandrun_api import clients
-from sandrun_api.clients import Clients, key_of, networks_of
+from sandrun_api.edge import clients
+from sandrun_api.edge.clients import Clients, key_of, networks_of
 from sandrun_shared.settings import SettingsError
 
 PROXIES = Clients(networks_of("10.0.0.0/8, 2001:db8:ffff::/48,192.0.2.7", "api.trusted_proxies"))

@@ -4,7 +4,7 @@ import pytest
 
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.idempotency import IdempotencyKeys
-from sandrun_api.manifest import parse
+from sandrun_api.jobs.manifest import parse
 from sandrun_shared.jobs import MAX_CPU_SECONDS
 
 

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from sandrun_api import documents, requirements
-from sandrun_api import manifest as manifests
 from sandrun_api.errors import ApiError
-from sandrun_api.gpus import Gpu
-from sandrun_api.manifest import Manifest
-from sandrun_api.memfds import Memfd
-from sandrun_api.run import RunRequest
+from sandrun_api.jobs import manifest as manifests
+from sandrun_api.jobs import requirements
+from sandrun_api.jobs.gpus import Gpu
+from sandrun_api.jobs.manifest import Manifest
+from sandrun_api.jobs.run_routes import RunRequest
+from sandrun_api.uploads import documents
 from sandrun_shared.jobs import Installer
+from sandrun_shared.memfds import Memfd
 from sandrun_shared.orders import encode_bundle
 from sandrun_shared.settings import JobLimits
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.admission.budget import MemoryBudget, Reservation
 from sandrun_api.jobs.following import FINISHED, Follower, Text
 from sandrun_api.jobs.logs import STDERR, STDOUT, JobLogs
 

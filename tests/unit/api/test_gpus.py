@@ -2,9 +2,9 @@
 
 import pytest
 
-from sandrun_api import gpus
-from sandrun_api import manifest as manifests
 from sandrun_api.errors import ApiError
+from sandrun_api.jobs import gpus
+from sandrun_api.jobs import manifest as manifests
 from sandrun_shared.protocol import Description, Gpu
 
 

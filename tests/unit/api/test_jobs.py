@@ -7,16 +7,16 @@ import tarfile
 
 import pytest
 
-from sandrun_api.budget import MemoryBudget, Reservation
-from sandrun_api.clients import key_of
+from sandrun_api.admission.budget import MemoryBudget, Reservation
+from sandrun_api.edge.clients import key_of
 from sandrun_api.jobs.logs import JobLogs
+from sandrun_api.jobs.manifest import Manifest
 from sandrun_api.jobs.model import IllegalTransition, Job, JobRequest, State
 from sandrun_api.jobs.outputs import BadIndex, Outputs, adopt, tar_gz
 from sandrun_api.jobs.queue import FairQueue
 from sandrun_api.jobs.store import JobStore
-from sandrun_api.manifest import Manifest
-from sandrun_api.memfds import Memfd
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
+from sandrun_shared.memfds import Memfd
 from sandrun_shared.settings import Api
 from support.outputs import index_of
 

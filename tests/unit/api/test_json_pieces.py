@@ -8,9 +8,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.admission.budget import MemoryBudget, Reservation
+from sandrun_api.edge.json_pieces import Chunks, Items, Members, Text, encoded, gathered
 from sandrun_api.jobs.logs import STDERR, STDOUT, JobLogs
-from sandrun_api.json_pieces import Chunks, Items, Members, Text, encoded, gathered
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 JSON = st.recursive(

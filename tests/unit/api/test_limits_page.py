@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_api import contents, manifest, messages, middleware, multipart, requirements, run
-from sandrun_api.jobs import idempotency
+from sandrun_api.edge import messages, middleware
+from sandrun_api.jobs import idempotency, manifest, requirements, run_routes
+from sandrun_api.uploads import contents, multipart
 from sandrun_shared.archives import names
 from sandrun_shared.settings import Api, JobLimits
 
@@ -15,13 +16,13 @@ TABLE = PAGE.partition("## How much a request may hold")[2].partition("\n## ")[0
 ROWS = dict(re.findall(r"^\| (.+?) \| (.+?) \| \d+ \|$", TABLE, re.MULTILINE))
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20}
 LIMITS = {
-    "a run": run.BODY_BYTES,
+    "a run": run_routes.BODY_BYTES,
     "an upload": Api().upload_bytes,
     "a manifest": contents.MANIFEST_BYTES,
     "`stdin`": manifest.STDIN_BYTES,
     "`args` and `env`": manifest.ARGUMENT_BYTES,
     "patterns of `outputs`": manifest.MAX_PATTERNS,
-    "files in `files`": run.MAX_FILES,
+    "files in `files`": run_routes.MAX_FILES,
     "files or members": Api().archive_members,
     "what an upload unpacks to": JobLimits().disk_mb << 20,
     "a path": names.MAX_PATH,
@@ -49,4 +50,4 @@ def test_the_number_of_a_row(name: str) -> None:
 
 
 def test_what_a_run_takes_a_submission_takes() -> None:
-    assert contents.MANIFEST_BYTES >= run.BODY_BYTES
+    assert contents.MANIFEST_BYTES >= run_routes.BODY_BYTES

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from sandrun_api import manifest as manifests
 from sandrun_api.errors import ApiError
+from sandrun_api.jobs import manifest as manifests
 from sandrun_shared.protocol import Description, Environment, Interpreter
 from sandrun_shared.settings import JobLimits
 

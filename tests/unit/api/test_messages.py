@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import h11
 import pytest
 
-from sandrun_api.messages import EXTENSION_BYTES, Connection
+from sandrun_api.edge.messages import EXTENSION_BYTES, Connection
 
 HOST = b"Host: x\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from starlette.requests import HTTPConnection
 
-from sandrun_api.clients import Clients, networks_of
-from sandrun_api.executor_client import ExecutorClient, ExecutorLost
+from sandrun_api.edge.clients import Clients, networks_of
 from sandrun_api.metrics import may_read
+from sandrun_shared.executor_client import ExecutorClient, ExecutorLost
 from sandrun_shared.settings import Api
 
 pytestmark = pytest.mark.anyio

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sandrun_api.middleware import AbortedAnswer, Guard
+from sandrun_api.edge.middleware import AbortedAnswer, Guard
 
 pytestmark = pytest.mark.anyio
 

@@ -3,7 +3,7 @@
 import pytest
 from starlette.datastructures import Headers
 
-from sandrun_api.origins import Rules, is_name_here
+from sandrun_api.edge.origins import Rules, is_name_here
 from sandrun_shared.settings import Api, SettingsError
 
 

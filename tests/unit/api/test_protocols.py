@@ -8,8 +8,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from sandrun_api.deadlines import Deadline
-from sandrun_api.protocols import (
+from sandrun_api.edge.deadlines import Deadline
+from sandrun_api.edge.protocols import (
     LINGER_SECONDS,
     SURPLUS_SECONDS,
     SURPLUS_UPLOADS,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandrun_api.quotas import CPU_GRAIN, HOUR, MINUTE, SECOND, Ledger, Window
-from sandrun_api.ratelimits import fields
+from sandrun_api.admission.quotas import CPU_GRAIN, HOUR, MINUTE, SECOND, Ledger, Window
+from sandrun_api.admission.ratelimits import fields
 from sandrun_shared.settings import Quota
 from support.clocks import FakeClock
 

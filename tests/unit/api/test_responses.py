@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
-from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.admission.budget import MemoryBudget, Reservation
 from sandrun_api.jobs.events import EventStream
+from sandrun_api.jobs.manifest import Manifest
 from sandrun_api.jobs.model import Job, JobRequest
 from sandrun_api.jobs.responses import JobResponse, job_document, job_text
-from sandrun_api.manifest import Manifest
-from sandrun_api.memfds import Memfd
 from sandrun_shared.jobs import Limits, UploadKind
+from sandrun_shared.memfds import Memfd
 
 pytestmark = pytest.mark.anyio
 SCOPE = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}

@@ -5,15 +5,15 @@ import gc
 
 import pytest
 
-from sandrun_api.budget import MemoryBudget, Reservation
+from sandrun_api.admission.budget import MemoryBudget, Reservation
 from sandrun_api.jobs.following import Follower
 from sandrun_api.jobs.idempotency import IdempotencyKeys
 from sandrun_api.jobs.logs import JobLogs
+from sandrun_api.jobs.manifest import Manifest
 from sandrun_api.jobs.model import Job, JobRequest, State
 from sandrun_api.jobs.store import JobStore
-from sandrun_api.manifest import Manifest
-from sandrun_api.memfds import Memfd
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
+from sandrun_shared.memfds import Memfd
 from sandrun_shared.settings import Api
 from support.clocks import FakeClock
 

@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sandrun_api.budget import Reservation
+from sandrun_api.admission.budget import Reservation
 from sandrun_api.errors import ApiError
-from sandrun_api.gpus import Gpu
+from sandrun_api.jobs.gpus import Gpu
+from sandrun_api.jobs.manifest import Manifest
 from sandrun_api.jobs.model import Job, JobRequest, State
+from sandrun_api.jobs.requirements import Requirements
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import metrics_of
-from sandrun_api.manifest import Manifest
-from sandrun_api.memfds import Memfd
-from sandrun_api.requirements import Requirements
 from sandrun_shared.jobs import Installer, Limits, UploadKind, Verdict
+from sandrun_shared.memfds import Memfd
 from sandrun_shared.protocol import Installed, Refused
 from sandrun_shared.settings import JobLimits, Quota, Settings
 from support.clocks import FakeClock

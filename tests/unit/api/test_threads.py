@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from sandrun_api.admission.threads import THREADS, THREADS_PER_CLIENT, WAITING, WAITING_PER_CLIENT, Threads
 from sandrun_api.errors import ApiError
-from sandrun_api.threads import THREADS, THREADS_PER_CLIENT, WAITING, WAITING_PER_CLIENT, Threads
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sandrun_api import uploads
-from sandrun_api.budget import MemoryBudget, Reservation
-from sandrun_api.contents import MANIFEST_BYTES
+from sandrun_api.admission.budget import MemoryBudget, Reservation
 from sandrun_api.errors import ApiError
+from sandrun_api.uploads import receive as uploads
+from sandrun_api.uploads.contents import MANIFEST_BYTES
 from sandrun_shared.jobs import UploadKind
 from sandrun_shared.settings import Settings
 

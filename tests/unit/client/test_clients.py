@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from sandrun_api.fields import parse_options
-from sandrun_api.multipart import Reader
+from sandrun_api.uploads.fields import parse_options
+from sandrun_api.uploads.multipart import Reader
 from sandrun_client import (
     ConnectionFailed,
     InvalidUpload,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from sandrun_api import manifest as manifests
+from sandrun_api.jobs import manifest as manifests
 from sandrun_client import Logs, OutputFile, ReceiptError, receipts
 from sandrun_shared import canonical
 from sandrun_shared import receipts as theirs

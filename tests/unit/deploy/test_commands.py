@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_api import cli, doctor, up
+from sandrun_admin import cli, doctor, up
 
 
 def test_services_see_only_settings() -> None:

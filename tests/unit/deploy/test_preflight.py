@@ -10,7 +10,8 @@ from unittest.mock import patch
 
 import pytest
 
-from sandrun_executor import audit, preflight
+from sandrun_executor import preflight
+from sandrun_executor.seccomp import audit
 from sandrun_shared import kernel_log
 
 V1_LINE = "32 31 0:29 / {path} rw,relatime - cgroup cgroup rw,{options}\n"

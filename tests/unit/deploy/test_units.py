@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sandrun_executor import cgroups_v2, preflight
+from sandrun_executor import preflight
+from sandrun_executor.cgroups import v2
 from sandrun_shared.settings import Settings
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -90,8 +91,8 @@ def test_install_knows_every_unit() -> None:
 
 
 def test_cgroups_are_delegated_as_the_executor_expects() -> None:
-    assert set(service("sandrun-executor.service")["Delegate"][0].split()) == set(cgroups_v2.CONTROLLERS)
-    assert service("delegate-subgroup.conf")["DelegateSubgroup"] == [cgroups_v2.SUPERVISOR]
+    assert set(service("sandrun-executor.service")["Delegate"][0].split()) == set(v2.CONTROLLERS)
+    assert service("delegate-subgroup.conf")["DelegateSubgroup"] == [v2.SUPERVISOR]
 
 
 def test_the_executor_keeps_the_capabilities_it_asks_for() -> None:
@@ -210,7 +211,7 @@ def test_the_example_of_a_package_proxy(tmp_path: Path) -> None:
         "ListenSequentialPacket=/run/sandrun/packages.sock"
         in (examples / "sandrun-packages.socket").read_text()
     )
-    assert "-m sandrun_executor.proxy" in (examples / "sandrun-packages@.service").read_text()
+    assert "-m sandrun_helpers.package_proxy" in (examples / "sandrun-packages@.service").read_text()
 
 
 def test_nginx_takes_the_example(tmp_path: Path) -> None:

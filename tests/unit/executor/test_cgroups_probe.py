@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import cgroups
-from sandrun_executor.cgroup_types import CgroupError, has_swap
-from sandrun_executor.cgroups_v1 import HierarchyV1
-from sandrun_executor.cgroups_v2 import HierarchyV2
+from sandrun_executor.cgroups import probe as cgroups
+from sandrun_executor.cgroups.driver import CgroupError, has_swap
+from sandrun_executor.cgroups.v1 import HierarchyV1
+from sandrun_executor.cgroups.v2 import HierarchyV2
 
 NO_SWAP = "Filename\tType\tSize\tUsed\tPriority\n"
 SWAP = NO_SWAP + "/dev/sda2 partition 1000 0 -2\n"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import cgroup_types, cgroups_v1
-from sandrun_executor.cgroup_types import CgroupError
-from sandrun_executor.cgroups_v1 import CONTROLLERS, CgroupV1, HierarchyV1
+from sandrun_executor.cgroups import driver, v1
+from sandrun_executor.cgroups.driver import CgroupError
+from sandrun_executor.cgroups.v1 import CONTROLLERS, CgroupV1, HierarchyV1
 
 UNLIMITED = "9223372036854771712"
 FILES = {
@@ -38,7 +38,7 @@ Kernel = tuple[dict[str, str], list[tuple[str, str]]]
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     """The files of every new directory, and each value that was written, in order."""
     files, writes = dict(FILES), []
-    mkdir, rmdir, write = os.mkdir, os.rmdir, cgroup_types.write_text
+    mkdir, rmdir, write = os.mkdir, os.rmdir, driver.write_text
 
     def make(path: str | Path, *arguments: int) -> None:
         mkdir(path, *arguments)
@@ -59,7 +59,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", make)
         patch.setattr(os, "rmdir", remove)
-        patch.setattr(cgroups_v1, "write_text", record)
+        patch.setattr(v1, "write_text", record)
         yield files, writes
 
 
@@ -275,7 +275,7 @@ def test_kill_ends_what_is_listed(
 
 
 def test_a_number_that_is_no_longer_listed_is_spared(process: subprocess.Popen[bytes]) -> None:
-    fds = cgroup_types.send_kill([process.pid], list)
+    fds = driver.send_kill([process.pid], list)
     assert select.select(fds, [], [], 0)[0] == []
     for fd in fds:
         os.close(fd)
@@ -285,7 +285,7 @@ def test_a_number_that_is_no_longer_listed_is_spared(process: subprocess.Popen[b
 def test_a_process_that_just_ended_is_no_error() -> None:
     with subprocess.Popen(["/bin/true"]) as ended:
         ended.wait()
-    assert cgroup_types.send_kill([ended.pid], lambda: [ended.pid]) == []
+    assert driver.send_kill([ended.pid], lambda: [ended.pid]) == []
 
 
 def test_a_list_that_cannot_be_read_leaves_no_descriptor(process: subprocess.Popen[bytes]) -> None:
@@ -294,7 +294,7 @@ def test_a_list_that_cannot_be_read_leaves_no_descriptor(process: subprocess.Pop
 
     before = os.listdir("/proc/self/fd")
     with pytest.raises(CgroupError):
-        cgroup_types.send_kill([process.pid], unreadable)
+        driver.send_kill([process.pid], unreadable)
     assert os.listdir("/proc/self/fd") == before
     assert process.poll() is None
 
@@ -323,7 +323,7 @@ def test_sweep_ends_and_removes_in_every_controller(
             return []
         return [process.pid]
 
-    monkeypatch.setattr(cgroup_types, "_living", living)
+    monkeypatch.setattr(driver, "_living", living)
     assert hierarchy.sweep() == 8  # the top group and the job's, of four controllers
     os.close(pidfd)
     assert process.wait(20) == -signal.SIGKILL
@@ -340,6 +340,6 @@ def test_sweep_stops_forks_first(
         seen.append((group / "pids.max").read_text()[0])
         return []
 
-    monkeypatch.setattr(cgroup_types, "_living", living)
+    monkeypatch.setattr(driver, "_living", living)
     hierarchy.sweep()
     assert set(seen) == {"0"}

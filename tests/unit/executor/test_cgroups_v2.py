@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import cgroup_types
-from sandrun_executor.cgroup_types import CgroupError
-from sandrun_executor.cgroups_v2 import CgroupV2, HierarchyV2
+from sandrun_executor.cgroups import driver
+from sandrun_executor.cgroups.driver import CgroupError
+from sandrun_executor.cgroups.v2 import CgroupV2, HierarchyV2
 
 MIB = 1 << 20
 FILES = {
@@ -413,8 +413,8 @@ def test_sweep_gives_up_on_a_busy_group(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(cgroup_types, "_living", lambda group: [])
-    monkeypatch.setattr(cgroup_types, "_SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(driver, "_living", lambda group: [])
+    monkeypatch.setattr(driver, "_SWEEP_SECONDS", 0.05)
     hierarchy.prepare()
     procs = hierarchy.top / "cgroup.procs"
     procs.write_text("1\n")
@@ -426,8 +426,8 @@ def test_sweep_gives_up_on_a_busy_group(
 def test_sweep_waits_for_processes_that_are_shown_no_more_but_not_gone(
     hierarchy: HierarchyV2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cgroup_types, "_living", lambda group: [])
-    monkeypatch.setattr(cgroup_types, "_SWEEP_PAUSE_MS", 0)
+    monkeypatch.setattr(driver, "_living", lambda group: [])
+    monkeypatch.setattr(driver, "_SWEEP_PAUSE_MS", 0)
     busy = {"a": 500, "b": 3}
 
     def rmdir(path: Path) -> None:

@@ -5,12 +5,12 @@ import errno
 
 import pytest
 
-from sandrun_executor import faults
-from sandrun_executor.cgroups import CgroupError
-from sandrun_executor.circuit import FAILURES, Circuit, Unavailable
-from sandrun_executor.sandboxes import SandboxError
-from sandrun_executor.slots import SlotsRetiredError
-from sandrun_executor.zygotes import ZygoteError
+from sandrun_executor.cgroups.probe import CgroupError
+from sandrun_executor.environments.circuit import FAILURES, Circuit, Unavailable
+from sandrun_executor.sandboxes import faults
+from sandrun_executor.sandboxes.sandbox import SandboxError
+from sandrun_executor.sandboxes.slots import SlotsRetiredError
+from sandrun_executor.sandboxes.zygote import ZygoteError
 from support.clocks import FakeClock
 
 pytestmark = pytest.mark.anyio

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import circuit, faults, pidfds
-from sandrun_executor.cgroups import CgroupError
-from sandrun_executor.sandboxes import SandboxError
-from sandrun_executor.slots import SlotsRetiredError
-from sandrun_executor.zygotes import ZygoteError
+from sandrun_executor.cgroups.probe import CgroupError
+from sandrun_executor.environments import circuit
+from sandrun_executor.sandboxes import faults, pidfds
+from sandrun_executor.sandboxes.sandbox import SandboxError
+from sandrun_executor.sandboxes.slots import SlotsRetiredError
+from sandrun_executor.sandboxes.zygote import ZygoteError
 
 SETS_ITS_NAME = """
 import os
-from sandrun_executor import linux_unsafe as linux
+from sandrun_sandbox import linux_unsafe as linux
 linux.set_name("seccomp")
 print("there", flush=True)
 os.read(0, 1)

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sandrun_executor import gpu, gpu_probe
-from sandrun_executor.gpu_types import Device, Driver
+from sandrun_executor.gpu import devices
+from sandrun_executor.gpu.types import Device, Driver
+from sandrun_helpers import gpu_probe
 from support.fake_nvml import FakeGpu, FakeNvml
 
 NAME = "GPU-00000000-0000-0000-0000-000000000000"
@@ -56,36 +57,36 @@ def test_text_of_the_driver_is_bounded() -> None:
     ],
 )
 def test_a_helper_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, program: str, words: str) -> None:
-    monkeypatch.setattr(gpu, "PROBE", [sys.executable, "-c", program])
-    monkeypatch.setattr(gpu, "PROBE_SECONDS", 2.0)
-    found = asyncio.run(gpu.find(os.getuid(), os.getgid()))
+    monkeypatch.setattr(devices, "PROBE", [sys.executable, "-c", program])
+    monkeypatch.setattr(devices, "PROBE_SECONDS", 2.0)
+    found = asyncio.run(devices.find(os.getuid(), os.getgid()))
     assert found.devices == ()
     assert words in found.problem
 
 
 def test_a_helper_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "PROBE", ["/nothing/here"])
-    found = asyncio.run(gpu.find(os.getuid(), os.getgid()))
+    monkeypatch.setattr(devices, "PROBE", ["/nothing/here"])
+    found = asyncio.run(devices.find(os.getuid(), os.getgid()))
     assert "cannot be started: [Errno 2]" in found.problem
 
 
 def test_the_helper_answers_without_a_driver() -> None:
     """The real one, on a machine that may have no NVIDIA driver: an answer in any case."""
-    found = asyncio.run(gpu._probe(os.getuid(), os.getgid()))
+    found = asyncio.run(devices._probe(os.getuid(), os.getgid()))
     assert found.gpus or "NVML" in found.problem or "nvidia-ml-py" in found.problem
 
 
 def test_nodes_are_devices(tmp_path: Path) -> None:
     for name in ("nvidia0", "nvidiactl"):
         (tmp_path / name).symlink_to("/dev/null")
-    with pytest.raises(gpu.GpuError, match="nvidia-modprobe -u -c 0"):
-        list(gpu._nodes(tmp_path, 0))
+    with pytest.raises(devices.GpuError, match="nvidia-modprobe -u -c 0"):
+        list(devices._nodes(tmp_path, 0))
     (tmp_path / "nvidia-uvm").write_text("")
-    with pytest.raises(gpu.GpuError, match="not a device"):
-        list(gpu._nodes(tmp_path, 0))
+    with pytest.raises(devices.GpuError, match="not a device"):
+        list(devices._nodes(tmp_path, 0))
     (tmp_path / "nvidia-uvm").unlink()
     (tmp_path / "nvidia-uvm").symlink_to("/dev/zero")
-    assert list(gpu._nodes(tmp_path, 0)) == [("nvidia0", 1, 3), ("nvidiactl", 1, 3), ("nvidia-uvm", 1, 5)]
+    assert list(devices._nodes(tmp_path, 0)) == [("nvidia0", 1, 3), ("nvidiactl", 1, 3), ("nvidia-uvm", 1, 5)]
 
 
 def test_the_library_is_the_one_of_this_machine(tmp_path: Path) -> None:
@@ -94,24 +95,24 @@ def test_the_library_is_the_one_of_this_machine(tmp_path: Path) -> None:
         "2 libs found\n\tlibcuda.so (libc6) => /a/libcuda.so\n\tlibcuda.so.1 (libc6) => /32/libcuda.so.1\n"
         f"\tlibcuda.so.1 (libc6,{machine}) => /here/libcuda.so.1\n"
     )
-    assert gpu.library_folder(listing, ()) == Path("/here")
+    assert devices.library_folder(listing, ()) == Path("/here")
     (tmp_path / "libcuda.so.1").write_text("")
-    assert gpu.library_folder("", (tmp_path,)) == tmp_path
-    with pytest.raises(gpu.GpuError, match="libcuda"):
-        gpu.library_folder("", ())
+    assert devices.library_folder("", (tmp_path,)) == tmp_path
+    with pytest.raises(devices.GpuError, match="libcuda"):
+        devices.library_folder("", ())
 
 
 def test_libraries_outside_of_usr_are_mounted(tmp_path: Path) -> None:
     (tmp_path / "libcuda.so.1").write_text("")
-    assert gpu.driver_in(tmp_path) == Driver(mounted=str(tmp_path))
+    assert devices.driver_in(tmp_path) == Driver(mounted=str(tmp_path))
     assert Driver(mounted="/x").inside == "/opt/nvidia"
     assert Driver(searched="/usr/lib/nvidia").inside == "/usr/lib/nvidia"
 
 
 def test_a_device_is_lent_once() -> None:
     answer = gpu_probe.probe(FakeNvml(FakeGpu(0)))
-    found = msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=gpu._Probed)
-    lender = gpu.Lender(gpu.Found((Device(found.gpus[0][0], ()),), Driver(mounted="/x")))
+    found = msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=devices._Probed)
+    lender = devices.Lender(devices.Found((Device(found.gpus[0][0], ()),), Driver(mounted="/x")))
     loan = lender.borrow(0)
     assert loan is not None
     assert loan.environment == {"CUDA_VISIBLE_DEVICES": NAME, "LD_LIBRARY_PATH": "/opt/nvidia"}
@@ -128,7 +129,9 @@ def test_a_device_is_lent_once() -> None:
 
 
 def test_nothing_but_the_helper_knows_nvml() -> None:
-    sources = Path(gpu.__file__).parent.rglob("*.py")
+    house = Path(gpu_probe.__file__).parents[1]
+    sources = [
+        path for name in ("sandrun_executor", "sandrun_helpers") for path in (house / name).rglob("*.py")
+    ]
     assert {path.name for path in sources if "import pynvml" in path.read_text()} == {"gpu_probe.py"}
-    sources = Path(gpu.__file__).parent.rglob("*.py")
     assert not [path for path in sources if "import gpu_probe" in path.read_text()]

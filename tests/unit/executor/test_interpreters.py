@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor.interpreters import installed
-from sandrun_executor.sandbox import job
+from sandrun_executor.environments.interpreters import installed
+from sandrun_sandbox import job
 from sandrun_shared.languages import ENTRYPOINT, EXECUTABLE, LANGUAGES, Language
 
 

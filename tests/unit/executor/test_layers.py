@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sandrun_executor.layers import MAX_AGE_SECONDS, Layer, Layers
+from sandrun_executor.packages.layers import MAX_AGE_SECONDS, Layer, Layers
 
 
 class Keeper:

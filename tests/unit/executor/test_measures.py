@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandrun_executor.measures import Collected, Forged, measure
+from sandrun_executor.receipts.measures import Collected, Forged, measure
 from sandrun_shared import outputs
 from support.executor import memfd
 from support.outputs import index_of, signed_sha256

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import linux_unsafe as linux
-from sandrun_executor.sandbox import init
+from sandrun_sandbox import init
+from sandrun_sandbox import linux_unsafe as linux
 
 HOST = {
     time.CLOCK_MONOTONIC: 5_000_000.9,

@@ -8,10 +8,11 @@ from typing import cast
 
 import pytest
 
-from sandrun_executor import faults, park
-from sandrun_executor.circuit import FAILURES, Unavailable
-from sandrun_executor.sandboxes import Sandbox, SandboxError
-from sandrun_executor.slots import NoSlotError
+from sandrun_executor.environments import park
+from sandrun_executor.environments.circuit import FAILURES, Unavailable
+from sandrun_executor.sandboxes import faults
+from sandrun_executor.sandboxes.sandbox import Sandbox, SandboxError
+from sandrun_executor.sandboxes.slots import NoSlotError
 
 pytestmark = pytest.mark.anyio
 SIZE = 5

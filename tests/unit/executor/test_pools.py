@@ -9,12 +9,12 @@ from typing import cast
 
 import pytest
 
-from sandrun_executor import park, pools
-from sandrun_executor.environments import Shelf
-from sandrun_executor.sandboxes import Sandbox
-from sandrun_executor.shares import Memory
-from sandrun_executor.slots import NoSlotError
-from sandrun_executor.zygotes import Image, Zygote, ZygoteError
+from sandrun_executor.environments import park, pools
+from sandrun_executor.environments.builds import Shelf
+from sandrun_executor.environments.shares import Memory
+from sandrun_executor.sandboxes.sandbox import Sandbox
+from sandrun_executor.sandboxes.slots import NoSlotError
+from sandrun_executor.sandboxes.zygote import Image, Zygote, ZygoteError
 from sandrun_shared.environments import DefinitionError
 from support.clocks import FakeClock
 

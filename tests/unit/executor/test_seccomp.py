@@ -16,9 +16,10 @@ from pathlib import Path
 import pyseccomp
 import pytest
 
-from sandrun_executor import linux_unsafe, seccomp
-from sandrun_executor.seccomp_names import ALLOWED, PRETENDED, REFUSED
-from sandrun_executor.seccomp_sockets import SETTABLE
+from sandrun_executor.seccomp import filter as seccomp
+from sandrun_executor.seccomp.names import ALLOWED, PRETENDED, REFUSED
+from sandrun_executor.seccomp.sockets import SETTABLE
+from sandrun_sandbox import linux_unsafe
 
 SECONDS = 60.0
 HIGH = 1 << 32  # above what the kernel looks at

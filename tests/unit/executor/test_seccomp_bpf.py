@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandrun_executor import bpf, seccomp
+from sandrun_executor.seccomp import bpf
+from sandrun_executor.seccomp import filter as seccomp
 
 
 def instructions(decision: bpf.Decision) -> list[tuple[int, ...]]:

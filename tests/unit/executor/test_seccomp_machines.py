@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandrun_executor import seccomp
-from sandrun_executor.seccomp_names import ALLOWED, PRETENDED, REFUSED
+from sandrun_executor.seccomp import filter as seccomp
+from sandrun_executor.seccomp.names import ALLOWED, PRETENDED, REFUSED
 
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*

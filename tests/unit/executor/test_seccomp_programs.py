@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import linux_unsafe, seccomp
+from sandrun_executor.seccomp import filter as seccomp
+from sandrun_sandbox import linux_unsafe
 
 SECONDS = 60.0
 PYTHON_PROGRAM = r"""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor import shares
-from sandrun_executor.shares import Demand, Memory, shared_out
+from sandrun_executor.environments import shares
+from sandrun_executor.environments.shares import Demand, Memory, shared_out
 from support.clocks import FakeClock
 
 PLENTY = Memory(available=0.9)

@@ -6,9 +6,9 @@ from unittest.mock import Mock, patch
 
 import pytest
 
-from sandrun_executor import slots
-from sandrun_executor.cgroups import CgroupError
-from sandrun_executor.slots import NoSlotError, SlotPool, SlotsRetiredError
+from sandrun_executor.cgroups.probe import CgroupError
+from sandrun_executor.sandboxes import slots
+from sandrun_executor.sandboxes.slots import NoSlotError, SlotPool, SlotsRetiredError
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sandrun_executor.timers import Timers
+from sandrun_executor.sandboxes.timers import Timers
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from sandrun_executor.verdicts import Exit, Stop, judge
+from sandrun_executor.sandboxes.verdicts import Exit, Stop, judge
 from sandrun_shared.jobs import Verdict
 
 OK = Exit(0, False)

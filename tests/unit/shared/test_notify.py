@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_api.listener import Door, listen
+from sandrun_api.edge.listener import Door, listen
 from sandrun_shared.notify import notify, passed_fds, watchdog_seconds
 from sandrun_shared.settings import Api
 
@@ -71,7 +71,7 @@ def test_a_listener_outlives_its_server(manager: socket.socket, monkeypatch: pyt
     (kept,) = kept_by(manager)
     first.close()
     with socket.create_connection(address, 10) as early:  # nobody serves, and nobody is refused
-        monkeypatch.setattr("sandrun_api.listener.passed_fds", lambda: [kept])
+        monkeypatch.setattr("sandrun_api.edge.listener.passed_fds", lambda: [kept])
         (second,) = listen(*address, Door(Api()))
         assert second.fileno() == kept
         second.setblocking(True)
@@ -92,7 +92,7 @@ def test_a_kept_listener_of_another_address_is_given_up(
     (kept,) = kept_by(manager)  # which the manager goes on keeping until it is told
     passed = os.dup(kept)
     first.close()
-    monkeypatch.setattr("sandrun_api.listener.passed_fds", lambda: [passed])
+    monkeypatch.setattr("sandrun_api.edge.listener.passed_fds", lambda: [passed])
     (second,) = listen(after, port, Door(Api()))
     assert second.getsockname() == (after, port)
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandrun_api.jobs.outputs import BadIndex, adopt
-from sandrun_executor import measures
-from sandrun_executor.sandbox import collect
+from sandrun_executor.receipts import measures
+from sandrun_sandbox import collect
 from sandrun_shared import outputs
 from support.outputs import index_of
 

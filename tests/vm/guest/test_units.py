@@ -105,7 +105,9 @@ def test_roots_environment_holds_what_it_declares() -> None:
 
 def test_what_root_has_others_run_is_in_the_apis_environment() -> None:
     python = "/opt/sandrun/current/executor/bin/python"
-    program = "from sandrun_executor import helpers; print(helpers.python(), helpers.find_uv())"
+    program = (
+        "from sandrun_executor import trusted_paths; print(trusted_paths.python(), trusted_paths.find_uv())"
+    )
     api = Path("/opt/sandrun/current").resolve() / "api" / "bin"
     resolved = Path(python).parent.resolve() / "python"
     assert installed.run(str(resolved), "-I", "-c", program).split() == [f"{api}/python", f"{api}/uv"]
@@ -113,7 +115,7 @@ def test_what_root_has_others_run_is_in_the_apis_environment() -> None:
     assert (
         b"NVML"
         in subprocess.run(
-            [*probe, "-P", "-m", "sandrun_executor.gpu_probe"], check=True, capture_output=True, cwd="/"
+            [*probe, "-P", "-m", "sandrun_helpers.gpu_probe"], check=True, capture_output=True, cwd="/"
         ).stdout
     )
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from sandrun_api.adapters.foreign import run_cpu_seconds
 from sandrun_api.adapters.judge0.submission import Submission
+from sandrun_api.edge.json_pieces import Chunks, Text
 from sandrun_api.jobs.logs import STDERR, STDOUT
 from sandrun_api.jobs.model import Job, State
-from sandrun_api.json_pieces import Chunks, Text
 from sandrun_shared.jobs import Outcome, Verdict
 
 STATUSES = {

@@ -14,7 +14,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from sandrun_api import archives, bodies
 from sandrun_api.adapters.foreign import (
     accept_final_slashes,
     json_object,
@@ -36,19 +35,20 @@ from sandrun_api.adapters.judge0.results import (
     serialize,
 )
 from sandrun_api.adapters.judge0.submission import InvalidSubmission, Submission, parse
-from sandrun_api.bodies import bundle_of
-from sandrun_api.budget import Reservation
-from sandrun_api.clients import client_of
-from sandrun_api.contents import Bounds
+from sandrun_api.admission.budget import Reservation
+from sandrun_api.edge.clients import client_of
+from sandrun_api.edge.json_pieces import encoded, gathered
 from sandrun_api.errors import ApiError, bad_request, bare
 from sandrun_api.jobs.model import Job
 from sandrun_api.jobs.responses import JSON, JobResponse, at_once, job_document
+from sandrun_api.jobs.run_routes import manifest_of, submit_inline, wait_for
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import json_response, service_of
-from sandrun_api.json_pieces import encoded, gathered
-from sandrun_api.memfds import Memfd
-from sandrun_api.run import manifest_of, submit_inline, wait_for
+from sandrun_api.uploads import archives, bodies
+from sandrun_api.uploads.bodies import bundle_of
+from sandrun_api.uploads.contents import Bounds
 from sandrun_shared.jobs import UploadKind
+from sandrun_shared.memfds import Memfd
 from sandrun_shared.settings import Settings
 
 VERSION = "1.13.1"  # of the interface; clients choose their numbers of languages by it

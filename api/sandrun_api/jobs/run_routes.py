@@ -1,0 +1,378 @@
+"""POST /run: a piece of code in, its output out, in one request."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter
+from msgspec import structs
+from pydantic import ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sandrun_api.admission.budget import Reservation
+from sandrun_api.admission.threads import digest_of
+from sandrun_api.edge.clients import client_of
+from sandrun_api.edge.json_pieces import Items
+from sandrun_api.edge.reject import EarlyRefusal
+from sandrun_api.errors import ApiError, bad_request, bare, unknown_job
+from sandrun_api.jobs import manifest as manifests
+from sandrun_api.jobs import requirements
+from sandrun_api.jobs.events import EVENT_SCHEMA, EventStream, finished_event, has_ended, output_events
+from sandrun_api.jobs.following import Follower
+from sandrun_api.jobs.logs import STDERR, STDOUT
+from sandrun_api.jobs.model import Job, JobRequest
+from sandrun_api.jobs.receipts import receipt_document, receipt_header
+from sandrun_api.jobs.responses import job_document, job_text
+from sandrun_api.jobs.schemas import RunResult, answers
+from sandrun_api.jobs.service import JobService
+from sandrun_api.jobs.views import detail_of, images_of, left_out_of, metrics_of, service_of
+from sandrun_api.uploads import bodies, documents
+from sandrun_api.uploads.bodies import BODY_BYTES
+from sandrun_api.uploads.contents import Bounds, Table
+from sandrun_api.uploads.documents import Document
+from sandrun_api.uploads.fields import FieldError, parse_options
+from sandrun_shared import languages
+from sandrun_shared.jobs import MAX_CPU_SECONDS, UploadKind
+from sandrun_shared.memfds import Memfd
+from sandrun_shared.paths import shown
+from sandrun_shared.settings import Settings
+
+MAX_FILES = 1000  # with the code
+DEFAULT_INTERPRETER = "python3"
+DEFAULT_ENVIRONMENT = "default"
+# Of code as text; what is not said is taken as UTF-8. Names as clients send them (IANA's registry).
+_CHARSETS = {
+    **dict.fromkeys(("", "utf-8", "utf8", "us-ascii", "ascii"), "utf-8"),
+    **dict.fromkeys(("iso-8859-1", "latin1"), "iso-8859-1"),
+    **dict.fromkeys(("windows-1252", "cp1252"), "cp1252"),
+    **{"utf-16": "utf-16", "utf-16le": "utf-16-le", "utf-16be": "utf-16-be"},
+}
+
+router = APIRouter(tags=["run"])
+
+
+class RunRequest(Document):
+    """Code to run and what it gets."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"code": "print(1)", "interpreter": "python3"}]}
+    )
+    code: str
+    interpreter: str = DEFAULT_INTERPRETER
+    args: list[str] = Field([])
+    env: dict[str, str] = Field({})
+    stdin: str | None = None
+    files: dict[str, str] = Field({}, description="More files, by path.")
+    environment: str = "default"
+    outputs: list[str] = Field([])
+    requirements: Annotated[str | None, Field(description="One of the files, to install from.")] = None
+    timeout: Annotated[float | None, Field(gt=0, description="Wall time in seconds.")] = None
+    memory_mb: Annotated[int | None, Field(ge=16, description="Memory in MiB.")] = None
+    cpu_seconds: Annotated[
+        float | None, Field(gt=0, le=MAX_CPU_SECONDS, description="CPU time of all its processes.")
+    ] = None
+    warm: bool = True
+    buffered: Annotated[bool | None, Field(description="As in a manifest.")] = None
+
+
+class _Query(NamedTuple):
+    """What the address of a request says; None where it says nothing."""
+
+    interpreter: str | None
+    environment: str | None
+
+    @classmethod
+    def of(cls, request: Request) -> "_Query":
+        """Raises ApiError (400) for a name that is unknown, or there twice."""
+        given = request.query_params.multi_items()
+        names = [name for name, _ in given]
+        for name in names:
+            if name not in cls._fields:
+                known = " and ".join(cls._fields)
+                raise bad_request(f"The address has an unknown parameter '{shown(name)}'; known: {known}.")
+            if names.count(name) > 1:
+                raise bad_request(f"The address has the parameter '{name}' twice.", f"/query/{name}")
+        return cls(*(dict(given).get(name) or None for name in cls._fields))
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "text/plain": {"schema": {"type": "string"}, "example": "print(1)"},
+            "application/json": {"schema": {"$ref": "#/components/schemas/RunRequest"}},
+        },
+    },
+    "parameters": [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": f"{what}; a JSON body may say it instead.",
+            "schema": {"type": "string", "default": default},
+        }
+        for name, what, default in (
+            ("interpreter", "What runs the code", DEFAULT_INTERPRETER),
+            ("environment", "The environment it runs in", DEFAULT_ENVIRONMENT),
+        )
+    ],
+}
+
+
+@router.post(
+    "/run",
+    operation_id="runCode",
+    summary="Run code and wait for it",
+    responses={
+        **answers(RunResult, 400, 413, 415, 429, 503),
+        200: {
+            "model": RunResult,
+            "description": "The program ran, however it ended",
+            "content": {
+                "text/plain": {"schema": {"type": "string"}},
+                "text/event-stream": {"schema": EVENT_SCHEMA},
+            },
+        },
+    },
+    openapi_extra=_BODY,
+)
+async def run_code(request: Request) -> Response:
+    """Run code; closing the connection cancels it."""
+    service = service_of(request)
+    try:
+        content_type, parameters = parse_options(request.headers.get("content-type", ""))
+    except FieldError as error:
+        raise bad_request(f"The Content-Type {error}.") from None
+    if content_type not in ("text/plain", "application/json"):
+        raise ApiError(415, "Send the code as text/plain, or a description of the run as application/json.")
+    try:
+        query = _Query.of(request)
+        if "idempotency-key" in request.headers:
+            raise bad_request("A run has no Idempotency-Key: use /submit for what may be sent again.")
+        service.admit(client_of(request))
+    except ApiError as error:
+        return EarlyRefusal(error)
+    as_json = content_type == "application/json"
+    job = await _submitted(request, service, query, None if as_json else parameters.get("charset", ""))
+    if "text/event-stream" in request.headers.get("accept", ""):
+        settings: Settings = request.app.state.settings
+        events = _events(job, settings.api.heartbeat_seconds)
+        return EventStream(job, events, {"Sandrun-Job-Id": job.job_id}, lambda: _forget(service, job))
+    try:
+        await wait_for(request, service, job)
+        return job_document(job, _result(job)) if as_json else _text_answer(job)
+    finally:
+        _forget(service, job)
+
+
+def _forget(service: JobService, job: Job) -> None:
+    if not job.is_finished or job.outputs is None or not job.outputs.files:
+        service.delete(job)
+
+
+async def _events(job: Job, heartbeat_seconds: float) -> AsyncIterator[bytes]:
+    follower = Follower(job.logs)
+    async for event in output_events(job, follower, heartbeat_seconds):
+        yield event
+    if has_ended(job, follower):
+        sent = ("output", "stdout", "stderr", "stdout_base64", "stderr_base64")
+        result = {key: value for key, value in _result(job).items() if key not in sent}
+        for piece in finished_event(follower.last_sequence, result):
+            yield piece
+
+
+async def _submitted(request: Request, service: JobService, query: _Query, charset: str | None) -> Job:
+    """The job that a body asks for, one of JSON if it has no charset. Raises ApiError."""
+    reservation = Reservation(service.budget, client_of(request))
+    try:
+        body = bodies.receive(request, reservation)
+        # In one step: nothing keeps the body, nor the files in it, while the job is waited for.
+        manifest, upload = _bundled(await body, query, charset, reservation)
+    except BaseException:
+        reservation.close()
+        raise
+    return await submit_inline(request, service, manifest, upload, reservation)
+
+
+def _bundled(
+    body: bytes, query: _Query, charset: str | None, reservation: Reservation
+) -> tuple[manifests.Manifest, Memfd]:
+    """What a body asks for, and its files as a bundle; a charset is that of plain text. Raises ApiError."""
+    try:
+        manifest, files = _from_json(body, query) if charset is None else _from_text(body, query, charset)
+        reservation.release()
+        return manifest, bodies.bundle_of(files, reservation)
+    except ApiError as error:
+        raise bare(error) from None
+
+
+def _from_text(body: bytes, asked: _Query, charset: str) -> tuple[manifests.Manifest, dict[str, bytes]]:
+    interpreter = manifests.canonical_interpreter(asked.interpreter or DEFAULT_INTERPRETER)
+    name = languages.file_name_of(interpreter)
+    code = languages.code_for(interpreter, _as_utf_8(body, charset))
+    manifest = manifest_of(
+        entrypoint=name, interpreter=interpreter, environment=asked.environment or DEFAULT_ENVIRONMENT
+    )
+    return manifest, {name: code}
+
+
+def _from_json(body: bytes, query: _Query) -> tuple[manifests.Manifest, dict[str, bytes]]:
+    asked = documents.parse(RunRequest, body, "request")
+    for name in _Query._fields:
+        told = getattr(query, name), getattr(asked, name)
+        if (
+            told[0] is not None
+            and name in asked.model_fields_set
+            and len({*map(languages.canonical, told)}) > 1
+        ):
+            raise bad_request(f"'{name}' is one thing in the address and another in the body.", f"/{name}")
+    interpreter = manifests.canonical_interpreter(query.interpreter or asked.interpreter)
+    name = languages.file_name_of(interpreter)
+    table = Table(Bounds(BODY_BYTES, MAX_FILES, float("inf")))
+    code = languages.code_for(interpreter, _encoded(asked.code, "/code"))
+    files: dict[str, bytes] = {}
+    for given, text in asked.files.items():
+        table.count()
+        pointer = "/files/" + given.replace("~", "~0").replace("/", "~1")
+        path = table.add_file(given)
+        if path == name:
+            raise bad_request(f"'files' has '{shown(given)}', which is the name of 'code' itself.", pointer)
+        if path in files:
+            raise bad_request(f"'files' has '{shown(path)}' under two names.", pointer)
+        files[path] = _encoded(text, pointer)
+    table.count()
+    files[table.add_file(name)] = code
+    fields = asked.model_dump(exclude={"code", "files", "interpreter"})
+    if query.environment is not None:
+        fields["environment"] = query.environment
+    return manifest_of(entrypoint=name, **fields, interpreter=interpreter), files
+
+
+def _encoded(text: str, pointer: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise bad_request("A file is not valid text (a lone surrogate).", pointer) from None
+
+
+def _as_utf_8(body: bytes, charset: str) -> bytes:
+    """Code as interpreters read it; what says that it is UTF-8, or nothing, stays as it is."""
+    codec = _CHARSETS.get(charset.lower())
+    if codec is None:
+        raise ApiError(415, "Send the code in UTF-8: this charset is not known here.")
+    try:
+        return body if codec == "utf-8" else body.decode(codec).encode()
+    except UnicodeError:
+        raise bad_request("The code is not in the charset that its Content-Type names.") from None
+
+
+def manifest_of(**fields: Any) -> manifests.Manifest:
+    """A manifest that was not sent as one. Raises ApiError (400)."""
+    try:
+        return manifests.Manifest(**fields)
+    except ValidationError as error:
+        raise documents.invalid("request", error) from None
+
+
+async def submit_inline(
+    request: Request,
+    service: JobService,
+    manifest: manifests.Manifest,
+    upload: Memfd,
+    reservation: Reservation,
+    *,
+    kind: UploadKind = UploadKind.bundle,
+    most_processes: int | None = None,
+) -> Job:
+    """Submit what came in one request; fewer processes than the settings allow may be asked for.
+
+    Takes over the upload and the reservation that counts it; both are closed when it cannot be submitted.
+
+    Raises ApiError.
+    """
+    settings: Settings = request.app.state.settings
+    client = client_of(request)
+    try:
+        reservation.ask(manifests.held_bytes(manifest))
+        manifests.check(manifest, settings.limits)
+        interpreter = manifest.interpreter or DEFAULT_INTERPRETER
+        worker = await service.worker_for_job(manifest.environment)
+        manifests.check_worker(interpreter, manifest.environment, worker, b"")  # no code is executable
+        installer = requirements.installer_of(manifest, worker, settings)
+        required = None if installer is None else requirements.of_bundle(manifest, installer, upload)
+        if required is not None:
+            reservation.ask(required.held_bytes)
+        limits = manifests.limits_of(manifest, settings.limits)
+        if most_processes is not None:
+            limits = structs.replace(limits, processes=min(most_processes, limits.processes))
+        digest = await digest_of(upload, service.threads.of(client))
+        job_request = JobRequest(
+            client=client,
+            manifest=manifest,
+            interpreter=interpreter,
+            limits=limits,
+            kind=kind,
+            job_hash=manifests.job_hash(manifest, digest),
+            requirements=required,
+        )
+        return service.submit(job_request, upload, reservation)
+    except BaseException:
+        upload.close()
+        reservation.close()
+        raise
+
+
+async def wait_for(request: Request, service: JobService, job: Job) -> None:
+    """Until the job has ended; a client that hangs up cancels it. Raises ApiError (404, 503)."""
+
+    async def hang_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        service.delete(job)
+
+    watcher = asyncio.create_task(hang_up())
+    try:
+        await job.finished.wait()
+    finally:
+        watcher.cancel()
+    if job.deleted and not job.is_finished:
+        raise unknown_job()
+    if job.outcome is not None and job.outcome.verdict.value == "executor_lost":
+        raise ApiError(503, f"The job was lost: {job.outcome.detail}.", retry_after=5)
+
+
+def _text_answer(job: Job) -> Response:
+    headers = {"Sandrun-Job-Id": job.job_id, **receipt_header(job)}
+    if job.outcome is not None:
+        headers["Sandrun-Verdict"] = job.outcome.verdict.value
+        if job.outcome.exit_code is not None:
+            headers["Sandrun-Exit-Code"] = str(job.outcome.exit_code)
+    return job_text(job, headers=headers)
+
+
+def _result(job: Job) -> dict[str, Any]:
+    outcome, logs = job.outcome, job.logs
+    stdout, stderr = logs.bytes_of(STDOUT), logs.bytes_of(STDERR)
+    files = job.outputs.files if job.outputs is not None else ()
+    body: dict[str, Any] = {
+        "job_id": job.job_id,
+        "status": job.state.value,
+        "verdict": outcome.verdict.value if outcome else None,
+        "exit_code": outcome.exit_code if outcome else None,
+        "signal": outcome.signal if outcome else None,
+        "detail": outcome.detail if outcome else None,
+        "output": logs.bytes_of().text,
+        "stdout": stdout.text,
+        "stderr": stderr.text,
+        "truncated": logs.truncated or bool(outcome and outcome.logs_truncated),
+        "metrics": metrics_of(job),
+        "files": Items(lambda: (detail_of(job, file) for file in files)),
+        "left_out": left_out_of(job),
+        "images": images_of(job),
+        "receipt": receipt_document(job),
+    }
+    if not (stdout.is_utf8 and stderr.is_utf8):  # the text above has replacement characters
+        body["stdout_base64"] = stdout.base64
+        body["stderr_base64"] = stderr.base64
+    return body

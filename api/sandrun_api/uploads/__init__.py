@@ -1,0 +1,1 @@
+"""Bodies of requests: received into memfds, parsed, checked."""

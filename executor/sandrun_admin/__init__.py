@@ -1,0 +1,1 @@
+"""Commands of the operator: up, doctor, env, keygen, gpu-check."""

@@ -1,0 +1,365 @@
+"""One zygote and one park for each environment in use, and what moves places between them."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from sandrun_executor.environments.builds import Build, Shelf
+from sandrun_executor.environments.park import Park
+from sandrun_executor.environments.prestarted import StartedParks
+from sandrun_executor.environments.shares import Demand, Memory, shared_out
+from sandrun_executor.sandboxes.sandbox import Sandbox
+from sandrun_executor.sandboxes.slots import NoSlotError
+from sandrun_executor.sandboxes.zygote import Image, Zygote, ZygoteError
+from sandrun_shared.environments import DEFAULT, DefinitionError
+from sandrun_shared.protocol import Execute
+
+TICK_SECONDS = 2.0
+_log = logging.getLogger("sandrun.executor")
+
+StartZygote = Callable[[Image | None], Awaitable[Zygote]]
+# With the GPU it is to have, and the interpreter to start in it.
+Prepare = Callable[[Zygote, int | None, str], Awaitable[Sandbox]]
+
+
+class Pool:
+    """The zygote of one build, or of `default`, with its parked sandboxes; ends when its last one has."""
+
+    def __init__(
+        self, build: Build | None, start_zygote: StartZygote, prepare: Prepare, freed: Callable[[], None]
+    ) -> None:
+        self.build = build
+        self._start_zygote = start_zygote
+        self._make = prepare
+        self._freed = freed
+        self._zygote: Zygote | None = None
+        self._homes: Counter[Zygote] = Counter()  # how many sandboxes end with each zygote
+        self._left: set[Zygote] = set()  # they fork no more, and are kept for what they have forked
+        # One for all who wait: whoever gives up must not end what others, or the next job, will want.
+        self._starting: asyncio.Task[Zygote] | None = None
+        self._endings: set[asyncio.Task[None]] = set()
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._sandboxes = 0
+        self._takers = 0
+        self._retired = False
+        self.closed = False
+        self.park = Park(0, self.prepare, self.end)
+
+    @property
+    def warm(self) -> bool:
+        """Whether its zygote is there."""
+        return self._zygote is not None and self._zygote.alive and self._zygote.answers
+
+    @property
+    def build_name(self) -> str:
+        """What its jobs find their environment's packages in: NAME/DIGEST, as the folder of builds has it."""
+        return DEFAULT if self.build is None else f"{self.build.name}/{self.build.record.digest}"
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs in it, or one is being prepared."""
+        return self._takers > 0 or self._sandboxes > self.park.waiting
+
+    async def take(self, gpu: int | None = None) -> Sandbox:
+        """A sandbox, as Park.take; one with a GPU is made for its job."""
+        with self.held():
+            try:
+                if gpu is None:
+                    return await self.park.take()
+                self.park.circuit.check()
+                return await self.prepare(gpu)
+            except NoSlotError:
+                raise TimeoutError from None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep it, retired or not, for a job that is yet to take a sandbox."""
+        self._takers += 1
+        try:
+            yield
+        finally:
+            self._takers -= 1
+            self._close_if_empty()
+
+    async def prepare(self, gpu: int | None = None, started: str = "") -> Sandbox:
+        """A new sandbox, with an interpreter started in it. Raises as starting a zygote or a sandbox does."""
+        self._sandboxes += 1
+        try:
+            zygote = await self.ready_zygote()
+            sandbox = await self._make(zygote, gpu, started)
+        except BaseException:
+            self._sandboxes -= 1
+            self._close_if_empty()
+            raise
+        self._homes[zygote] += 1
+        return sandbox
+
+    async def ready_zygote(self) -> Zygote:
+        """Its zygote, started if it is not there. Raises ZygoteError."""
+        if self._zygote is not None and self.warm:
+            return self._zygote
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._restart())
+            self._starting.add_done_callback(self._started)
+        return await asyncio.shield(self._starting)
+
+    async def _restart(self) -> Zygote:
+        if self._zygote is not None:
+            self._leave(self._zygote)
+            self._zygote = None
+        self._zygote = await self._new_zygote()
+        return self._zygote
+
+    def _leave(self, zygote: Zygote) -> None:
+        """Stop it once the last sandbox that it forked has ended, whose end it would be."""
+        if zygote.alive and self._homes[zygote]:
+            self._left.add(zygote)
+            return
+        self._left.discard(zygote)
+        del self._homes[zygote]
+        self._stop(zygote)
+
+    def _stop(self, zygote: Zygote) -> None:
+        zygote.stop()
+        task = asyncio.get_running_loop().create_task(zygote.ended())
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+    def _started(self, task: asyncio.Task[Zygote]) -> None:
+        self._starting = None
+        if not task.cancelled():
+            task.exception()  # those who waited have it
+
+    async def _new_zygote(self) -> Zygote:
+        if self.build is None:
+            return await self._start_zygote(None)
+        try:
+            return await self._start_zygote(self.build.image(preload=True))
+        except ZygoteError as error:
+            _log.error(
+                "cannot import ahead what %s names, its jobs start without: %s", self.build.name, error
+            )
+            return await self._start_zygote(self.build.image(preload=False))
+
+    def end(self, sandbox: Sandbox) -> None:
+        """Destroy a sandbox beside the answer, not before it."""
+        task = asyncio.get_running_loop().create_task(sandbox.destroy())
+        self._endings.add(task)
+        task.add_done_callback(partial(self._ended, sandbox.zygote))
+
+    def _ended(self, zygote: Zygote, task: asyncio.Task[None]) -> None:
+        self._endings.discard(task)
+        self._sandboxes -= 1
+        self._homes[zygote] -= 1
+        if self._homes[zygote] <= 0:
+            del self._homes[zygote]
+        if zygote in self._left:
+            self._leave(zygote)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a sandbox did not end as it should: %s", type(task.exception()).__name__)
+        self._freed()
+        self._close_if_empty()
+
+    async def retire(self) -> None:
+        """Park nothing more, and end once the last job has."""
+        self._retired = True
+        await self.park.close()
+        self._close_if_empty()
+
+    def _close_if_empty(self) -> None:
+        if not self._retired or self._sandboxes or self._takers or self.closed:
+            return
+        self.closed = True
+        if self._starting is not None:
+            self._starting.cancel()
+        for zygote in (*self._left, *([self._zygote] if self._zygote is not None else [])):
+            self._stop(zygote)
+        self._left.clear()
+        if self.build is not None:
+            self.build.close()
+
+    async def close(self) -> None:
+        """Leave nothing; every job must have ended."""
+        starting = self._starting
+        await self.retire()
+        if starting is not None:
+            await asyncio.gather(starting, return_exceptions=True)
+        while self._endings or self._stopping:
+            await asyncio.wait(self._endings | self._stopping)
+            await asyncio.sleep(0)  # what is called when they are done
+
+
+class Pools:
+    """Every pool by the name of its environment; `default` is always there."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        places: int,
+        warm: int,
+        start_zygote: StartZygote,
+        prepare: Prepare,
+        *,
+        started: Iterable[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+        memory: Callable[[], Memory] = Memory.read,
+    ) -> None:
+        self._shelf = shelf
+        self._places = places
+        self._warm = warm
+        self._start_zygote = start_zygote
+        self._prepare = prepare
+        self._memory = memory
+        self._demand = Demand(clock)
+        self._failed_before = 0  # in pools that are let go
+        self._pools: dict[str, Pool] = {DEFAULT: self._make(None)}
+        self._started = StartedParks(
+            started, partial(self._pools[DEFAULT].prepare, None), self._pools[DEFAULT].end
+        )
+        self._retired: set[Pool] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _make(self, build: Build | None) -> Pool:
+        return Pool(build, self._start_zygote, self._prepare, self.slot_freed)
+
+    async def start(self, preload: list[str]) -> None:
+        """Prepare the first sandbox, then more beside, for these environments too. Raises as prepare does."""
+        await self._pools[DEFAULT].park.start()
+        for name in preload:
+            try:
+                self._pool(name)
+            except DefinitionError as error:
+                _log.error("cannot preload: %s", error)
+        self.balance()
+        self._started.open()
+        self._spawn(self._tick())
+
+    def refusal(self, name: str) -> str:
+        """Why no job can run in this environment; "" when one can."""
+        return "" if name == DEFAULT or self._shelf.current(name) else self._shelf.missing(name)
+
+    def take_started(self, request: Execute) -> tuple[Pool, Sandbox] | None:
+        """As take, if a sandbox with an interpreter started for such a job waits."""
+        sandbox = self._started.take(request)
+        return None if sandbox is None else (self._pools[DEFAULT], sandbox)
+
+    @contextmanager
+    def hold(self, name: str) -> Iterator[Pool]:
+        """The pool that a job is to run in later, whatever is built meanwhile. Raises DefinitionError."""
+        pool = self._pool(name)
+        with pool.held():
+            yield pool
+
+    async def take(self, name: str, gpu: int | None = None, held: Pool | None = None) -> tuple[Pool, Sandbox]:
+        """A sandbox, and the pool that is to end it: the one that was held if one was.
+
+        Raises DefinitionError, and what Park.take raises.
+        """
+        pool = held or self._pool(name)
+        self._demand.note(name)
+        return pool, await pool.take(gpu)
+
+    def _pool(self, name: str) -> Pool:
+        pool = self._pools.get(name)
+        if name == DEFAULT and pool is not None:
+            return pool
+        digest = self._shelf.current(name)
+        if pool is not None and pool.build is not None and pool.build.record.digest == digest:
+            return pool
+        build = self._shelf.take(name)
+        if pool is not None:
+            self._retire(name)
+        self._pools[name] = self._make(build)
+        self._pools[name].park.open()
+        return self._pools[name]
+
+    def _retire(self, name: str) -> None:
+        pool = self._pools.pop(name)
+        self._failed_before += pool.park.circuit.failures
+        self._retired.add(pool)
+        self._spawn(pool.retire())
+
+    async def default_zygote(self) -> Zygote:
+        """The zygote of `default`, for a sandbox that is no job's. Raises ZygoteError."""
+        return await self._pools[DEFAULT].ready_zygote()
+
+    def warm_names(self) -> list[str]:
+        """The environments whose zygote is there."""
+        return [name for name, pool in self._pools.items() if pool.warm]
+
+    def slot_freed(self) -> None:
+        """Whoever waits for a slot may look again."""
+        for pool in (*self._pools.values(), *self._retired):
+            pool.park.slot_freed()
+        self._started.slot_freed()
+
+    def slot_reclaimed(self) -> None:
+        """Something ended that had been given up: whoever tries in vain may try at once."""
+        self.slot_freed()
+        for pool in self._pools.values():
+            pool.park.try_again()
+
+    async def problem(self) -> str:
+        """Why no job could be given a sandbox of `default` now, for clients; "" when one could."""
+        return await self._pools[DEFAULT].park.problem()
+
+    def known_problem(self) -> str:
+        """As problem, without trying."""
+        return self._pools[DEFAULT].park.known_problem()
+
+    @property
+    def failures(self) -> int:
+        """How many sandboxes could not be made, of every pool that is there."""
+        return self._failed_before + sum(pool.park.circuit.failures for pool in self._pools.values())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                self.balance()
+            except OSError as error:
+                _log.error("cannot look after the environments: %s", error.strerror)
+
+    def balance(self) -> None:
+        """Follow what was built or removed, let go what is too much, share out the places."""
+        memory = self._memory()
+        for name in [name for name in self._pools if name != DEFAULT]:
+            if not self._shelf.current(name):
+                self._retire(name)
+                continue
+            try:
+                self._pool(name)
+            except DefinitionError as error:
+                _log.error("%s stays on its old build: %s", name, error)
+        self._retired = {pool for pool in self._retired if not pool.closed}
+        idle = sorted(
+            (name for name, pool in self._pools.items() if not pool.busy), key=self._demand.asked_at
+        )
+        surplus = len(self._pools) - 1 - (self._warm if memory.comfort else 0)
+        for name in [name for name in idle if name != DEFAULT][: max(surplus, 0)]:
+            self._retire(name)
+        self._demand.forget(self._pools)
+        rates = {name: self._demand.rate(name) for name in self._pools}
+        given = shared_out(self._places, rates, memory)
+        # First those that give, so that slots are free for those that get.
+        for name, pool in sorted(self._pools.items(), key=lambda item: given[item[0]] - item[1].park.size):
+            pool.park.resize(given[name])
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Leave nothing; every job must have ended."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._started.close()
+        for pool in (*self._pools.values(), *self._retired):
+            await pool.close()

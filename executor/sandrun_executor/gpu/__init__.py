@@ -1,0 +1,1 @@
+"""GPUs that jobs may have."""

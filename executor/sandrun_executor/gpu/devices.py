@@ -1,0 +1,231 @@
+"""The NVIDIA GPUs that jobs may have: found once at the start, each lent to one job at a time.
+
+Who asks NVML? Not the root daemon: NVIDIA's library is a large foreign one that talks to a driver. Not the
+api: its unit sees no devices, and it would then have to be believed about which nodes to put into a job.
+So the daemon starts gpu_probe.py as the api's user, without privileges or descriptors, gives it a
+deadline, and decodes one bounded, typed answer; device nodes and libraries it looks up itself.
+"""
+
+import asyncio
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from sandrun_executor import trusted_paths
+from sandrun_executor.gpu.types import Device, Driver
+from sandrun_shared.protocol import Gpu
+
+DEV = Path("/dev")
+PROBE = [trusted_paths.python(), "-P", "-m", "sandrun_helpers.gpu_probe"]
+KILL_SECONDS = 5.0
+PROBE_SECONDS = 30.0  # a driver that nobody used yet starts its devices first
+ANSWER_BYTES = 64 << 10
+LIBRARY = "libcuda.so.1"
+_LDCONFIG = "/sbin/ldconfig"
+_SHARED = ("nvidiactl", "nvidia-uvm")  # every device needs these
+_OPTIONAL = ("nvidia-uvm-tools",)
+_UNLISTED = (Path("/usr/local/nvidia/lib64"), Path("/usr/lib/wsl/lib"))
+_HIDDEN = ("/usr/local/", "/usr/src/")  # of /usr, in a job
+_DEFAULT = tuple(
+    Path(path)
+    for path in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
+)
+
+
+class _Probed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    gpus: tuple[tuple[Gpu, int], ...] = ()
+    problem: str = ""
+
+
+class GpuError(Exception):
+    """A device cannot be given to jobs; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What jobs may have, and what is wrong with the rest."""
+
+    devices: tuple[Device, ...] = ()
+    driver: Driver = field(default_factory=Driver)
+    problem: str = ""
+
+
+async def find(user: int, group: int) -> Found:
+    """The devices of this machine, as the driver and the file system show them."""
+    try:
+        probed = await _probe(user, group)
+        if not probed.gpus:
+            raise GpuError(probed.problem or "the driver shows no GPU")
+        driver = driver_in(library_folder(_ldconfig()))
+    except GpuError as error:
+        return Found(problem=str(error))
+    devices, problems = [], [probed.problem] if probed.problem else []
+    for gpu, minor in probed.gpus:
+        try:
+            devices.append(Device(gpu, tuple(_nodes(DEV, minor))))
+        except GpuError as error:
+            problems.append(f"GPU {gpu.index}: {error}")
+    return Found(tuple(devices), driver, "; ".join(problems))
+
+
+async def _probe(user: int, group: int) -> _Probed:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *PROBE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **_library_path()},
+            cwd="/",
+            user=user,
+            group=group,
+            extra_groups=[],
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise GpuError(f"what asks NVML cannot be started: {error}") from None
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            answer = await _read(process)
+            if len(answer) < ANSWER_BYTES:
+                await process.wait()
+        return msgspec.msgpack.decode(answer, type=_Probed)
+    except TimeoutError:
+        raise GpuError("NVML does not answer") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise GpuError("what asks NVML ended without an answer") from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            with suppress(TimeoutError):  # a driver may hold it in state D: it is reaped when it dies
+                async with asyncio.timeout(KILL_SECONDS):
+                    await process.wait()
+
+
+def _library_path() -> dict[str, str]:
+    """Where our modules are, if the daemon was told, and NVML where the loader's list does not have it."""
+    found = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
+    return found | {"LD_LIBRARY_PATH": ":".join(map(str, _UNLISTED))}
+
+
+async def _read(process: asyncio.subprocess.Process) -> bytes:
+    if process.stdout is None:
+        return b""
+    answer = b""
+    while len(answer) <= ANSWER_BYTES and (piece := await process.stdout.read(ANSWER_BYTES)):
+        answer += piece
+    return answer[:ANSWER_BYTES]
+
+
+def _nodes(folder: Path, minor: int) -> Iterable[tuple[str, int, int]]:
+    """Name, major and minor number of each node a job needs for a device. Raises GpuError."""
+    for name in (f"nvidia{minor}", *_SHARED, *_OPTIONAL):
+        try:
+            found = (folder / name).stat()
+        except OSError as error:
+            if name in _OPTIONAL:
+                continue
+            raise GpuError(
+                f"{folder / name}: {error.strerror}; `nvidia-modprobe -u -c {minor}` makes it"
+            ) from None
+        if not stat.S_ISCHR(found.st_mode):
+            raise GpuError(f"{folder / name} is not a device")
+        yield name, os.major(found.st_rdev), os.minor(found.st_rdev)
+
+
+def _ldconfig() -> str:
+    """What the loader knows (ldconfig(8)); "" where that cannot be asked."""
+    with suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(
+            [_LDCONFIG, "-p"], capture_output=True, text=True, timeout=10, check=False, env={}
+        ).stdout
+    return ""
+
+
+def library_folder(listing: str, unlisted: Iterable[Path] = _UNLISTED) -> Path:
+    """Where the driver's libraries are, by the loader's list or else where containers put them.
+
+    Raises GpuError.
+    """
+    machine = {"x86_64": "x86-64", "aarch64": "AArch64"}.get(os.uname().machine, "")
+    for line in listing.splitlines():
+        name, _, rest = line.strip().partition(" ")
+        kind, arrow, path = rest.partition(" => ")
+        if name == LIBRARY and arrow and machine in kind:
+            return Path(path).parent
+    for folder in unlisted:
+        if (folder / LIBRARY).exists():
+            return folder
+    raise GpuError(f"{LIBRARY} is not found: install the driver's libraries for CUDA, then run ldconfig")
+
+
+def driver_in(folder: Path) -> Driver:
+    """How a job comes to the libraries in a folder: through its /usr, or by a mount of the folder."""
+    library = (folder / LIBRARY).resolve()
+    seen = (
+        str(library).startswith("/usr/")
+        and not str(library).startswith(_HIDDEN)
+        and not str(folder).startswith(_HIDDEN)
+        and library.stat().st_dev == Path("/usr").stat().st_dev  # a file may be a mount of its own
+    )
+    if not seen:
+        return Driver(mounted=str(folder))
+    listed = folder.resolve()
+    return Driver(searched="" if listed in _DEFAULT else str(listed))
+
+
+class Loan:
+    """A device that a job has; a context manager that gives it back, unless something else is to."""
+
+    def __init__(self, device: Device, driver: Driver, give_back: Callable[[], None]) -> None:
+        folder = driver.inside
+        self._give_back = give_back
+        self._kept = False
+        # By its UUID: the driver may count other devices too.
+        self.environment = {"CUDA_VISIBLE_DEVICES": device.gpu.uuid}
+        if folder:
+            self.environment["LD_LIBRARY_PATH"] = folder
+
+    def until_then(self) -> Callable[[], None]:
+        """Keep the device until what is returned is called: the job is dead, its memory there is free."""
+        self._kept = True
+        return self._give_back
+
+    def __enter__(self) -> "Loan":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._kept:
+            self._give_back()
+
+
+class Lender:
+    """Which devices are lent: each to one job at a time."""
+
+    def __init__(self, found: Found) -> None:
+        self.found = found
+        self._devices = {device.gpu.index: device for device in found.devices}
+        self._lent: set[int] = set()
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Every device, lent or not."""
+        return tuple(device.gpu for device in self.found.devices)
+
+    def knows(self, index: int) -> bool:
+        """Whether there is such a device."""
+        return index in self._devices
+
+    def borrow(self, index: int) -> Loan | None:
+        """The device, or None while somebody has it."""
+        if index in self._lent:
+            return None
+        self._lent.add(index)
+        return Loan(self._devices[index], self.found.driver, lambda: self._lent.discard(index))

@@ -1,0 +1,287 @@
+"""One installation of packages: a sandbox, a proxy as its one way out, and a layer that comes of it."""
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import resources
+from typing import Protocol
+
+from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
+from sandrun_executor.packages import egress, installers
+from sandrun_executor.packages.layers import Keeper
+from sandrun_executor.receipts.record import Record
+from sandrun_executor.sandboxes.handover import Packages, Program
+from sandrun_executor.sandboxes.sandbox import Sandbox
+from sandrun_executor.sandboxes.verdicts import Stop
+from sandrun_helpers import install
+from sandrun_helpers.package_proxy import Task
+from sandrun_sandbox import linux_unsafe as linux
+from sandrun_shared.jobs import Installer, Limits, Outcome, Verdict
+from sandrun_shared.languages import ENTRYPOINT
+from sandrun_shared.orders import Order, encode_bundle, encode_order
+from sandrun_shared.protocol import Event, Execute, Finished, Output, Usage
+from sandrun_shared.settings import Settings
+
+LOG_BYTES = 48 << 10  # what is kept of an installer's words, the last of them: they fit into one message
+_DRIVER = "install.py"
+_INODES = 20_000  # of the sandbox's own folders; the layer has more
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Packages that were not installed: why, the installer's last words, and the CPU time they took."""
+
+    verdict: Verdict
+    detail: str
+    log: bytes = b""
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """A layer that an installation made: its number with the keeper, its size, the CPU time it took."""
+
+    number: int
+    size_bytes: int
+    cpu_seconds: float
+
+
+CANCELLED = Failure(Verdict.cancelled, "cancelled while packages were installed")
+
+
+class Prepare(Protocol):
+    """Makes a sandbox that packages can be installed in."""
+
+    def __call__(self, limits: Limits) -> Awaitable[Sandbox]: ...
+
+
+class Installation:
+    """One that is wanted; `stop` ends it at any time."""
+
+    def __init__(self, on_usage: Callable[[Usage], None]) -> None:
+        self.stopped = False
+        self.log = bytearray()
+        self.outcome: Outcome | None = None
+        self._on_usage = on_usage
+        self._sandbox: Sandbox | None = None
+
+    def runs_in(self, sandbox: Sandbox | None) -> None:
+        """Where it runs now."""
+        self._sandbox = sandbox
+        if self.stopped:
+            self.stop()
+
+    def stop(self) -> None:
+        """Nobody wants it any more."""
+        self.stopped = True
+        if self._sandbox is not None:
+            self._sandbox.stop(Stop.cancelled)
+
+    def send(self, event: Event, fds: tuple[int, ...] = ()) -> bool:
+        """Take an event of the sandbox: keep the last words, pass on what is used."""
+        match event:
+            case Output(data=data):
+                self._keep(data)
+            case Usage():
+                self._on_usage(event)
+            case Finished(outcome=outcome, logs=logs):
+                for output in logs:
+                    self._keep(output.data)
+                self.outcome = outcome
+        return True
+
+    def _keep(self, data: bytes) -> None:
+        self.log += data
+        del self.log[:-LOG_BYTES]
+
+
+class Installing:
+    """What every installation needs; `installers` are those that can be asked for, none without hosts."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        hierarchy: Hierarchy,
+        seccomp: bytes,
+        keeper: Keeper,
+        *,
+        versions: dict[str, str],
+        prepare: Prepare,
+        first_uid: int,
+    ) -> None:
+        """versions are those of the interpreters by name; proxies run as first_uid and the ids after it."""
+        own = self._settings = settings.executor
+        self._hosts = egress.hosts_of(own)
+        self.installers = installers.installed(frozenset(versions)) if self._hosts else ()
+        self._versions = versions
+        self._hierarchy = hierarchy
+        self._seccomp = seccomp
+        self._keeper = keeper
+        self._prepare = prepare
+        self._uids = list(range(first_uid, first_uid + own.installs))
+        self._networks: tuple[str, ...] = ()
+        self._credentials: dict[str, tuple[str, str]] = {}
+        self._cgroup: Cgroup | None = None
+        disk = own.install_disk_mb << 20
+        self._limits = Limits(
+            wall_seconds=own.install_seconds,
+            memory_bytes=(own.install_memory_mb << 20) + disk,
+            disk_bytes=disk,
+            inodes=_INODES,
+            log_bytes=1 << 20,
+            processes=settings.limits.processes,
+            cpu_cores=settings.limits.cpu_cores,
+            output_files=0,
+        )
+
+    async def start(self) -> None:
+        """See early that layers can be made and proxies be told. Raises OSError, CgroupError, ProxyError."""
+        if not self._hosts:
+            return
+        self._networks = egress.networks_of(self._settings)
+        self._credentials = egress.credentials_of(self._settings)
+        count = self._settings.installs
+        self._cgroup = self._hierarchy.create(f"proxies-{time.time_ns()}")
+        self._cgroup.limit(
+            memory_bytes=count * egress.MEMORY_BYTES, processes=count * egress.PROCESSES, cpu_cores=1.0
+        )
+        number, fd = await self._keeper.create(1 << 20, 0)
+        os.close(fd)
+        await self._keeper.drop(number)
+
+    def version_for(self, installer: Installer) -> str:
+        """The version of the interpreter that an installer installs for."""
+        return self._versions.get(installers.TABLE[installer].interpreter, "")
+
+    async def run(self, installation: Installation, installer: Installer, fd: int) -> Made | Failure:
+        """Install what the bundle behind fd requires.
+
+        Raises SandboxError, ZygoteError, CgroupError, ProxyError, NoSlotError, SlotsRetiredError, OSError.
+        """
+        sandbox = await self._prepare(self._limits)
+        number, uid = 0, self._uids.pop()
+        made: Made | Failure = CANCELLED
+        try:
+            try:
+                number, layer_fd = await self._keeper.create(self._limits.disk_bytes, sandbox.slot.uid)
+                with ExitStack() as undo:
+                    undo.callback(os.close, layer_fd)
+                    await self._execute(sandbox, installation, installer, (layer_fd, fd, uid), undo)
+            finally:
+                self._uids.append(uid)
+                await sandbox.destroy()
+            # Every process of it is dead: nobody has a file of the layer open any more.
+            made = self._failure(installation) or Made(
+                number, await self._keeper.seal(number), _cpu(installation)
+            )
+            return made
+        finally:
+            if number and isinstance(made, Failure):
+                await self._keeper.drop(number)
+
+    async def _execute(
+        self,
+        sandbox: Sandbox,
+        installation: Installation,
+        installer: Installer,
+        parts: tuple[int, int, int],
+        undo: ExitStack,
+    ) -> None:
+        layer_fd, requirements_fd, uid = parts
+        if self._cgroup is None:
+            raise egress.ProxyError("no package host is configured")
+        mounts = [layer_fd]
+        tools = installers.tools(installer, self._settings)
+        for _, path in tools:
+            mounts.append(linux.open_tree_clone(path))
+            undo.callback(os.close, mounts[-1])
+            linux.mount_read_only(mounts[-1])
+        entry, version = installers.TABLE[installer], self.version_for(installer)
+        order = Order(_DRIVER, (installer.value, entry.file, installers.short(version)))
+        driver = resources.files(install.__package__).joinpath(_DRIVER).read_bytes()
+        bundle = encode_bundle({_DRIVER: driver}) + _read(requirements_fd)
+        fds = [_memfd(undo, encode_order(order)), _memfd(undo, bundle)]
+        environment = installers.environment_to_install(installer, self._settings, self._credentials)
+        packages = Packages(mounts, environment, tuple(name for name, _ in tools))
+        task = Task(
+            self._hosts,
+            2 * self._limits.disk_bytes,
+            uid,
+            self._seccomp,
+            self._networks,
+            self._credentials,
+            self._settings.package_ca,
+        )
+        network, service = sandbox.slot.network, self._settings.package_proxy
+        undo.enter_context(await egress.Proxy.start(task, network, self._cgroup, service))
+        installation.runs_in(sandbox)
+        try:
+            asked = Execute("install", "python3", self._limits, warm=False)
+            program: Program = {
+                "command": ("/usr/bin/python3", "-I", ENTRYPOINT),
+                "compiler": (),
+                "env": {},
+                "native": False,
+            }
+            record = Record(None, asked, fds)
+            undo.callback(record.close)
+            began = time.monotonic()
+            await sandbox.execute(asked, program, fds, installation, began, record=record, packages=packages)
+        finally:
+            installation.runs_in(None)
+
+    def _failure(self, installation: Installation) -> Failure | None:
+        """What an installation came to, None when all is well."""
+        outcome = installation.outcome
+        if outcome is None or installation.stopped or outcome.verdict is Verdict.cancelled:
+            return CANCELLED
+        own = self._settings
+        details = {
+            Verdict.wall_time_limit: f"installing packages took more than {own.install_seconds:g} seconds",
+            Verdict.memory_limit: f"installing packages took more than {own.install_memory_mb} MiB of memory",
+            Verdict.disk_limit: f"the packages take more than {own.install_disk_mb} MiB",
+            Verdict.nonzero_exit: _DETAILS.get(outcome.exit_code or 0, "the installer failed: see stderr"),
+        }
+        if outcome.verdict is Verdict.nonzero_exit and outcome.exit_code == install.NO_SPACE:
+            detail = details[Verdict.disk_limit]
+        else:
+            detail = details.get(outcome.verdict, outcome.detail or "the installer ended before its time")
+        if outcome.verdict is Verdict.ok:
+            return None
+        return Failure(Verdict.setup_error, detail, bytes(installation.log), outcome.cpu_seconds)
+
+
+_DETAILS = {
+    install.REFUSED: "the installation asked for what this server does not let it reach: see stderr",
+    install.UNREACHABLE: "a host of packages could not be reached: see stderr",
+}
+
+
+def outcome_of(failure: Failure, requested_at: float) -> Outcome:
+    """The outcome of a job that never ran for want of its packages."""
+    return Outcome(
+        failure.verdict,
+        detail=failure.detail,
+        setup_seconds=time.monotonic() - requested_at,
+        setup_cpu_seconds=failure.cpu_seconds,
+        stderr_bytes=len(failure.log),
+    )
+
+
+def _cpu(installation: Installation) -> float:
+    return installation.outcome.cpu_seconds if installation.outcome is not None else 0.0
+
+
+def _read(fd: int) -> bytes:
+    return os.pread(fd, os.fstat(fd).st_size, 0)
+
+
+def _memfd(undo: ExitStack, data: bytes) -> int:
+    fd = os.memfd_create("install", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    undo.callback(os.close, fd)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

@@ -1,0 +1,136 @@
+"""What installs packages: one table, and which of it this machine has."""
+
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sandrun_executor.packages.egress import PORT
+from sandrun_executor.trusted_paths import find_uv
+from sandrun_helpers.install import INSTALLED, SCRATCH, TEMPORARY, TOOLS
+from sandrun_shared.environments import DEFAULT, PLACE
+from sandrun_shared.jobs import Installer
+from sandrun_shared.settings import Executor as Settings
+
+_PROXY = f"http://127.0.0.1:{PORT}"
+_CA = f"{TOOLS}/ca.pem"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """program is what must be there; interpreter is whose version matters; file is what is installed from."""
+
+    program: str
+    interpreter: str
+    file: str
+
+
+TABLE: dict[Installer, Entry] = {
+    Installer.uv: Entry("uv", "python3", "requirements.txt"),
+    Installer.npm: Entry("/usr/bin/npm", "node", "package.json"),
+    Installer.bundler: Entry("/usr/bin/bundle", "ruby", "Gemfile"),
+}
+
+
+def installed(interpreters: frozenset[str]) -> tuple[Installer, ...]:
+    """The installers that are here, with the interpreter that they install for."""
+    return tuple(
+        installer
+        for installer, entry in TABLE.items()
+        if entry.interpreter in interpreters
+        and (find_uv() if entry.program == "uv" else os.access(entry.program, os.X_OK))
+    )
+
+
+def tools(installer: Installer, settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Files of the host that an installation sees: (name among the tools, path)."""
+    found = (("ca.pem", settings.package_ca),) if os.path.isfile(settings.package_ca) else ()
+    return (*found, ("uv", find_uv())) if installer is Installer.uv else found
+
+
+def short(version: str) -> str:
+    """ "3.11" of "3.11.2"."""
+    return ".".join(version.split(".")[:2])
+
+
+def environment_to_install(
+    installer: Installer, settings: Settings, credentials: dict[str, tuple[str, str]]
+) -> dict[str, str]:
+    """Variables of an installation; no credential is among them: it runs what strangers wrote."""
+    trusted = dict.fromkeys(("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), _CA)
+    common = {
+        "TMPDIR": TEMPORARY,
+        **(trusted if os.path.isfile(settings.package_ca) else {}),
+        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _PROXY),
+    }
+    return common | _OWN[installer](settings, credentials)
+
+
+def _for_proxy(url: str, credentials: dict[str, tuple[str, str]]) -> str:
+    """A registry's URL as the installer gets it: plain HTTP where the proxy adds credentials, and TLS."""
+    return "http" + url.removeprefix("https") if urlsplit(url).hostname in credentials else url
+
+
+def _uv(settings: Settings, credentials: dict[str, tuple[str, str]]) -> dict[str, str]:
+    own = {"UV_DEFAULT_INDEX": _for_proxy(settings.package_index_url, credentials)}
+    return {
+        "UV_COMPILE_BYTECODE": "1",  # the layer is read-only: else every job compiles anew
+        "UV_CACHE_DIR": f"{SCRATCH}/cache",
+        "UV_LINK_MODE": "hardlink",
+        "UV_NO_CONFIG": "1",
+        "UV_NO_PROGRESS": "1",
+        "UV_PYTHON": "/usr/bin/python3",
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_HTTP_TIMEOUT": "30",
+        "UV_HTTP_RETRIES": "1",
+        "UV_CONCURRENT_DOWNLOADS": "8",
+        **(own if settings.package_index_url else {}),
+    }
+
+
+def _npm(settings: Settings, credentials: dict[str, tuple[str, str]]) -> dict[str, str]:
+    own = {
+        "npm_config_registry": _for_proxy(settings.package_npm_url, credentials),
+        "npm_config_replace_registry_host": "always",
+    }
+    return {
+        "npm_config_cache": f"{SCRATCH}/cache",
+        "npm_config_fetch_retries": "1",
+        "npm_config_loglevel": "warn",
+        "npm_config_logs_max": "0",
+        "npm_config_maxsockets": "8",
+        **(own if settings.package_npm_url else {}),
+    }
+
+
+def _bundler(settings: Settings, credentials: dict[str, tuple[str, str]]) -> dict[str, str]:
+    own = {"BUNDLE_MIRROR__ALL": _for_proxy(settings.package_gem_url, credentials)}
+    return {
+        "BUNDLE_PATH": f"{INSTALLED}/gems",
+        "BUNDLE_USER_HOME": f"{SCRATCH}/bundle",
+        "BUNDLE_SILENCE_ROOT_WARNING": "1",
+        "BUNDLE_TIMEOUT": "30",
+        **(own if settings.package_gem_url else {}),
+    }
+
+
+_OWN = {Installer.uv: _uv, Installer.npm: _npm, Installer.bundler: _bundler}
+
+
+def environment_to_run(installer: Installer, version: str, environment: str) -> dict[str, str]:
+    """Variables with which an interpreter of that version finds what was installed, in an environment."""
+    path = "/usr/bin:/bin" if environment == DEFAULT else f"{PLACE}/bin:/usr/bin:/bin"
+    if installer is Installer.uv:
+        folder = f"{INSTALLED}/lib/python{short(version)}/site-packages"
+        # An environment of packages is a virtual one, which looks at no user's packages.
+        base = {"PYTHONUSERBASE": INSTALLED} if environment == DEFAULT else {"PYTHONPATH": folder}
+        return {**base, "PATH": f"{folder}/bin:{path}"}
+    if installer is Installer.npm:
+        return {"PATH": f"{INSTALLED}/node_modules/.bin:{path}"}
+    gems = f"{INSTALLED}/gems/ruby/{short(version)}.0"
+    return {
+        "GEM_PATH": gems,
+        "BUNDLE_GEMFILE": f"{INSTALLED}/Gemfile",
+        "BUNDLE_PATH": f"{INSTALLED}/gems",
+        "BUNDLE_FROZEN": "true",
+        "PATH": f"{gems}/bin:{path}",
+    }

@@ -1,0 +1,170 @@
+"""Installed packages in memory: one tmpfs each, mounted where nobody looks, handed out read-only."""
+
+import asyncio
+import errno
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sandrun_sandbox import linux_unsafe as linux
+
+MAX_AGE_SECONDS = 86400.0  # an unpinned requirement means what the registry has today
+INODES = 300_000
+_BASE = "/tmp"  # noqa: S108 (a mount point that every system has, in a namespace of the keeper's own)
+_SAFE = linux.MS_NOSUID | linux.MS_NODEV
+T = TypeVar("T")
+
+
+class Keeper:
+    """A thread in a mount namespace of its own, in which layers stay mounted.
+
+    A detached mount can be attached only once (move_mount(2)), so what is to be handed out often must be
+    mounted somewhere. The namespace has nothing else in it and ends with the process, and the layers with it:
+    there is nothing that a successor would have to sweep. Nothing here looks into a layer.
+    """
+
+    def __init__(self, noswap: str) -> None:
+        self._noswap = noswap
+        self._thread = ThreadPoolExecutor(1, "layers", initializer=_enter)
+        self._made = 0
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except BrokenExecutor:
+            raise OSError(errno.EPERM, "the thread that holds layers of packages could not start") from None
+
+    async def create(self, size_bytes: int, uid: int) -> tuple[int, int]:
+        """An empty layer that uid may write to: its number, and a descriptor of a mount to install to."""
+        self._made += 1
+        number = self._made
+        return number, await self._do(lambda: self._create(number, size_bytes, uid))
+
+    def _create(self, number: int, size_bytes: int, uid: int) -> int:
+        os.mkdir(f"/{number}", 0o700)
+        options = f"mode=755,size={size_bytes},nr_inodes={INODES}{self._noswap}"
+        linux.mount("tmpfs", f"/{number}", "tmpfs", _SAFE, options)
+        os.mkdir(f"/{number}/empty", 0o755)
+        os.mkdir(f"/{number}/data", 0o755)
+        os.chown(f"/{number}/data", uid, uid)
+        return linux.open_tree_clone(f"/{number}/data")
+
+    async def seal(self, number: int) -> int:
+        """Make the layer read-only for good; its size in bytes. Raises OSError while somebody writes."""
+        return await self._do(lambda: self._seal(number))
+
+    def _seal(self, number: int) -> int:
+        flags = linux.MS_REMOUNT | linux.MS_RDONLY | _SAFE
+        linux.mount("", f"/{number}", "", flags, self._noswap.removeprefix(","))
+        state = os.statvfs(f"/{number}")
+        return (state.f_blocks - state.f_bfree) * state.f_frsize
+
+    async def share(self, number: int) -> int:
+        """A descriptor of one more mount of the layer, read-only."""
+        return await self._do(lambda: _share(number))
+
+    async def drop(self, number: int) -> None:
+        """Forget a layer; its memory is free when the last job that has it mounted is gone."""
+        await self._do(lambda: _drop(number))
+
+    def close(self) -> None:
+        """End the thread and with it every mount."""
+        self._thread.shutdown(wait=True)
+
+
+def _enter() -> None:
+    """Move this thread into an empty mount namespace (pivot_root(2), the form with two dots)."""
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+    linux.mount("tmpfs", _BASE, "tmpfs", _SAFE, "mode=700,size=4m")
+    os.chdir(_BASE)
+    linux.pivot_root(".", ".")
+    linux.umount2(".")
+    os.chdir("/")
+
+
+def _share(number: int) -> int:
+    fd = linux.open_tree_clone(f"/{number}")
+    try:
+        linux.mount_read_only(fd)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _drop(number: int) -> None:
+    linux.umount2(f"/{number}")
+    os.rmdir(f"/{number}")
+
+
+@dataclass
+class Layer:
+    """One set of installed packages: what it takes, who uses it, and since when it is there."""
+
+    number: int
+    size_bytes: int
+    made_at: float
+    users: int = 0
+    kept: bool = True
+
+
+class Layers:
+    """Layers by key, the least recently used out first when they take more than there is for them."""
+
+    def __init__(self, keeper: Keeper, limit_bytes: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._keeper = keeper
+        self._limit_bytes = limit_bytes
+        self._now = now
+        self._kept: OrderedDict[bytes, Layer] = OrderedDict()
+        self._dropped_bytes = 0  # of layers that are out, but still used
+
+    @property
+    def size_bytes(self) -> int:
+        """What all of them take."""
+        return self._dropped_bytes + sum(layer.size_bytes for layer in self._kept.values())
+
+    async def find(self, key: bytes) -> Layer | None:
+        """The layer of that key, used now; None when there is none, or only one that is too old."""
+        layer = self._kept.get(key)
+        if layer is None:
+            return None
+        if self._now() - layer.made_at > MAX_AGE_SECONDS:
+            await self._out(key)
+            return None
+        self._kept.move_to_end(key)
+        layer.users += 1
+        return layer
+
+    async def add(self, key: bytes, number: int, size_bytes: int) -> Layer:
+        """Keep a new layer, used now."""
+        layer = Layer(number, size_bytes, self._now(), users=1)
+        if key in self._kept:
+            await self._out(key)
+        self._kept[key] = layer
+        while self._kept and self.size_bytes > self._limit_bytes:
+            await self._out(next(iter(self._kept)))
+        return layer
+
+    async def share(self, layer: Layer) -> int:
+        """A descriptor of a read-only mount of a layer that is used. Raises OSError."""
+        return await self._keeper.share(layer.number)
+
+    async def release(self, layer: Layer) -> None:
+        """One use is over."""
+        layer.users -= 1
+        if not layer.kept and not layer.users:
+            self._dropped_bytes -= layer.size_bytes
+            await self._keeper.drop(layer.number)
+
+    async def _out(self, key: bytes) -> None:
+        layer = self._kept.pop(key)
+        layer.kept = False
+        if layer.users:
+            self._dropped_bytes += layer.size_bytes  # it goes with its last user
+        else:
+            await self._keeper.drop(layer.number)

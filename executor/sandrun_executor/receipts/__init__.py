@@ -1,0 +1,1 @@
+"""What root states and signs about a job."""

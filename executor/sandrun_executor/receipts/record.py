@@ -1,0 +1,220 @@
+"""What the executor keeps of one execution to sign it, and what it seals before anything leaves.
+
+The bytes of clients are hashed and encrypted here as they are; nothing looks into them.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+from nacl.public import PublicKey
+
+from sandrun_executor.receipts.measures import Collected, Forged, measure, memfd, pieces, size_of, write
+from sandrun_executor.receipts.worker_key import WorkerKey
+from sandrun_executor.sandboxes.handover import Sink
+from sandrun_shared.jobs import LeftOut, LeftOutReason, Outcome, Verdict
+from sandrun_shared.outputs import signed_index, times
+from sandrun_shared.protocol import Execute, Finished, Output
+from sandrun_shared.receipts import EMPTY_SHA256, SignedStatement, statement_of
+from sandrun_shared.sealing import OUTPUTS_NAME, LogSealer, public_key, seal_outputs
+
+INLINE_BYTES = 64 << 10  # about 50 µs of hashing; more goes to a thread
+MAX_INPUT_BYTES = 4 << 30
+SEALED_MODE = 0o600
+NOT_COLLECTED = LeftOut(LeftOutReason.not_collected)
+FROZEN = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
+
+
+T = TypeVar("T")
+
+
+class RecordError(Exception):
+    """A request that cannot be signed or sealed for; the text says why."""
+
+
+class Record:
+    """One execution: what it left is measured, and with a worker key all of it."""
+
+    def __init__(self, worker_key: WorkerKey | None, request: Execute, fds: list[int]) -> None:
+        """fds are the request's memfds, frozen here if there will be a signature. Raises RecordError."""
+        self._worker_key = worker_key
+        self._request = request
+        self._inputs = list(fds)
+        self._hashing: asyncio.Task[list[str]] | None = None
+        self._abandoned = threading.Event()
+        self._streams = {1: hashlib.sha256(), 2: hashlib.sha256()}
+        self._own: list[int] = []
+        self.log_sealer: LogSealer | None = None
+        try:
+            self._seal_to = None if request.encrypt_to is None else public_key(request.encrypt_to)
+        except ValueError as error:
+            raise RecordError(f"encrypt_to is {error}") from None
+        if self._seal_to is not None:
+            self.log_sealer = LogSealer(self._seal_to)
+        if worker_key is not None:
+            for fd in fds:
+                freeze(fd)
+
+    def begin(self) -> None:
+        """Hash what was asked for, while the sandbox is busy with it; never before the job has it."""
+        if self._worker_key is not None:
+            work = _aside(self._inputs, _digests, self._abandoned)
+            self._hashing = asyncio.get_running_loop().create_task(work)
+
+    def saw(self, output: Output) -> None:
+        """Some output, as it leaves."""
+        if self._worker_key is not None:
+            self._streams[output.stream].update(output.data)
+
+    async def finished(
+        self, outcome: Outcome, logs: tuple[Output, ...], collected: Collected
+    ) -> tuple[Finished, tuple[int, int]]:
+        """The last message and its descriptors; those made here are closed by close().
+
+        What was collected must be frozen: it is read more than once. If it does not add up there is neither
+        an output nor a receipt.
+        """
+        for output in logs:
+            self.saw(output)
+        try:
+            data_fd, index_fd, outputs_sha256 = await self._measured(collected)
+        except Forged as error:
+            outcome = msgspec.structs.replace(outcome, verdict=Verdict.internal_error, detail=str(error))
+            return Finished(outcome, logs), (self._memfd(), self._memfd())
+        except (OSError, MemoryError, EOFError):
+            outcome, outputs_sha256 = without_outputs(outcome), EMPTY_SHA256
+            data_fd, index_fd = self._memfd(), self._memfd()
+        return Finished(outcome, logs, await self._signed(outcome, outputs_sha256)), (data_fd, index_fd)
+
+    async def _measured(self, collected: Collected) -> tuple[int, int, str]:
+        """Data, index and what the receipt says of it. Raises Forged, OSError, MemoryError, EOFError."""
+        limits = self._request.limits
+        look = partial(measure, most_files=limits.output_files, most_bytes=limits.disk_bytes)
+        index_fd = self._memfd()
+        outputs_sha256 = await _aside([*collected.fds, index_fd], look, self._abandoned)
+        if self._seal_to is None or not size_of(index_fd):
+            return collected.data_fd, index_fd, outputs_sha256
+        sealed = [self._memfd(), self._memfd()]
+        seal = partial(_seal, self._seal_to)
+        outputs_sha256 = await _aside([collected.data_fd, index_fd, *sealed], seal, self._abandoned)
+        return sealed[0], sealed[1], outputs_sha256
+
+    async def tell(self, sink: Sink, outcome: Outcome, log: bytes) -> None:
+        """End a job that never ran: its outcome, and on stderr what was said while it was set up."""
+        self.begin()
+        nothing = Collected(self._memfd(), self._memfd(), self._memfd())
+        logs: tuple[Output, ...] = (Output(2, 0, log),) if log else ()
+        if self.log_sealer is not None:
+            lines = self.log_sealer.lines([(2, log)], last=True)
+            logs = tuple(Output(1, number, line) for number, line in enumerate(lines))
+        sink.send(*await self.finished(outcome, logs, nothing))
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._abandoned.set()
+        if self._hashing is not None:
+            self._hashing.cancel()
+        while self._own:
+            os.close(self._own.pop())
+
+    async def _signed(self, outcome: Outcome, outputs_sha256: str) -> SignedStatement | None:
+        if self._worker_key is None or self._hashing is None:
+            return None
+        order, upload, *stdin = await self._hashing
+        request = self._request
+        return self._worker_key.sign(
+            statement_of(
+                outcome,
+                request.limits,
+                worker_id=self._worker_key.worker_id,
+                manifest_sha256=request.manifest_sha256,
+                upload_sha256=upload,
+                encrypt_to=request.encrypt_to,
+                order_sha256=order,
+                stdin_sha256=stdin[0] if stdin else None,
+                interpreter=request.interpreter,
+                environment=request.environment,
+                warm=request.warm,
+                finished_unix_seconds=int(time.time()),
+                stdout_sha256=self._streams[1].hexdigest(),
+                stderr_sha256=self._streams[2].hexdigest(),
+                outputs_sha256=outputs_sha256,
+            )
+        )
+
+    def _memfd(self) -> int:
+        self._own.append(memfd("outputs"))
+        return self._own[-1]
+
+
+def without_outputs(outcome: Outcome) -> Outcome:
+    """The same, of a job whose outputs are lost."""
+    left_out = (*outcome.outputs_left_out, NOT_COLLECTED)
+    return msgspec.structs.replace(outcome, outputs_truncated=True, outputs_left_out=left_out)
+
+
+async def _aside(fds: list[int], work: Callable[[list[int], threading.Event], T], stop: threading.Event) -> T:
+    """The result of work on these files: at once for little, in a thread for much.
+
+    A thread gets copies of its own: it may still read when everybody else has closed the files.
+    """
+    if sum(map(size_of, fds)) <= INLINE_BYTES:
+        return work(fds, stop)
+    copies = [os.dup(fd) for fd in fds]
+
+    def in_thread() -> T:
+        try:
+            return work(copies, stop)
+        finally:
+            while copies:
+                os.close(copies.pop())
+
+    # Shielded: a thread that was never started would not close its copies.
+    result = asyncio.get_running_loop().run_in_executor(None, in_thread)
+    result.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+    return await asyncio.shield(result)
+
+
+def _digests(fds: list[int], stop: threading.Event) -> list[str]:
+    """SHA-256 in hex of each file. Raises InterruptedError once nobody wants it any more."""
+    digests = []
+    for fd in fds:
+        digest = hashlib.sha256()
+        for piece in pieces(fd, stop):
+            digest.update(piece)
+        digests.append(digest.hexdigest())
+    return digests
+
+
+def _seal(key: PublicKey, fds: list[int], stop: threading.Event) -> str:
+    """Fill the last two memfds, one sealed file and its index; the SHA-256 in hex of what a receipt binds."""
+    data_fd, index_fd, sealed_fd, listing_fd = fds
+    digest = hashlib.sha256()
+    size = 0
+    index = b"".join(pieces(index_fd, stop))
+    for piece in seal_outputs(key, index, pieces(data_fd, stop), size_of(data_fd)):
+        write(sealed_fd, piece)
+        digest.update(piece)
+        size += len(piece)
+    listing = signed_index([(OUTPUTS_NAME.encode(), SEALED_MODE, size, digest.hexdigest())])
+    write(listing_fd, listing + times([int(time.time())]))
+    return hashlib.sha256(listing).hexdigest()
+
+
+def freeze(fd: int) -> None:
+    """Let nobody change a memfd from here on: what is hashed is what runs (F_ADD_SEALS, fcntl(2))."""
+    try:
+        missing = FROZEN & ~fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        if missing:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, missing)
+    except OSError as error:
+        raise RecordError(f"a descriptor is no memfd that can be frozen: {error.strerror}") from None
+    if size_of(fd) > MAX_INPUT_BYTES:
+        raise RecordError(f"a memfd has more than {MAX_INPUT_BYTES} bytes")

@@ -1,0 +1,190 @@
+"""What a sandbox holds of the machine: a user id, a network namespace, a cgroup."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from sandrun_executor.cgroups.probe import Cgroup, CgroupError, Hierarchy
+from sandrun_executor.sandboxes import faults
+from sandrun_executor.sandboxes.networks import Network
+
+KEEP_SECONDS = 0.05  # for which an unused network waits for the next job of a burst
+RECLAIM_SECONDS = 5.0  # after which a retired slot is looked at again
+
+_log = logging.getLogger("sandrun.executor")
+
+
+class NoSlotError(Exception):
+    """Every slot is in use."""
+
+
+class SlotsRetiredError(Exception):
+    """Every slot is retired: none will be free because a job ends."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One sandbox's share: uid is nobody else's while the slot lives."""
+
+    number: int
+    uid: int
+    network: Network
+    cgroup: Cgroup
+
+
+class SlotPool:
+    """Hands out slots; one that cannot be proven empty is not handed out before it can."""
+
+    def __init__(self, hierarchy: Hierarchy, first_uid: int, count: int) -> None:
+        self._hierarchy = hierarchy
+        self._first_uid = first_uid
+        self._count = count
+        self._free = list(range(count - 1, -1, -1))
+        self._retired: list[tuple[Slot, Callable[[], None]]] = []
+        self._reclaiming: asyncio.TimerHandle | None = None
+        self.reclaimed = 0  # retired slots that became empty after all, ever
+        self.on_freed: Callable[[], None] = _nothing  # for what `bury` ended
+        self.on_reclaimed: Callable[[], None] = _nothing
+        self._endings: set[asyncio.Task[None]] = set()
+        self._start = time.time_ns()
+        self._networks: list[Network] = []  # as new, each
+        self._kept_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._made = 0
+
+    def acquire(self) -> Slot:
+        """A slot with a network namespace that nobody has used and a new cgroup.
+
+        Raises NoSlotError when none is free, SlotsRetiredError, OSError, CgroupError.
+        """
+        if not self._free:
+            self._reclaim()
+        if not self._free:
+            raise SlotsRetiredError if self.retired == self._count else NoSlotError
+        number = self._free.pop()
+        with ExitStack() as undo:
+            undo.callback(self._free.append, number)
+            network = self._networks.pop() if self._networks else Network()
+            undo.callback(network.close)
+            self._made += 1
+            cgroup = self.create_cgroup(f"job-{number}-{self._made}")
+            undo.pop_all()
+        return Slot(number, self._first_uid + number, network, cgroup)
+
+    def create_cgroup(self, name: str) -> Cgroup:
+        """A cgroup of a new name: one that a predecessor could not end is still there. Raises CgroupError."""
+        return self._hierarchy.create(f"{name}-{self._start}")
+
+    def release(self, slot: Slot) -> bool:
+        """Give a slot back after its last process died; False when its cgroup is still populated."""
+        try:
+            slot.cgroup.remove()
+        except CgroupError:
+            return False
+        # Counters and sockets in TIME_WAIT would tell of the job before.
+        if slot.network.is_as_new():
+            self._keep(slot.network)
+        else:
+            slot.network.close()
+        self._free.append(slot.number)
+        return True
+
+    async def bury(self, ending: Coroutine[Any, Any, None], seconds: float) -> None:
+        """Wait for the end of a sandbox that could not be prepared; after some seconds it goes on alone."""
+        task = asyncio.get_running_loop().create_task(ending)
+        self._endings.add(task)
+        task.add_done_callback(self._buried)
+        await asyncio.wait({task}, timeout=seconds)
+
+    def _buried(self, task: asyncio.Task[None]) -> None:
+        self._endings.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a sandbox did not end as it should: %s", type(task.exception()).__name__)
+        self.on_freed()
+
+    async def settled(self) -> None:
+        """Wait for the ends that go on alone; each takes a bounded time."""
+        while self._endings:
+            await asyncio.wait(self._endings)
+            await asyncio.sleep(0)  # what is called when they are done
+
+    @property
+    def retired(self) -> int:
+        """How many slots are not used because something in them does not die."""
+        return len(self._retired)
+
+    def retire(self, slot: Slot, then: Callable[[], None]) -> None:
+        """Do not use a slot while something is in it, though it was killed; call `then` once it is empty."""
+        pids = _pids(slot)
+        states = "; ".join(f"process {pid}: {faults.state_of(pid)}" for pid in pids) or "no process is listed"
+        _log.error("slot %d is retired: something in it does not die (%s)", slot.number, states)
+        self._retired.append((slot, then))
+        if self._reclaiming is None:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._reclaiming = asyncio.get_running_loop().call_later(
+            RECLAIM_SECONDS, self._reclaim_and_look_again
+        )
+
+    def _reclaim_and_look_again(self) -> None:
+        self._reclaiming = None
+        self._reclaim()
+        if self._retired:
+            self._look_again()
+
+    def _reclaim(self) -> None:
+        retired, self._retired = self._retired, []
+        for slot, then in retired:
+            if self.release(slot):
+                _log.warning("slot %d is used again: it is empty after all", slot.number)
+                self.reclaimed += 1
+                then()
+            else:
+                self._retired.append((slot, then))
+        if len(self._retired) < len(retired):
+            self.on_reclaimed()
+
+    def _keep(self, network: Network) -> None:
+        loop = asyncio.get_running_loop()
+        self._networks.append(network)
+        self._kept_at = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_at(self._kept_at + KEEP_SECONDS, self._drop_idle)
+
+    def _drop_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        drop_at = self._kept_at + KEEP_SECONDS
+        if loop.time() < drop_at:
+            self._timer = loop.call_at(drop_at, self._drop_idle)
+        else:
+            self._drop_networks()
+
+    def close(self) -> None:
+        """Let the networks go that wait for a job, and look after retired slots no more."""
+        if self._reclaiming is not None:
+            self._reclaiming.cancel()
+            self._reclaiming = None
+        self._drop_networks()
+
+    def _drop_networks(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._networks:
+            self._networks.pop().close()
+
+
+def _pids(slot: Slot) -> list[int]:
+    try:
+        return slot.cgroup.pids()
+    except CgroupError:
+        return []
+
+
+def _nothing() -> None:
+    return

@@ -1,0 +1,92 @@
+"""Why a job ended: from the wait status and the kernel's counters, never a guess."""
+
+import enum
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sandrun_sandbox.collect import REASONS
+from sandrun_shared.jobs import MAX_COUNT, LeftOut, LeftOutReason, Verdict
+
+_REASONS = tuple(map(LeftOutReason, REASONS))
+
+
+class Stop(enum.Enum):
+    """Why the executor ended a job that had not ended by itself."""
+
+    cancelled = "cancelled"
+    wall = "wall_time_limit"
+    cpu = "cpu_time_limit"
+    memory = "memory_limit"
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How the job's process ended: its wait status, and whether its folders were full then (wait(2))."""
+
+    status: int
+    disk_full: bool
+
+    @classmethod
+    def told(cls, status: str, disk_full: str) -> "Exit | None":
+        """What PID 1 says of it in two words; None for what no process ends with."""
+        if not status.isdigit() or len(status) > 5 or disk_full not in ("0", "1"):
+            return None
+        number = int(status)
+        ended = os.WIFEXITED(number) or os.WIFSIGNALED(number)
+        return cls(number, disk_full == "1") if number <= 0xFFFF and ended else None
+
+    @property
+    def code(self) -> int:
+        """The exit code, 128+n for signal n."""
+        code = os.waitstatus_to_exitcode(self.status)
+        return code if code >= 0 else 128 - code
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended it, if one did."""
+        return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else None
+
+
+def left_out_of(counts: Sequence[str]) -> tuple[LeftOut, ...] | None:
+    """What a collector reports, a number for each of its reasons; None for what it cannot have reported."""
+    if len(counts) != len(_REASONS) or not all(count.isdecimal() and len(count) < 20 for count in counts):
+        return None
+    said = zip(_REASONS, map(int, counts), strict=True)
+    return tuple(LeftOut(reason, min(count, MAX_COUNT)) for reason, count in said if count)
+
+
+def judge(stop: Stop | None, exited: Exit | None, oom_kills: int, started: bool, failure: str) -> Verdict:
+    """The verdict: what the executor did, then what the memory counter says, then how the process ended.
+
+    exited is None when PID 1 died before it could tell; failure names the step of the set-up that failed.
+    """
+    if stop is Stop.cancelled:
+        return Verdict.cancelled
+    if oom_kills:
+        return Verdict.memory_limit
+    if stop is not None:
+        return Verdict(stop.value)
+    if not started:
+        return _of_failure(exited, failure)
+    if exited is None:
+        return Verdict.internal_error
+    return _of_exit(exited)
+
+
+def _of_failure(exited: Exit | None, failure: str) -> Verdict:
+    if failure.startswith("step disk "):
+        return Verdict.disk_limit
+    if failure.startswith("step compile "):
+        return Verdict.disk_limit if exited is not None and exited.disk_full else Verdict.compile_error
+    return Verdict.setup_error
+
+
+def _of_exit(exited: Exit) -> Verdict:
+    if exited.signal is not None:
+        return Verdict.disk_limit if exited.signal == signal.SIGXFSZ else Verdict.signaled
+    if exited.code == 0:
+        return Verdict.ok
+    # The kernel counts no ENOSPC: a failed program whose folders are full is taken to have failed of that.
+    return Verdict.disk_limit if exited.disk_full else Verdict.nonzero_exit

@@ -1,0 +1,394 @@
+"""Starts zygotes, clean interpreters that fork sandboxes, and keeps them alive."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from sandrun_executor.cgroups.probe import Cgroup
+from sandrun_executor.sandboxes import faults
+from sandrun_executor.sandboxes.channel import Link, Words
+from sandrun_executor.sandboxes.slots import Slot
+from sandrun_executor.seccomp.filter import compile_filter
+from sandrun_sandbox.job import ENVIRONMENT, THREADS
+from sandrun_sandbox.python import preview
+from sandrun_sandbox.root import PROGRAM
+
+PYTHON = "/usr/bin/python3"
+_START_SECONDS = 20.0
+_PRELOAD_SECONDS = 120.0  # importing from a cold disk
+STOP_SECONDS = 5.0  # from SIGKILL to a zygote's end, which may have gigabytes to give back
+_log = logging.getLogger("sandrun.executor")
+# What becomes the sandbox, in an order in which each finds what it imports.
+_MODULES = (
+    "sandrun_sandbox.linux_unsafe",
+    "sandrun_sandbox.imports",
+    "sandrun_sandbox.steps",
+    "sandrun_sandbox.gpu_files",
+    "sandrun_sandbox.prestarted.node",
+    "sandrun_sandbox.etc",
+    "sandrun_sandbox.root",
+    "sandrun_sandbox.python.preview",
+    "sandrun_sandbox.landlock",
+    "sandrun_sandbox.confine",
+    "sandrun_sandbox.channel",
+    "sandrun_sandbox.orders",
+    "sandrun_sandbox.beneath",
+    "sandrun_shared.archives.names",
+    "sandrun_shared.archives.members",
+    "sandrun_shared.archives.streams",
+    "sandrun_shared.archives.sparse",
+    "sandrun_shared.archives.tar",
+    "sandrun_shared.archives.zip",
+    "sandrun_shared.archives.reader",
+    "sandrun_sandbox.unpack",
+    "sandrun_sandbox.collect",
+    "sandrun_sandbox.job",
+    "sandrun_sandbox.prestarted.helper",
+    "sandrun_sandbox.init",
+    "sandrun_sandbox.python.frames",
+    "sandrun_sandbox.zygote",
+    "sandrun_sandbox.python.run_python",
+)
+_IMAGE_MODULES = (
+    "sandrun_sandbox.linux_unsafe",
+    "sandrun_sandbox.gpu_files",
+    "sandrun_sandbox.prestarted.node",
+    "sandrun_sandbox.etc",
+    "sandrun_sandbox.root",
+    "sandrun_sandbox.python.frames",
+)
+# Room for the command line that a job's /proc/self/cmdline is to show.
+_PADDING = " " * 2048
+
+_PREVIEW_MODULES = (*_IMAGE_MODULES, "sandrun_sandbox.python.preview")
+_PRELOAD_MODULES = ("sandrun_sandbox.python.preload",)
+
+# The first stage builds the image and starts the interpreter anew inside it: what the host's site
+# configuration would load, as root, is not there.
+_LOAD = """\
+import sys
+def load(name, text):
+    module = type(sys)(name)
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)
+    if text is None:
+        module.__path__ = []
+    else:
+        if type(text) is str:  # else frames.compiled has compiled it
+            text = compile(text, "<" + child + ">", "exec", dont_inherit=True)
+        exec(text, module.__dict__)
+        module.code = text  # or each job would free it at its end, page by page
+"""
+_LOAD_ALL = """
+for name, text in {modules!r}:
+    load(name, text)
+"""
+_FIRST = """
+import os
+with open({second}) as file:
+    program = sys.modules["sandrun_sandbox.python.frames"].compiled(file.read())
+sys.modules["sandrun_sandbox.root"].enter_image(program, {gpus!r}, {folder!r})
+os.execve({command!r}[0], {command!r}, dict(os.environ))
+"""
+_FIRST_WITH_ENVIRONMENT = """
+import os
+with open({second}) as file:
+    program = sys.modules["sandrun_sandbox.python.frames"].compiled(file.read())
+sys.modules["sandrun_sandbox.root"].enter_image(b"", {gpus!r}, {folder!r})
+os.environ["WAY_BACK"] = str(sys.modules["sandrun_sandbox.python.preview"].enter({links!r}, program))
+os.environ.update({environment!r})
+os.execve({command!r}[0], {command!r}, dict(os.environ))
+"""
+# The modules of an environment are imported before any of ours, without privileges in effect.
+_PRELOAD = """
+import atexit, os
+way_back = int(os.environ.pop("WAY_BACK"))
+for fd in {tasks!r}:
+    os.write(fd, b"0")
+finish = []
+@atexit.register
+def run_finish():
+    while finish:
+        function, arguments = finish.pop()
+        function(*arguments)
+os.setgroups([])
+os.setresgid({uid}, {uid}, 0)
+os.setresuid({uid}, {uid}, 0)
+there = frozenset(sys.modules)
+for name, text in {unsafe!r}:
+    load(name, text)
+arenas_as_before = sys.modules["sandrun_sandbox.linux_unsafe"].arenas_from_heap()
+for name in sys.modules.keys() - there:
+    del sys.modules[name]
+for name, text in {modules!r}:
+    load(name, text)
+try:
+    preloaded = sys.modules["sandrun_sandbox.python.preload"].preload({names!r})
+except Exception as error:
+    os.write(2, f"sandrun.executor: a module cannot be imported ahead of jobs: {{error!r}}\\n".encode())
+    os._exit(1)
+preloaded["way_back"], preloaded["finish"] = way_back, finish
+for name, _ in {modules!r}:
+    del sys.modules[name]
+arenas_as_before()
+"""
+_SECOND = """
+config = {config!r}
+config["baseline"] = baseline
+config["preloaded"] = preloaded
+main = sys.modules["sandrun_sandbox.zygote"].main
+run = sys.modules["sandrun_sandbox.python.run_python"].run
+run(main(config))
+"""
+_NOTHING_PRELOADED = """
+preloaded = None
+"""
+_BASELINE = """
+baseline = frozenset(sys.modules)
+"""
+
+
+class ZygoteError(Exception):
+    """A zygote did not start; the text says what to look at."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the zygote of an environment has besides: a folder of the host, and what to make of it.
+
+    links: as Built.links; modules are imported before any job is known. python is the environment's
+    interpreter, "" if the zygote is to be the system's: then nothing of the folder runs but in jobs.
+    """
+
+    folder: str
+    python: str
+    links: list[str]
+    variables: dict[str, str]
+    modules: tuple[str, ...]
+
+
+def _first_stage(second: int, command: list[str], image: Image | None, gpus: dict[str, Any]) -> str:
+    if image is None or not image.python:
+        folder = "" if image is None else image.folder
+        first = _FIRST.format(second=second, command=command, gpus=gpus, folder=folder)
+        return _load(_IMAGE_MODULES) + first
+    # As in a job, but one thread: others would not live through a fork.
+    environment = {**ENVIRONMENT, **image.variables, **dict.fromkeys(THREADS, "1")}
+    return _load(_PREVIEW_MODULES) + _FIRST_WITH_ENVIRONMENT.format(
+        second=second,
+        command=command,
+        folder=image.folder,
+        links=image.links,
+        environment=environment,
+        gpus=gpus,
+    )
+
+
+def _second_stage(config: dict[str, object], image: Image | None, tasks: list[int]) -> str:
+    preload = _NOTHING_PRELOADED
+    if image is not None and image.python:
+        preload = _PRELOAD.format(
+            tasks=tasks,
+            uid=preview.UID,
+            unsafe=_modules(("sandrun_sandbox.linux_unsafe",)),
+            modules=_modules(_PRELOAD_MODULES),
+            names=image.modules,
+        )
+    return (
+        _LOAD
+        + preload
+        + _BASELINE
+        + _LOAD_ALL.format(modules=_modules(_MODULES))
+        + _SECOND.format(config=config)
+    )
+
+
+def _load(names: Iterable[str]) -> str:
+    return _LOAD + _LOAD_ALL.format(modules=_modules(names))
+
+
+def _source(text: str) -> int:
+    """A memfd with a program that is too long for a command line."""
+    fd = os.memfd_create("zygote", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(text.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _modules(names: Iterable[str]) -> list[tuple[str, str | None]]:
+    """Each module with its source, and before it the packages that it lies in, which have none."""
+    modules: dict[str, str | None] = {}
+    for name in names:
+        parts = name.split(".")
+        for end in range(1, len(parts)):
+            modules.setdefault(".".join(parts[:end]), None)
+        file = resources.files(parts[0]).joinpath(*parts[1:-1], f"{parts[-1]}.py")
+        modules[".".join(parts)] = file.read_text()
+    return list(modules.items())
+
+
+class Zygote:
+    """One running zygote and the channel to it."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", link: Link, cgroup: Cgroup) -> None:
+        self._process = process
+        self._link = link
+        self._cgroup = cgroup
+        self._pidfd = -1  # once it is to end
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._overdue: asyncio.TimerHandle | None = None
+        self.alive = True
+        self.answers = True  # one that does not forks no more, but what it has forked goes on
+
+    @property
+    def pid(self) -> int:
+        """Its process id, for measuring."""
+        return self._process.pid
+
+    @classmethod
+    async def start(
+        cls,
+        cgroup: Cgroup,
+        seccomp: bytes,
+        *,
+        core_bytes: int,
+        noswap: str,
+        without: Iterable[str] = (),
+        image: Image | None = None,
+        gpus: dict[str, Any] | None = None,
+    ) -> "Zygote":
+        """Start a zygote in the given cgroup and wait until it serves. Raises ZygoteError.
+
+        gpus: what the image is to hold for jobs with a GPU (gpu_types.for_image).
+        """
+        link = Link()
+        if cgroup.into_fd is not None:
+            tasks = [os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.into_fd)]
+        else:
+            tasks = [os.dup(fd) for fd in cgroup.join_fds]
+        config = {
+            "control": link.far,
+            "tasks": tasks,
+            "seccomp": seccomp,
+            "gpu_seccomp": compile_filter(gpu=True) if gpus else seccomp,
+            "core_bytes": core_bytes,
+            "noswap": noswap,
+            "without": list(without),
+            "environment": {} if image is None else image.variables,
+            "links": None if image is None else image.links,
+            "forks": image is None or bool(image.python),
+        }
+        gpus = gpus or {"devices": [], "driver": ""}
+        second = _source(_second_stage(config, image, tasks))
+        command = [PYTHON, PROGRAM, _PADDING]
+        if image is not None and image.python:
+            command = [image.python, preview.PROGRAM, _PADDING]
+        first = _source(_first_stage(second, command, image, gpus))
+        try:
+            process = subprocess.Popen(  # noqa: ASYNC220 (a millisecond, at start)
+                [PYTHON, "-ISc", f"import os;exec(os.fdopen({first}).read())"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=ENVIRONMENT,  # a job's own, so that its interpreter starts no other way
+                cwd="/",
+                pass_fds=(first, second, link.far, *tasks),
+                start_new_session=True,
+            )
+        except BaseException:
+            link.close()
+            raise
+        finally:
+            for fd in (first, second, *tasks):
+                os.close(fd)
+        link.close_far()
+        zygote = cls(process, link, cgroup)
+        await zygote._serves(_START_SECONDS if image is None else _PRELOAD_SECONDS)
+        return zygote
+
+    async def _serves(self, seconds: float) -> None:
+        """Wait until it is ready. Raises ZygoteError when it does not become so; it is stopped then."""
+        ready: asyncio.Future[bool] = self._loop.create_future()
+        state = ""
+
+        def heard(words: Words, fd: int | None) -> None:
+            if fd is not None:
+                os.close(fd)
+            if not ready.done():
+                ready.set_result(words == ["ready"])
+            if not words:
+                self.alive = False
+
+        self._link.listen(heard)
+        served = False
+        try:
+            async with asyncio.timeout(seconds):
+                served = await ready
+        except TimeoutError:
+            state = faults.state_of(self.pid)
+        finally:
+            if not served:
+                self.stop()
+                await self.ended()
+        if not served:
+            why = f"after {seconds:g} s it is {state}" if state else "its own words are above"
+            raise ZygoteError(f"{PYTHON} did not become a zygote: {why}")
+
+    def spawn(self, link: Link, job_link: Link, slot: Slot, kind: Mapping[str, object]) -> None:
+        """Ask for a sandbox; it reports on the two links. Raises OSError when the zygote is gone or deaf."""
+        cgroup = slot.cgroup
+        fds = [link.far, job_link.far, slot.network.fd, *cgroup.join_fds]
+        if cgroup.into_fd is not None:
+            fds.append(cgroup.into_fd)
+        try:
+            self._link.send({"uid": slot.uid, "into_cgroup": cgroup.into_fd is not None, **kind}, fds)
+        except BlockingIOError:  # it has not read for long
+            self.answers = False
+            raise ZygoteError(str(faults.ZYGOTE_STUCK)) from None
+        link.close_far()
+        job_link.close_far()
+
+    def stop(self) -> None:
+        """End it, and with it every sandbox it forked; `ended` waits for that."""
+        if self._overdue is not None:
+            return
+        self.alive = False
+        self._process.kill()
+        self._link.close()
+        self._overdue = self._loop.call_later(STOP_SECONDS, self._give_up)
+        with suppress(OSError):  # no descriptor is free: then it is reaped when it is given up
+            self._pidfd = os.pidfd_open(self.pid)
+            self._loop.add_reader(self._pidfd, self._dead)
+
+    def _give_up(self) -> None:
+        # What is in state D dies when its wait ends, and is reaped by then or with us.
+        if self._process.poll() is None:
+            state = faults.state_of(self.pid)
+            _log.error("zygote %d does not die: %s; %s", self.pid, state, faults.STUCK_MEND)
+            self._process.returncode = -signal.SIGKILL  # or Popen would complain that nobody waited
+        self._dead()
+
+    def _dead(self) -> None:
+        self._process.poll()
+        if self._overdue is not None:
+            self._overdue.cancel()
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def ended(self) -> None:
+        """Wait until a zygote that was stopped is reaped, or given up after STOP_SECONDS."""
+        await asyncio.shield(self._ended)

@@ -1,0 +1,1 @@
+"""The seccomp filter of jobs, and who may see it refuse."""

@@ -1,0 +1,221 @@
+"""PID 1 of a sandbox: sets it up, waits for the job, ends what is left, then collects the outputs.
+
+While it is root it reads nothing of the client's. To collect, it first becomes the job's user.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+import time
+
+from sandrun_sandbox import collect, gpu_files, imports, job, landlock, orders, root
+from sandrun_sandbox import linux_unsafe as linux
+from sandrun_sandbox.channel import Channel
+from sandrun_sandbox.confine import Confinement
+from sandrun_sandbox.prestarted import helper
+from sandrun_sandbox.steps import StepError, run_steps
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: list[int]) -> job.Program:
+    """Set the sandbox up, fork the job's process and look after it; returns only in that process.
+
+    fds: the job's channel, the network namespace, then one `tasks` file per cgroup controller (v1).
+    """
+    job_fd, network, *tasks = fds
+    uid, without, sizes = request["uid"], config["without"], _sizes(config, request)
+    gpu = request["gpu"]
+    try:
+        run_steps(
+            (
+                ("parent_death", lambda: linux.prctl(linux.PR_SET_PDEATHSIG, _signal.SIGKILL)),
+                ("dumpable", lambda: linux.prctl(linux.PR_SET_DUMPABLE, 0)),
+                ("join_cgroup", lambda: [os.write(fd, b"0") for fd in tasks]),
+                ("cgroup", lambda: linux.unshare(linux.CLONE_NEWCGROUP)),
+                ("network", lambda: linux.setns(network, linux.CLONE_NEWNET)),
+                ("files", lambda: root.mount_files(uid, sizes, config["links"], gpu)),
+                ("devices", lambda: root.mount_devices(sizes, gpu)),
+                ("proc", root.mount_proc),
+                ("mask_proc", lambda: root.mask_proc(gpu_files.masks(config["masks"], gpu), config["stat"])),
+                ("enter_root", root.enter),
+                ("host_name", lambda: linux.sethostname("sandrun")),
+                ("time", _new_clock),
+            ),
+            without,
+        )
+        # Packages are mounted when the job is handed over: until then the folder is empty and read-only.
+        writable = (*root.WRITABLE, root.PACKAGES) if request["installs"] else root.WRITABLE
+        ruleset = landlock.make_ruleset(writable, () if gpu is None else (gpu_files.DRIVER,))
+        confinement = Confinement(uid, ruleset, config["seccomp" if gpu is None else "gpu_seccomp"], without)
+    except StepError as error:
+        link.report("failed " + error.report)
+        os._exit(1)
+    except OSError as error:
+        link.report(f"failed landlock {error.errno}")
+        os._exit(1)
+    for fd in (network, *tasks):
+        os.close(fd)
+    # Not the zygote's disposition, which would leave us without the job's status.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, job.SIGCHLD)
+    children = linux.signalfd(_signal.SIGCHLD)
+    try:
+        pid = os.fork()
+    except OSError as error:
+        link.report(f"failed fork {error.errno}")
+        os._exit(1)
+    if pid == 0:
+        link.close()
+        os.close(children)
+        if request["started"]:
+            helper.main(config, request["started"], confinement, Channel(job_fd))
+        return job.main(config, confinement, Channel(job_fd))
+    try:
+        if "imports" not in without:
+            imports.end()
+        os.close(job_fd)
+        _supervise(config, confinement, link, pid, children)
+    finally:  # of an exception too: what the interpreter does at its end is not ours
+        os._exit(0)
+
+
+def _sizes(config: dict[str, Any], request: dict[str, Any]) -> root.Sizes:
+    return root.Sizes(request["disk_bytes"], request["inodes"], request["shm_bytes"], config["noswap"])
+
+
+def _new_clock() -> None:
+    """A time namespace in which the machine was just started (time_namespaces(7))."""
+    linux.unshare(linux.CLONE_NEWTIME)
+    fd = os.open("/proc/self/timens_offsets", os.O_WRONLY)
+    # CLOCK_MONOTONIC_RAW has the same offset and may be behind; no clock may begin below zero.
+    monotonic = min(time.clock_gettime(time.CLOCK_MONOTONIC), time.clock_gettime(time.CLOCK_MONOTONIC_RAW))
+    boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        os.write(fd, b"monotonic -%d 0\nboottime -%d 0\n" % (monotonic, boottime))
+    finally:
+        os.close(fd)
+
+
+def _supervise(
+    config: dict[str, Any], confinement: Confinement, link: Channel, job_pid: int, children: int
+) -> None:
+    """Reap until the job's process is dead, then end everything else and collect."""
+    poll = select.poll()
+    poll.register(link, select.POLLIN)
+    poll.register(children, select.POLLIN)
+    status: int | None = None
+    kill_at: float | None = None
+    while status is None:
+        ready = poll.poll(None if kill_at is None else max(kill_at - time.monotonic(), 0.0) * 1000)
+        grace = None if ready else 0.0
+        for fd, _ in ready:
+            if fd == children:
+                os.read(children, 128)  # one struct signalfd_siginfo stands for any number of children
+                status = _reap(job_pid)
+            else:
+                grace = _heed(config, link)
+        if grace and kill_at is None:
+            kill_at = time.monotonic() + grace
+            _signal_all(_signal.SIGTERM)
+        elif grace is not None:
+            kill_at = None
+            poll.unregister(link)  # there is nothing more to say
+            _signal_all(_signal.SIGKILL)
+    _signal_all(_signal.SIGKILL)
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+    link.report(f"exited {status} {int(root.is_full())}")
+    _collect(confinement, link)
+
+
+def _heed(config: dict[str, Any], link: Channel) -> float | None:
+    """Do what the executor says; the seconds from SIGTERM to SIGKILL when it says to end the job."""
+    message = link.receive()
+    if message is None:
+        os._exit(0)  # the executor is gone: the kernel ends the whole namespace with us
+    request, fds = message
+    if "resize" in request:
+        try:
+            root.resize(_sizes(config, request))
+            link.report("resized")
+        except OSError as error:
+            link.report(f"failed sizes {error.errno}")
+            os._exit(1)
+    elif "packages" in request:
+        _mount_packages(request["packages"], fds, link)
+    else:
+        return float(request["stop"])
+    return None
+
+
+def _mount_packages(tools: list[str] | None, fds: list[int], link: Channel) -> None:
+    """Mount what the executor sent: a finished layer, or a folder to install to and what installs."""
+    try:
+        if tools is None:
+            root.mount_installed(fds[0])
+        else:
+            root.mount_installing(fds[0], list(zip(tools, fds[1:], strict=True)))
+    except OSError as error:
+        link.report(f"failed packages {error.errno}")
+        os._exit(1)
+    for fd in fds:
+        os.close(fd)
+    link.report("mounted")
+
+
+def _signal_all(number: int) -> None:
+    try:  # noqa: SIM105 (contextlib would be one more module in every job's interpreter)
+        os.kill(-1, number)
+    except ProcessLookupError:
+        pass
+
+
+def _reap(job_pid: int) -> int | None:
+    """Reap every zombie; the job's wait status if it was among them."""
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == job_pid:
+            found = status
+
+
+def _collect(confinement: Confinement, link: Channel) -> None:
+    """Become the job's user while the executor looks at the job's end, then gather what it asks for."""
+    work = os.open(root.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        confinement.enter_as_collector()
+    except StepError as error:
+        link.report("failed " + error.report)
+        return
+    message = link.receive()
+    if message is None:
+        return
+    request, (order_fd, snapshot_fd, data_fd, names_fd, numbers_fd) = message
+    try:
+        order = orders.decode_order(orders.read_all(order_fd))
+        snapshot = orders.read_all(snapshot_fd)
+        left_out = collect.collect(
+            work,
+            order.outputs,
+            snapshot,
+            collect.Into(data_fd, names_fd, numbers_fd),
+            max_files=request["files"],
+            max_bytes=request["bytes"],
+            seconds=request["seconds"],
+        )
+        link.report("collected " + " ".join([str(left_out[reason]) for reason in collect.REASONS]))
+    except (OSError, ValueError, MemoryError):
+        link.report("failed collect 0")

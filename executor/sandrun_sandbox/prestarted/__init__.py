@@ -1,0 +1,1 @@
+"""Interpreters other than Python that start before their program is known."""

@@ -1,0 +1,1 @@
+"""Running Python programs in a fork of a warm interpreter."""

@@ -1,0 +1,239 @@
+"""Runs a Python program in an interpreter that has already started, as `python3 FILE` would."""
+
+from __future__ import annotations
+
+import _signal
+import atexit
+import io
+import os
+import sys
+
+from sandrun_sandbox import linux_unsafe as linux
+from sandrun_sandbox.job import UNBUFFERED, Program
+from sandrun_sandbox.python.frames import CAN_HIDE, hide
+
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+# Of the modules that every interpreter has: it takes these apart itself, the last two after all others.
+_NEVER_SPARED = ("sys", "builtins", "__main__")
+
+
+def _renew_stdio(buffered: bool) -> None:
+    """Make the three standard streams again as Py_Initialize does, with the encodings it chose.
+
+    Unless buffered, as PYTHONUNBUFFERED has them: what is written is on its way at once (create_stdio in
+    CPython's pylifecycle.c).
+    """
+    for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        old = getattr(sys, "__" + name + "__")
+        mode = "rb" if fd == 0 else "wb"
+        size = -1 if buffered or fd == 0 else 0
+        buffer: Any = io.open(fd, mode, size, closefd=False)  # noqa: SIM115, UP020 (stays open)
+        raw = buffer.raw if size else buffer
+        raw.name = f"<{name}>"
+        interactive = raw.isatty()
+        stream = io.TextIOWrapper(
+            buffer,
+            old.encoding,
+            old.errors,
+            newline="\n" if fd else None,
+            line_buffering=buffered and (fd == 2 or interactive),
+            write_through=not buffered,
+        )
+        stream.mode = "r" if fd == 0 else "w"  # type: ignore[misc]
+        setattr(sys, name, stream)
+        setattr(sys, "__" + name + "__", stream)
+
+
+class _Arguments(list):  # type: ignore[type-arg]
+    """A list that is sys.orig_argv, and is freed when the interpreter clears sys, after every other module.
+
+    By then all that a program can notice has happened: threads joined, atexit run, streams flushed, modules
+    emptied. What would follow is freeing the memory that this process shares with the zygote, page by
+    page, each a fault and a copy; so the process ends here (Py_FinalizeEx, finalize_modules).
+    """
+
+    code: int | None = None
+    kept: list[object]
+
+    streams: list[io.TextIOWrapper]
+
+    def __del__(self, leave: Callable[[int], NoReturn] = os._exit) -> None:
+        if self.code is None:
+            return
+        try:
+            for stream in self.streams:
+                stream.flush()  # what the program's last finalizers printed
+        except Exception:
+            return
+        leave(self.code)
+
+
+class _Modules:
+    """The interpreter's table of modules, as the zygote left it."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._table = sys.modules
+        self._count = len(sys.modules)
+        self._last = next(reversed(sys.modules))
+
+    def spare(self) -> list[object]:
+        """Take out those of these names, so that they are not taken apart; what is to be kept alive for it.
+
+        To take one out is to write to its reference count, and so to copy the page that it shares with the
+        zygote: instead the table is filled anew with the others, which were put in last.
+        """
+        table, others = self._table, []
+        for name in reversed(table):
+            if name == self._last:
+                break
+            others.append(name)
+        if len(table) - len(others) != self._count:  # the program has taken some of the zygote's out itself
+            return [table.pop(name) for name in self._names if name in table]
+        names = (*_NEVER_SPARED, *reversed(others))
+        linux.refill_dict(table, {name: table[name] for name in names if name in table})
+        return []
+
+
+def _spare_shared_modules(arguments: _Arguments, modules: _Modules) -> None:
+    """Keep the modules of the zygote from being taken apart; the last thing that atexit calls."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, ValueError, OSError):
+        arguments.code = None  # the interpreter has a status of its own for this
+        return
+    arguments.streams = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None]
+    arguments.kept += modules.spare()
+
+
+def _at_the_end(
+    finish: list[tuple[Any, tuple[Any, ...]]] | None, function: Any, arguments: tuple[Any, ...]
+) -> None:
+    """Have it called after all else that atexit calls, modules' that the zygote imported included."""
+    if finish is None:
+        atexit.register(function, *arguments)
+    else:
+        finish.append((function, arguments))
+
+
+def _exit_code(code: object) -> int:
+    if code is None:
+        return 0
+    return code & 0xFF if isinstance(code, int) else 1
+
+
+def _set_variables(program: Program) -> None:
+    if program.buffered:
+        os.environ.pop(UNBUFFERED, None)
+    if program.environment:
+        os.environ.update(program.environment)
+        if "PYTHONUSERBASE" in program.environment:
+            _add_user_site()
+
+
+def _add_user_site() -> None:
+    """Packages of the user's site, between the library and the system's packages as site.main does it."""
+    import site  # noqa: PLC0415 (the interpreter loaded it at its start)
+
+    site.USER_BASE = site.USER_SITE = None
+    path = sys.path
+    at = next((i for i, folder in enumerate(path) if folder.endswith("-packages")), len(path))
+    after = path[at:]
+    del path[at:]
+    site.addusersitepackages({os.path.normcase(folder) for folder in path})
+    path += after
+
+
+def _reads_alike(source: bytes) -> bool:
+    """Whether compile() and the interpreter's own reader of files see the same text, errors included."""
+    comments = [line for line in source[:2048].split(b"\n", 2)[:2] if line.lstrip().startswith(b"#")]
+    if b"\0" in source or any(b"coding" in line and b"utf-8" not in line for line in comments):
+        return False
+    try:
+        source.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def run(program: Program) -> None:
+    """Run the program as __main__; what it raises is for the interpreter, which then ends as always.
+
+    In this function's frame, which the program does not see (frames.py).
+    """
+    _set_variables(program)
+    path = os.path.join(os.getcwd(), program.entrypoint)
+    words = [program.command, program.entrypoint, *program.args]
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except OSError:
+        source = b"\0"  # the interpreter has its own words for it
+    if not _reads_alike(source):
+        os.execv(program.command, words)  # noqa: S606
+    sys.path_importer_cache.pop(sys.argv[0], None)
+    sys.argv = words[1:]
+    arguments = _Arguments(words)
+    sys.orig_argv = arguments
+    _at_the_end(program.finish, _spare_shared_modules, (arguments, _Modules(program.spared)))
+    sys.path[0] = os.path.dirname(os.path.realpath(path))
+    _renew_stdio(program.buffered)
+    arguments.kept = [sys.modules["__main__"], program]
+    main = type(sys)("__main__")
+    loader = sys.modules["_frozen_importlib_external"].SourceFileLoader("__main__", path)
+    main.__dict__.update(__file__=path, __loader__=loader, __builtins__=sys.modules["builtins"])
+    for name, value in (("__cached__", None), ("__annotations__", {})):
+        if name in sys.modules["__main__"].__dict__:  # depends on the version
+            main.__dict__[name] = value
+    sys.modules["__main__"] = main
+    try:
+        exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)  # noqa: S102
+    except SystemExit as error:
+        arguments.code = _exit_code(error.code)
+        del arguments
+        raise
+    except KeyboardInterrupt as error:
+        if not CAN_HIDE:
+            _print_exception(error)
+            _end_by_sigint()
+        raise
+    except BaseException as error:
+        if not CAN_HIDE:
+            _print_exception(error)
+            arguments.code = 1
+            del arguments
+            sys.exit(1)
+        if getattr(sys, "excepthook", None) is sys.__excepthook__:  # else it may choose another
+            arguments.code = 1
+        raise
+    arguments.code = 0
+
+
+run.__code__ = hide(run.__code__)
+
+
+def _print_exception(error: BaseException) -> None:
+    """What the interpreter does with an exception that nobody caught, without the frame of ours."""
+    trace = error.__traceback__
+    own = sys._getframe().f_code.co_filename
+    while trace is not None and trace.tb_frame.f_code.co_filename == own:
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
+    sys.excepthook(type(error), error, trace)
+
+
+def _end_by_sigint() -> NoReturn:
+    # As Py_RunMain: finish, then die of the signal so that the parent sees it.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    os.kill(os.getpid(), _signal.SIGINT)
+    sys.exit(130)
