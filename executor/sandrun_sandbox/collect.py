@@ -62,7 +62,7 @@ class Globs:
         for pattern in patterns:
             self._add(_collapsed(pattern))
         self._stars = self._single | self._double
-        self._first = self._spread(self._first)
+        self._first = self._spread(self._first, at_a_name=True)
 
     def _add(self, tokens: list[tuple[str, str]]) -> None:
         self._first |= 1 << self._places
@@ -85,9 +85,10 @@ class Globs:
         self._ends |= 1 << (self._places + len(tokens))
         self._places += len(tokens) + 1
 
-    def _spread(self, states: int) -> int:
+    def _spread(self, states: int, at_a_name: bool) -> int:
+        skips = self._skips if at_a_name else 0
         while True:
-            more = states | (states & self._stars) << 1 | (states & self._skips) << 2
+            more = states | (states & self._stars) << 1 | (states & skips) << 2
             if more == states:
                 return states
             states = more
@@ -110,7 +111,7 @@ class Globs:
         states = self._first
         for character in path:
             moves, stays = self._masks.get(character) or self._mask(character)
-            states = self._spread((states & moves) << 1 | states & stays)
+            states = self._spread((states & moves) << 1 | states & stays, character == "/")
             if not states:
                 return False
         return bool(states & self._ends)

@@ -12,6 +12,7 @@ from sandrun_api.uploads.contents import Bounds, Contents
 from sandrun_sandbox import unpack
 from sandrun_sandbox.unpack import UnpackError
 from sandrun_shared.jobs import UploadKind
+from sandrun_shared.languages import BOM
 from sandrun_shared.memfds import Memfd
 
 BOUNDS = Bounds(total_bytes=1 << 20, members=50, seconds=60.0)
@@ -103,6 +104,8 @@ def agree(kind: UploadKind, data: bytes, bounds: Bounds = BOUNDS) -> Unpacked | 
         raise AssertionError(f"the door accepts what the sandbox refuses: {error}") from None
     assert contents.files == made.files.keys() | made.links.keys()
     assert contents.kept == made.files
-    heads = {path: data[:256] for path, data in made.files.items() if data.startswith((b"#!", b"\x7fELF"))}
+    heads = {
+        path: data[:256] for path, data in made.files.items() if data.startswith((b"#!", BOM, b"\x7fELF"))
+    }
     assert contents.heads == heads
     return made

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandrun_executor.receipts import measures
@@ -371,6 +371,11 @@ def _expression(pattern: str) -> str:
 
 
 @given(st.text("ab*?/", max_size=10), st.text("ab/", max_size=10))
+@example("**/b", "ab")
+@example("**/", "a")
+@example("a/**/b", "a/bb")
+@example("a/**/b", "a/b")
+@example("**/b", "a/b")
 def test_patterns_are_what_a_regular_expression_says(pattern: str, path: str) -> None:
     expected = re.fullmatch(_expression(pattern), path, re.S) is not None
     assert module.Globs([pattern]).matches(path) == expected
