@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from sandrun_shared.framing import CHUNK
 from sandrun_shared.protocol import Output
@@ -28,7 +29,8 @@ class LogPump:
         """owner is the uid that may open the pipes again, as /dev/stdout.
 
         deliver passes one message on and answers whether there is room for more. With a sealer all output
-        leaves sealed, as lines on stdout, which together stay within the limit too.
+        leaves sealed, as lines on stdout, which together stay within the limit too. Raises OSError when no
+        pipe can be made.
         """
         self._loop = asyncio.get_running_loop()
         self._sealer = sealer
@@ -38,12 +40,6 @@ class LogPump:
         self._deliver = deliver
         self._read_fds: dict[int, int] = {}
         self.write_fds: list[int] = []
-        for stream in (STDOUT, STDERR):
-            read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(read_fd, False)
-            os.fchown(write_fd, owner, owner)
-            self._read_fds[stream] = read_fd
-            self.write_fds.append(write_fd)
         self._pending: list[Output] = []
         self._pending_bytes = 0
         self._sequence = 0
@@ -52,6 +48,14 @@ class LogPump:
         self._reading: set[int] = set()
         self.counts = {STDOUT: 0, STDERR: 0}
         self.truncated = False
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            for stream in (STDOUT, STDERR):
+                self._read_fds[stream], write_fd = os.pipe2(os.O_CLOEXEC)
+                self.write_fds.append(write_fd)
+                os.set_blocking(self._read_fds[stream], False)
+                os.fchown(write_fd, owner, owner)
+            undo.pop_all()
 
     def start(self) -> None:
         """Close the write ends, which the job now has, and read."""

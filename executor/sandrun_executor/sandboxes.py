@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from fcntl import F_ADD_SEALS, F_SEAL_SEAL, fcntl
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from sandrun_executor.cgroups import CgroupError
 from sandrun_executor.compilations import Compilation
 from sandrun_executor.faults import Fault
 from sandrun_executor.folders import Folders
-from sandrun_executor.handover import NO_PACKAGES, Packages, Program, Sink, orders_for
+from sandrun_executor.handover import NO_PACKAGES, Packages, Program, Sink, held, orders_for
 from sandrun_executor.links import Link, Words
 from sandrun_executor.logs import STDERR, STDOUT, LogPump
 from sandrun_executor.measures import Collected
@@ -38,6 +38,8 @@ CPU_LOOK_SECONDS = 0.05  # between two looks at a job near its limit, which may 
 EMPTY_SECONDS = 5.0
 COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
 _SEALS = FROZEN | F_SEAL_SEAL
+_FILES = ("snapshot", "outputs", "names", "numbers")
+_SEALABLE, _EMPTY = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING, os.O_RDONLY | os.O_CLOEXEC
 _log = logging.getLogger("sandrun.executor")
 T = TypeVar("T")
 
@@ -59,7 +61,11 @@ class Sandbox:
         self._loop = asyncio.get_running_loop()
         self._pool = pool
         self._slot = slot
-        self._init, self._job = Link(), Link()
+        with ExitStack() as undo:
+            self._init = Link()
+            undo.callback(self._init.close)
+            self._job = Link()
+            undo.pop_all()
         self._pidfd = -1
         self._limits = limits
         self._folders = Folders.of(limits)
@@ -286,14 +292,13 @@ class Sandbox:
             sink.send(Started(self._started_at - requested_at - compilation.seconds))
 
         self._on_started = tell_started
-        pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver, sealer=record.log_sealer)
-        own: list[int] = []
-        stdin_fd = fds[2] if request.has_stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            for name in ("snapshot", "outputs", "names", "numbers"):
-                own.append(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-            snapshot_fd = own[0]
-            handed = [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd]
+        with ExitStack() as undo:
+            undo.callback(self._timers.cancel)
+            pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver, sealer=record.log_sealer)
+            undo.callback(pump.close)
+            own = [held(undo, os.memfd_create(name, _SEALABLE)) for name in _FILES]
+            stdin_fd = fds[2] if request.has_stdin else held(undo, os.open("/dev/null", _EMPTY))
+            handed = [stdin_fd, *pump.write_fds, *fds[:2], own[0]]
             await self._hand_over(request, program, handed, packages)
             pump.start()
             record.begin()
@@ -337,13 +342,6 @@ class Sandbox:
                     os.ftruncate(fd, 0)  # PID 1 may have been ended over it
                 fcntl(fd, F_ADD_SEALS, _SEALS)
             sink.send(*await record.finished(outcome, logs, Collected(*own[1:])))
-        finally:
-            self._timers.cancel()
-            pump.close()
-            for fd in own:
-                os.close(fd)
-            if not request.has_stdin:
-                os.close(stdin_fd)
 
     def resume(self) -> None:
         """The sink has room again."""
