@@ -2,12 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Concatenate, TypeVar
 
 from sandrun_api.threads import Blocking
 
 PIECE = 64 << 10  # bytes moved at a time, so that nothing is ever held twice
 INLINE_BYTES = 256 << 10  # hashed without a thread
+
+T = TypeVar("T")
 
 
 class Memfd:
@@ -82,9 +86,36 @@ class Memfd:
             os.close(fd)
 
 
+async def in_thread(
+    memfd: Memfd, blocking: Blocking, function: Callable[Concatenate[Memfd, ...], T], *arguments: Any
+) -> T:
+    """The result of a function that blocks, given a handle on the bytes that the thread owns.
+
+    Whoever waits here may be cancelled and close the memfd, whose number the next file gets, while the thread
+    still reads. Raises OSError when the process is out of descriptors.
+    """
+    handle = memfd.duplicate()
+    claim = threading.Lock()  # of who closes the handle: the thread, or the caller if it has not begun
+
+    def work() -> T:
+        if not claim.acquire(blocking=False):
+            raise ValueError("the memfd is closed")
+        try:
+            return function(handle, *arguments)
+        finally:
+            handle.close()
+
+    try:
+        return await blocking(work)
+    except BaseException:
+        if claim.acquire(blocking=False):
+            handle.close()
+        raise
+
+
 async def digest_of(memfd: Memfd, blocking: Blocking) -> str:
     """SHA-256 in hex of all bytes; of many in a thread."""
-    return sha256_of(memfd) if memfd.size <= INLINE_BYTES else await blocking(sha256_of, memfd)
+    return sha256_of(memfd) if memfd.size <= INLINE_BYTES else await in_thread(memfd, blocking, sha256_of)
 
 
 def sha256_of(memfd: Memfd) -> str:

@@ -9,7 +9,7 @@ from sandrun_api.contents import Bounds
 from sandrun_api.documents import without_bom
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.manifest import Manifest
-from sandrun_api.memfds import Memfd
+from sandrun_api.memfds import Memfd, in_thread
 from sandrun_api.paths import PathError, clean, shown
 from sandrun_api.threads import Blocking
 from sandrun_api.uploads import Upload
@@ -97,7 +97,7 @@ async def of_upload(
         bounds = Bounds(
             limits.disk_mb << 20, settings.api.archive_members, settings.api.archive_check_seconds
         )
-        contents = await blocking(archives.check, upload.memfd, upload.kind, bounds, wanted)
+        contents = await in_thread(upload.memfd, blocking, archives.check, upload.kind, bounds, wanted)
         files = contents.kept
     return _requirements(installer, path, names, files)
 

@@ -10,7 +10,7 @@ from sandrun_api.budget import Reservation
 from sandrun_api.contents import HEAD_BYTES, MANIFEST_BYTES, MANIFEST_NAME, Bounds, Contents, Table
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.fields import FieldError, parse_options
-from sandrun_api.memfds import Memfd, digest_of, sha256_of
+from sandrun_api.memfds import Memfd, digest_of, in_thread, sha256_of
 from sandrun_api.multipart import MultipartError, Reader
 from sandrun_api.paths import shown
 from sandrun_api.threads import Blocking
@@ -328,7 +328,7 @@ async def _finish(receiver: _Receiver, reservation: Reservation, blocking: Block
         digest = await digest_of(memfd, blocking)
     else:
         kind = receiver.archive[1]
-        contents, digest = await blocking(_looked_through, memfd, kind, receiver.bounds)
+        contents, digest = await in_thread(memfd, blocking, _looked_through, kind, receiver.bounds)
         reservation.ask(contents.held_bytes)
         check_bytes += contents.held_bytes
     manifest = contents.kept.get(MANIFEST_NAME)

@@ -46,7 +46,7 @@ from sandrun_api.jobs.responses import JSON, JobResponse, at_once, job_document
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import json_response, service_of
 from sandrun_api.json_pieces import encoded, gathered
-from sandrun_api.memfds import Memfd
+from sandrun_api.memfds import Memfd, in_thread
 from sandrun_api.run import manifest_of, submit_inline, wait_for
 from sandrun_shared.jobs import UploadKind
 from sandrun_shared.settings import Settings
@@ -415,7 +415,7 @@ async def _upload(
     blocking = service_of(request).threads.of(client_of(request))
     memfd = Memfd.create("upload", submission.additional_files or b"")
     try:
-        entrypoint = await blocking(_archive, memfd, submission, settings)
+        entrypoint, memfd.size = await in_thread(memfd, blocking, _archive_and_size, submission, settings)
         reservation.release()
         reservation.ask(memfd.size)
     except BaseException as error:
@@ -424,6 +424,10 @@ async def _upload(
             raise InvalidSubmission({"additional_files": [error.reason]}) from None
         raise
     return entrypoint, UploadKind.zip, memfd
+
+
+def _archive_and_size(archive: Memfd, submission: Submission, settings: Settings) -> tuple[str, int]:
+    return _archive(archive, submission, settings), archive.size
 
 
 def _archive(archive: Memfd, submission: Submission, settings: Settings) -> str:
