@@ -167,10 +167,3 @@ def test_a_client_that_leaves_during_the_grace_ends_it() -> None:
                 return False
 
         assert machine.eventually(is_free)
-
-
-def test_a_job_that_sleeps_near_its_limit_of_processor_time(executor: ExecutorProcess) -> None:
-    """It is looked at now and then, and what was looked with is not kept."""
-    limits = msgspec.structs.replace(QUICK, cpu_seconds=0.5)
-    program = "import time\nwhile time.process_time() < 0.4: pass\ntime.sleep(1)\nprint('awake')\n"
-    assert executor.run_job(program, limits=limits).ok() == b"awake\n"
