@@ -11,6 +11,7 @@ from fcntl import F_ADD_SEALS, F_SEAL_SEAL, fcntl
 from typing import TypeVar
 
 from sandrun_executor import faults
+from sandrun_executor.cgroup_types import kill_once
 from sandrun_executor.cgroups import CgroupError
 from sandrun_executor.compilations import Compilation
 from sandrun_executor.faults import Fault
@@ -30,7 +31,8 @@ from sandrun_shared.protocol import Execute, Output, Started, Usage
 
 PREPARE_SECONDS = 5.0
 LEAVE_SECONDS = 0.5  # for what could not be prepared to go; then it ends behind its caller's back
-END_SECONDS = 1.0  # from asking PID 1 to end the job to ending PID 1
+ASK_SECONDS = 0.2  # from asking PID 1 to end the job to ending it ourselves
+END_SECONDS = 2.0  # from asking PID 1 to ending PID 1, and with it the exit code and the outputs
 COLLECT_SECONDS = 8.0  # what a collector takes: then it leaves out the rest
 COLLECT_END_SECONDS = 10.0  # then PID 1 is ended
 USAGE_SECONDS = 1.0
@@ -57,7 +59,7 @@ class Sandbox:
     """One set of namespaces and processes, used for one job and then destroyed."""
 
     def __init__(self, zygote: Zygote, pool: SlotPool, slot: Slot, limits: Limits) -> None:
-        self.on_released = _nothing  # everything in it is dead
+        self.on_released: Callable[[], None] = lambda: None  # everything in it is dead
         self._loop = asyncio.get_running_loop()
         self._pool = pool
         self._slot = slot
@@ -70,7 +72,7 @@ class Sandbox:
         self._limits = limits
         self._folders = Folders.of(limits)
         self._pump: LogPump | None = None
-        self._on_started: Callable[[], None] = _nothing
+        self._on_started: Callable[[], None] = lambda: None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._resized: asyncio.Future[None] = self._loop.create_future()
         self._mounted: asyncio.Future[None] = self._loop.create_future()
@@ -253,7 +255,15 @@ class Sandbox:
             self._init.send({"stop": grace}, [])
         except OSError:
             self.kill()
+        self._timers.after(grace + ASK_SECONDS, self._end_job)
         self._timers.after(grace + END_SECONDS, lambda: None if self._exited.done() else self.kill())
+
+    def _end_job(self) -> None:
+        """End it from outside: among hundreds of processes that fork for ever, PID 1's turn comes late."""
+        if self._pidfd >= 0 and not self._exited.done():
+            with suppress(CgroupError, OSError):  # then PID 1 does, or the end of PID 1
+                kill_once(self._slot.cgroup.pids, pid_of(self._pidfd))
+            self._timers.after(ASK_SECONDS, self._end_job)
 
     def kill(self) -> None:
         """SIGKILL to PID 1, and with it to its whole namespace (pid_namespaces(7))."""
@@ -488,7 +498,3 @@ def _settle(future: asyncio.Future[T], result: T) -> None:
     """Give a result to those who wait, unless they have one."""
     if not future.done():
         future.set_result(result)
-
-
-def _nothing() -> None:
-    return

@@ -167,3 +167,24 @@ def test_a_client_that_leaves_during_the_grace_ends_it() -> None:
                 return False
 
         assert machine.eventually(is_free)
+
+
+FORKS = """import os
+with open('kept', 'w') as file: file.write('yes')
+while True:
+    try:
+        os.fork()
+    except BlockingIOError:
+        pass
+"""
+
+
+def test_hundreds_that_fork_for_ever_do_not_cost_the_outputs() -> None:
+    """At the end of the wall time PID 1 hardly gets a turn among them, and is not ended for that."""
+    limits = msgspec.structs.replace(SECOND, wall_seconds=2.0, processes=512, output_files=2)
+    with ExecutorProcess(grace_seconds=0) as executor:
+        for _ in range(3):
+            result = executor.run_job(FORKS, limits=limits)
+            assert (result.outcome.verdict, result.outcome.exit_code) == ("wall_time_limit", 137)
+            assert result.outputs == {"kept": b"yes"}
+            assert not result.outcome.outputs_truncated
