@@ -19,6 +19,7 @@ from sandrun_shared.protocol import Describe, Event, Execute, Identify, Refused,
 REQUEST_SECONDS = 10.0
 BACKLOG = 128
 MAX_WAITING_EVENTS = 64
+PAUSE_SECONDS = 0.2  # without accepting when it failed, or until a connection ends
 _log = logging.getLogger("sandrun.executor")
 _decoder = msgspec.msgpack.Decoder(Request)
 
@@ -35,6 +36,17 @@ class Handler(Protocol):
 
 def nothing() -> None:
     """What a connection calls when nobody asked to be called."""
+
+
+def _copies(fds: tuple[int, ...]) -> tuple[int, ...]:
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            copies.append(os.dup(fd))
+    except OSError:
+        close_all(copies)
+        raise
+    return tuple(copies)
 
 
 class Peer:
@@ -62,7 +74,7 @@ class Peer:
             except OSError:
                 self._lost()
                 return True
-        self._waiting.append((event, tuple(os.dup(fd) for fd in fds)))
+        self._waiting.append((event, _copies(fds)))
         if not self._writing:
             self._writing = True
             self._loop.add_writer(self._socket.fileno(), self._writable)
@@ -149,6 +161,8 @@ class Server:
         self._handler = handler
         self._max_connections = max_connections
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        self._failing = False
 
     def start(self) -> None:
         """Take connections."""
@@ -160,6 +174,14 @@ class Server:
             sock, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError as error:  # EMFILE and its like: the connection waits, and would wake us at once
+            if not self._failing:
+                _log.error("no connection can be accepted, tried again until one can: %s", error.strerror)
+            self._failing = True
+            self._stop_accepting()
+            self._pause = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._accept_again)
+            return
+        self._failing = False
         sock.setblocking(False)
         _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         try:
@@ -175,7 +197,22 @@ class Server:
             return
         task = asyncio.get_running_loop().create_task(self._serve(peer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._pause is not None:
+            self._accept_again()  # it had a descriptor
+
+    def _accept_again(self) -> None:
+        self._stop_accepting()
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _stop_accepting(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._listener)
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     async def _serve(self, peer: Peer) -> None:
         fds: list[int] = []
@@ -213,7 +250,7 @@ class Server:
 
     async def close(self) -> None:
         """Stop accepting and wait for the tasks that run."""
-        asyncio.get_running_loop().remove_reader(self._listener)
+        self._stop_accepting()
         self._listener.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=REQUEST_SECONDS)

@@ -75,6 +75,19 @@ CHARGED = {
         "for poll in polls:\n for near, far in pipes: poll.register(near)\n",
         3 * MIB,
     ),
+    # Kept back by SPLICE_F_MORE, which no filter can refuse of sendfile(2): the pages are the pipe's, uncopied.
+    "datagrams kept back": (
+        "far, keep = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), []\n"
+        "far.bind(('127.0.0.1', 0)); far.setblocking(False)\n"
+        "for n in range(200):\n"
+        " near, left = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 60000\n"
+        " near.connect(far.getsockname()); keep.append(near)\n"
+        " source, sink = os.pipe(); os.write(sink, bytes(left))\n"
+        " while left: left -= os.splice(source, near.fileno(), left, flags=os.SPLICE_F_MORE)\n"
+        " os.close(source); os.close(sink)\n"
+        "assert not works(far.recv, 1)\n",
+        10 * MIB,
+    ),
     "names of files that are not there": (
         "for n in range(8000): os.path.exists(f'/usr/{n}' + 'x' * 200)\n", 4 * MIB
     ),

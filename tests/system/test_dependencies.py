@@ -1,6 +1,9 @@
 """Packages that a job requires: installed in a phase of their own, kept, found by the interpreter."""
 
+import asyncio
+import errno
 import hashlib
+import os
 import signal
 import socket
 import subprocess
@@ -11,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from sandrun_executor.packages.layers import Keeper
+from sandrun_sandbox import linux_unsafe
 from sandrun_shared.jobs import Installer, Verdict
 from sandrun_shared.protocol import Installed, Usage
 from support import machine
@@ -418,3 +423,20 @@ def test_credentials_are_for_the_registry_alone(registry: Registry, tmp_path: Pa
         assert run(executor, line, program).ok() == b"[([], True)] [] []\n"
         assert b"canary" not in executor.log.read_bytes()
     assert "Basic cmVhZGVyOmNhbmFyeS01ZjNh" in registry.authorizations
+
+
+def test_a_layer_that_cannot_be_handed_out_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def scenario() -> list[str]:
+        keeper = Keeper("")
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                await keeper.create(1 << 20, 0)
+            return await keeper._do(lambda: os.listdir("/"))
+        finally:
+            keeper.close()
+
+    monkeypatch.setattr(linux_unsafe, "open_tree_clone", refuse)
+    assert asyncio.run(scenario()) == []

@@ -169,8 +169,22 @@ def test_a_client_that_leaves_during_the_grace_ends_it() -> None:
         assert machine.eventually(is_free)
 
 
-def test_a_job_that_sleeps_near_its_limit_of_processor_time(executor: ExecutorProcess) -> None:
-    """It is looked at now and then, and what was looked with is not kept."""
-    limits = msgspec.structs.replace(QUICK, cpu_seconds=0.5)
-    program = "import time\nwhile time.process_time() < 0.4: pass\ntime.sleep(1)\nprint('awake')\n"
-    assert executor.run_job(program, limits=limits).ok() == b"awake\n"
+FORKS = """import os
+with open('kept', 'w') as file: file.write('yes')
+while True:
+    try:
+        os.fork()
+    except BlockingIOError:
+        pass
+"""
+
+
+def test_hundreds_that_fork_for_ever_do_not_cost_the_outputs() -> None:
+    """At the end of the wall time PID 1 hardly gets a turn among them, and is not ended for that."""
+    limits = msgspec.structs.replace(SECOND, wall_seconds=2.0, processes=512, output_files=2)
+    with ExecutorProcess(grace_seconds=0) as executor:
+        for _ in range(3):
+            result = executor.run_job(FORKS, limits=limits)
+            assert (result.outcome.verdict, result.outcome.exit_code) == ("wall_time_limit", 137)
+            assert result.outputs == {"kept": b"yes"}
+            assert not result.outcome.outputs_truncated

@@ -5,6 +5,7 @@ about. So the threads are shared fairly, what waits for them is bounded, and the
 """
 
 import asyncio
+import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Concatenate, Protocol, TypeVar
 
 from sandrun_api.errors import ApiError
 from sandrun_shared.memfds import Memfd, sha256_of
@@ -34,9 +35,36 @@ class Blocking(Protocol):
         """The function's result."""
 
 
+async def in_thread(
+    memfd: Memfd, blocking: Blocking, function: Callable[Concatenate[Memfd, ...], T], *arguments: Any
+) -> T:
+    """The result of a function that blocks, given a handle on the bytes that the thread owns.
+
+    Whoever waits here may be cancelled and close the memfd, whose number the next file gets, while the thread
+    still reads. Raises OSError when the process is out of descriptors.
+    """
+    handle = memfd.duplicate()
+    claim = threading.Lock()  # of who closes the handle: the thread, or the caller if it has not begun
+
+    def work() -> T:
+        if not claim.acquire(blocking=False):
+            raise ValueError("the memfd is closed")
+        try:
+            return function(handle, *arguments)
+        finally:
+            handle.close()
+
+    try:
+        return await blocking(work)
+    except BaseException:
+        if claim.acquire(blocking=False):
+            handle.close()
+        raise
+
+
 async def digest_of(memfd: Memfd, blocking: Blocking) -> str:
     """SHA-256 in hex of all bytes; of many in a thread."""
-    return sha256_of(memfd) if memfd.size <= INLINE_BYTES else await blocking(sha256_of, memfd)
+    return sha256_of(memfd) if memfd.size <= INLINE_BYTES else await in_thread(memfd, blocking, sha256_of)
 
 
 @dataclass(eq=False)

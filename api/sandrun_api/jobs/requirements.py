@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from sandrun_api.admission.threads import Blocking
+from sandrun_api.admission.threads import Blocking, in_thread
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.jobs.manifest import Manifest
 from sandrun_api.uploads import archives
@@ -97,7 +97,7 @@ async def of_upload(
         bounds = Bounds(
             limits.disk_mb << 20, settings.api.archive_members, settings.api.archive_check_seconds
         )
-        contents = await blocking(archives.check, upload.memfd, upload.kind, bounds, wanted)
+        contents = await in_thread(upload.memfd, blocking, archives.check, upload.kind, bounds, wanted)
         files = contents.kept
     return _requirements(installer, path, names, files)
 

@@ -102,7 +102,7 @@ def load(data: bytes | str, document: str) -> Any:
 
 
 def check_values(document: bytes) -> None:
-    """Refuse JSON of so many values that decoding it takes many times its size. Raises ApiError (413)."""
+    """Refuse JSON whose values, once decoded, would take many times its size. Raises ApiError (413)."""
     if _marks(document) <= MOST_VALUES:  # those inside of strings included: nearly always few enough
         return
     plain = document.replace(b"\\\\", b"").replace(b'\\"', b"")

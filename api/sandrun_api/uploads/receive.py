@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from sandrun_api.admission.budget import Reservation
-from sandrun_api.admission.threads import Blocking, digest_of
+from sandrun_api.admission.threads import Blocking, digest_of, in_thread
 from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.uploads import archives
 from sandrun_api.uploads.contents import HEAD_BYTES, MANIFEST_BYTES, MANIFEST_NAME, Bounds, Contents, Table
@@ -328,7 +328,7 @@ async def _finish(receiver: _Receiver, reservation: Reservation, blocking: Block
         digest = await digest_of(memfd, blocking)
     else:
         kind = receiver.archive[1]
-        contents, digest = await blocking(_looked_through, memfd, kind, receiver.bounds)
+        contents, digest = await in_thread(memfd, blocking, _looked_through, kind, receiver.bounds)
         reservation.ask(contents.held_bytes)
         check_bytes += contents.held_bytes
     manifest = contents.kept.get(MANIFEST_NAME)

@@ -16,6 +16,7 @@ _SWEEP_DEPTH = 8
 _SWEEP_SECONDS = 10.0
 _SWEEP_PAUSE_MS = 5
 _KILL_ROUNDS = 50
+_PIDFDS = 64  # open at a time
 _log = logging.getLogger("sandrun.executor")
 
 
@@ -156,12 +157,18 @@ def _remove_group(top: Path) -> int:
 def kill_each(pids: Callable[[], list[int]], spared: int) -> None:
     """SIGKILL by pidfd to every process of a group but one, until none is left or the rounds are used up."""
     for _ in range(_KILL_ROUNDS):
-        living = [pid for pid in pids() if pid != spared]
-        if not living:
+        if not kill_once(pids, spared):
             return
-        for fd in send_kill(living, pids):
-            os.close(fd)
         os.sched_yield()  # let them die
+
+
+def kill_once(pids: Callable[[], list[int]], spared: int) -> int:
+    """SIGKILL by pidfd to every process that a group has now but one; how many that were."""
+    living = [pid for pid in pids() if pid != spared]
+    for start in range(0, len(living), _PIDFDS):
+        for fd in send_kill(living[start : start + _PIDFDS], pids):
+            os.close(fd)
+    return len(living)
 
 
 def field(text: str, name: str) -> int:

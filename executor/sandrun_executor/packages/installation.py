@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
@@ -12,7 +12,7 @@ from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
 from sandrun_executor.packages import egress, installers
 from sandrun_executor.packages.layers import Keeper
 from sandrun_executor.receipts.record import Record
-from sandrun_executor.sandboxes.handover import Packages, Program
+from sandrun_executor.sandboxes.handover import Packages, Program, held
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.verdicts import Stop
 from sandrun_helpers import install
@@ -161,16 +161,15 @@ class Installing:
         Raises SandboxError, ZygoteError, CgroupError, ProxyError, NoSlotError, SlotsRetiredError, OSError.
         """
         sandbox = await self._prepare(self._limits)
-        number, uid = 0, self._uids.pop()
+        number = 0
         made: Made | Failure = CANCELLED
         try:
             try:
-                number, layer_fd = await self._keeper.create(self._limits.disk_bytes, sandbox.slot.uid)
-                with ExitStack() as undo:
-                    undo.callback(os.close, layer_fd)
-                    await self._execute(sandbox, installation, installer, (layer_fd, fd, uid), undo)
+                with self._borrowed_uid() as uid, ExitStack() as undo:
+                    number, layer_fd = await self._keeper.create(self._limits.disk_bytes, sandbox.slot.uid)
+                    parts = (held(undo, layer_fd), fd, uid)
+                    await self._execute(sandbox, installation, installer, parts, undo)
             finally:
-                self._uids.append(uid)
                 await sandbox.destroy()
             # Every process of it is dead: nobody has a file of the layer open any more.
             made = self._failure(installation) or Made(
@@ -180,6 +179,14 @@ class Installing:
         finally:
             if number and isinstance(made, Failure):
                 await self._keeper.drop(number)
+
+    @contextmanager
+    def _borrowed_uid(self) -> Iterator[int]:
+        uid = self._uids.pop()
+        try:
+            yield uid
+        finally:
+            self._uids.append(uid)
 
     async def _execute(
         self,
@@ -195,8 +202,7 @@ class Installing:
         mounts = [layer_fd]
         tools = installers.tools(installer, self._settings)
         for _, path in tools:
-            mounts.append(linux.open_tree_clone(path))
-            undo.callback(os.close, mounts[-1])
+            mounts.append(held(undo, linux.open_tree_clone(path)))
             linux.mount_read_only(mounts[-1])
         entry, version = installers.TABLE[installer], self.version_for(installer)
         order = Order(_DRIVER, (installer.value, entry.file, installers.short(version)))
@@ -279,8 +285,7 @@ def _read(fd: int) -> bytes:
 
 
 def _memfd(undo: ExitStack, data: bytes) -> int:
-    fd = os.memfd_create("install", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    undo.callback(os.close, fd)
+    fd = held(undo, os.memfd_create("install", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     with os.fdopen(os.dup(fd), "wb") as file:
         file.write(data)
     os.lseek(fd, 0, os.SEEK_SET)

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -47,11 +48,16 @@ class Keeper:
     def _create(self, number: int, size_bytes: int, uid: int) -> int:
         os.mkdir(f"/{number}", 0o700)
         options = f"mode=755,size={size_bytes},nr_inodes={INODES}{self._noswap}"
-        linux.mount("tmpfs", f"/{number}", "tmpfs", _SAFE, options)
-        os.mkdir(f"/{number}/empty", 0o755)
-        os.mkdir(f"/{number}/data", 0o755)
-        os.chown(f"/{number}/data", uid, uid)
-        return linux.open_tree_clone(f"/{number}/data")
+        with ExitStack() as undo:
+            undo.callback(os.rmdir, f"/{number}")
+            linux.mount("tmpfs", f"/{number}", "tmpfs", _SAFE, options)
+            undo.callback(linux.umount2, f"/{number}")
+            os.mkdir(f"/{number}/empty", 0o755)
+            os.mkdir(f"/{number}/data", 0o755)
+            os.chown(f"/{number}/data", uid, uid)
+            fd = linux.open_tree_clone(f"/{number}/data")
+            undo.pop_all()
+        return fd
 
     async def seal(self, number: int) -> int:
         """Make the layer read-only for good; its size in bytes. Raises OSError while somebody writes."""
@@ -121,7 +127,7 @@ class Layers:
         self._limit_bytes = limit_bytes
         self._now = now
         self._kept: OrderedDict[bytes, Layer] = OrderedDict()
-        self._dropped_bytes = 0  # of layers that are out, but still used
+        self._dropped_bytes = 0  # of layers that are out, but still there
 
     @property
     def size_bytes(self) -> int:
@@ -141,13 +147,20 @@ class Layers:
         return layer
 
     async def add(self, key: bytes, number: int, size_bytes: int) -> Layer:
-        """Keep a new layer, used now."""
+        """Keep a new layer, used now. Raises OSError when another cannot be dropped; it is then not kept."""
         layer = Layer(number, size_bytes, self._now(), users=1)
-        if key in self._kept:
-            await self._out(key)
+        older = self._kept.pop(key, None)
         self._kept[key] = layer
-        while self._kept and self.size_bytes > self._limit_bytes:
-            await self._out(next(iter(self._kept)))
+        try:
+            if older is not None:
+                await self._retire(older)
+            while self._kept and self.size_bytes > self._limit_bytes:
+                await self._out(next(iter(self._kept)))
+        except BaseException:
+            if layer.kept:
+                await self._out(key)
+            await self.release(layer)  # nobody else will
+            raise
         return layer
 
     async def share(self, layer: Layer) -> int:
@@ -158,13 +171,18 @@ class Layers:
         """One use is over."""
         layer.users -= 1
         if not layer.kept and not layer.users:
-            self._dropped_bytes -= layer.size_bytes
-            await self._keeper.drop(layer.number)
+            await self._drop(layer)
 
     async def _out(self, key: bytes) -> None:
-        layer = self._kept.pop(key)
+        await self._retire(self._kept.pop(key))
+
+    async def _retire(self, layer: Layer) -> None:
+        """Drop a layer that is no longer kept, unless it is used: it goes with its last user then."""
         layer.kept = False
-        if layer.users:
-            self._dropped_bytes += layer.size_bytes  # it goes with its last user
-        else:
-            await self._keeper.drop(layer.number)
+        self._dropped_bytes += layer.size_bytes
+        if not layer.users:
+            await self._drop(layer)
+
+    async def _drop(self, layer: Layer) -> None:
+        await self._keeper.drop(layer.number)
+        self._dropped_bytes -= layer.size_bytes  # not before: what cannot be dropped still takes memory

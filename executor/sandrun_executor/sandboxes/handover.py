@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +35,12 @@ class Packages:
 
 
 NO_PACKAGES = Packages([], {})
+
+
+def held(undo: ExitStack, fd: int) -> int:
+    """The descriptor, which the stack closes."""
+    undo.callback(os.close, fd)
+    return fd
 
 
 def threads_of(limits: Limits) -> int:

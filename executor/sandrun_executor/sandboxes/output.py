@@ -3,12 +3,14 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from sandrun_shared.framing import CHUNK
 from sandrun_shared.protocol import Output
 from sandrun_shared.sealing import LOG_OVERHEAD, LogSealer
 
 FLUSH_SECONDS = 0.005  # short jobs end within this, and their output travels with the last message
+LITTLE_READS, LITTLE_BYTES = 4, 1024  # each, between two messages: the rest gathers in the pipes
 REST_SECONDS = 0.002  # between two reads of output above the limit: 32 MB a second
 STDOUT, STDERR = 1, 2
 _AROUND = 64  # bytes; more than a message has around its data
@@ -28,7 +30,8 @@ class LogPump:
         """owner is the uid that may open the pipes again, as /dev/stdout.
 
         deliver passes one message on and answers whether there is room for more. With a sealer all output
-        leaves sealed, as lines on stdout, which together stay within the limit too.
+        leaves sealed, as lines on stdout, which together stay within the limit too. Raises OSError when no
+        pipe can be made.
         """
         self._loop = asyncio.get_running_loop()
         self._sealer = sealer
@@ -38,20 +41,24 @@ class LogPump:
         self._deliver = deliver
         self._read_fds: dict[int, int] = {}
         self.write_fds: list[int] = []
-        for stream in (STDOUT, STDERR):
-            read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-            os.set_blocking(read_fd, False)
-            os.fchown(write_fd, owner, owner)
-            self._read_fds[stream] = read_fd
-            self.write_fds.append(write_fd)
         self._pending: list[Output] = []
         self._pending_bytes = 0
         self._sequence = 0
         self._timer: asyncio.TimerHandle | None = None
         self._resting: asyncio.TimerHandle | None = None
         self._reading: set[int] = set()
+        self._reads = 0  # of little, since output was last passed on
+        self._gathering = False
         self.counts = {STDOUT: 0, STDERR: 0}
         self.truncated = False
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            for stream in (STDOUT, STDERR):
+                self._read_fds[stream], write_fd = os.pipe2(os.O_CLOEXEC)
+                self.write_fds.append(write_fd)
+                os.set_blocking(self._read_fds[stream], False)
+                os.fchown(write_fd, owner, owner)
+            undo.pop_all()
 
     def start(self) -> None:
         """Close the write ends, which the job now has, and read."""
@@ -69,6 +76,7 @@ class LogPump:
         for stream in self._reading:
             self._loop.remove_reader(self._read_fds[stream])
         self._reading.clear()
+        self._gathering = False
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
@@ -88,8 +96,19 @@ class LogPump:
             self._rest(stream, fd)
         if self._pending_bytes >= CHUNK // 2:
             self._flush()
-        elif self._timer is None and self._pending:
-            self._timer = self._loop.call_later(FLUSH_SECONDS, self._flush)
+        elif self._pending:
+            self._timer = self._timer or self._loop.call_later(FLUSH_SECONDS, self._flush)
+            self._reads += len(data) < LITTLE_BYTES
+            if self._reads >= LITTLE_READS:
+                self._gather()
+
+    def _gather(self) -> None:
+        """Read no more until the next message: who writes byte by byte would wake the daemon for each.
+
+        Not from the first read on: what comes of both pipes now and then is to keep its order.
+        """
+        self._pause()
+        self._gathering = True
 
     def _rest(self, stream: int, fd: int) -> None:
         """Read no more of what is only counted for a moment: else a flood would take the daemon's time."""
@@ -125,11 +144,15 @@ class LogPump:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._reads = 0
         room = True
         for output in self._take_pending():
             room = self._deliver(output)
         if not room:
             self._pause()
+        elif self._gathering:
+            self._gathering = False
+            self.resume()
 
     def _take_pending(self, *, last: bool = False) -> list[Output]:
         pending, self._pending, self._pending_bytes = self._pending, [], 0

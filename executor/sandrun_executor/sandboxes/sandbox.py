@@ -6,10 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from fcntl import F_ADD_SEALS, F_SEAL_SEAL, fcntl
 from typing import TypeVar
 
+from sandrun_executor.cgroups.driver import kill_once
 from sandrun_executor.cgroups.probe import CgroupError
 from sandrun_executor.receipts.measures import Collected
 from sandrun_executor.receipts.record import FROZEN, NOT_COLLECTED, Record
@@ -18,7 +19,7 @@ from sandrun_executor.sandboxes.channel import Link, Words
 from sandrun_executor.sandboxes.compilations import Compilation
 from sandrun_executor.sandboxes.faults import Fault
 from sandrun_executor.sandboxes.folders import Folders
-from sandrun_executor.sandboxes.handover import NO_PACKAGES, Packages, Program, Sink, orders_for
+from sandrun_executor.sandboxes.handover import NO_PACKAGES, Packages, Program, Sink, held, orders_for
 from sandrun_executor.sandboxes.output import STDERR, STDOUT, LogPump
 from sandrun_executor.sandboxes.pidfds import is_pidfd, pid_of
 from sandrun_executor.sandboxes.slots import Slot, SlotPool
@@ -30,7 +31,8 @@ from sandrun_shared.protocol import Execute, Output, Started, Usage
 
 PREPARE_SECONDS = 5.0
 LEAVE_SECONDS = 0.5  # for what could not be prepared to go; then it ends behind its caller's back
-END_SECONDS = 1.0  # from asking PID 1 to end the job to ending PID 1
+ASK_SECONDS = 0.2  # from asking PID 1 to end the job to ending it ourselves
+END_SECONDS = 2.0  # from asking PID 1 to ending PID 1, and with it the exit code and the outputs
 COLLECT_SECONDS = 8.0  # what a collector takes: then it leaves out the rest
 COLLECT_END_SECONDS = 10.0  # then PID 1 is ended
 USAGE_SECONDS = 1.0
@@ -38,6 +40,8 @@ CPU_LOOK_SECONDS = 0.05  # between two looks at a job near its limit, which may 
 EMPTY_SECONDS = 5.0
 COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
 _SEALS = FROZEN | F_SEAL_SEAL
+_FILES = ("snapshot", "outputs", "names", "numbers")
+_SEALABLE, _EMPTY = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING, os.O_RDONLY | os.O_CLOEXEC
 _log = logging.getLogger("sandrun.executor")
 T = TypeVar("T")
 
@@ -55,16 +59,20 @@ class Sandbox:
     """One set of namespaces and processes, used for one job and then destroyed."""
 
     def __init__(self, zygote: Zygote, pool: SlotPool, slot: Slot, limits: Limits) -> None:
-        self.on_released = _nothing  # everything in it is dead
+        self.on_released: Callable[[], None] = lambda: None  # everything in it is dead
         self._loop = asyncio.get_running_loop()
         self._pool = pool
         self._slot = slot
-        self._init, self._job = Link(), Link()
+        with ExitStack() as undo:
+            self._init = Link()
+            undo.callback(self._init.close)
+            self._job = Link()
+            undo.pop_all()
         self._pidfd = -1
         self._limits = limits
         self._folders = Folders.of(limits)
         self._pump: LogPump | None = None
-        self._on_started: Callable[[], None] = _nothing
+        self._on_started: Callable[[], None] = lambda: None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._resized: asyncio.Future[None] = self._loop.create_future()
         self._mounted: asyncio.Future[None] = self._loop.create_future()
@@ -247,7 +255,15 @@ class Sandbox:
             self._init.send({"stop": grace}, [])
         except OSError:
             self.kill()
+        self._timers.after(grace + ASK_SECONDS, self._end_job)
         self._timers.after(grace + END_SECONDS, lambda: None if self._exited.done() else self.kill())
+
+    def _end_job(self) -> None:
+        """End it from outside: among hundreds of processes that fork for ever, PID 1's turn comes late."""
+        if self._pidfd >= 0 and not self._exited.done():
+            with suppress(CgroupError, OSError):  # then PID 1 does, or the end of PID 1
+                kill_once(self._slot.cgroup.pids, pid_of(self._pidfd))
+            self._timers.after(ASK_SECONDS, self._end_job)
 
     def kill(self) -> None:
         """SIGKILL to PID 1, and with it to its whole namespace (pid_namespaces(7))."""
@@ -286,14 +302,13 @@ class Sandbox:
             sink.send(Started(self._started_at - requested_at - compilation.seconds))
 
         self._on_started = tell_started
-        pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver, sealer=record.log_sealer)
-        own: list[int] = []
-        stdin_fd = fds[2] if request.has_stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            for name in ("snapshot", "outputs", "names", "numbers"):
-                own.append(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-            snapshot_fd = own[0]
-            handed = [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd]
+        with ExitStack() as undo:
+            undo.callback(self._timers.cancel)
+            pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver, sealer=record.log_sealer)
+            undo.callback(pump.close)
+            own = [held(undo, os.memfd_create(name, _SEALABLE)) for name in _FILES]
+            stdin_fd = fds[2] if request.has_stdin else held(undo, os.open("/dev/null", _EMPTY))
+            handed = [stdin_fd, *pump.write_fds, *fds[:2], own[0]]
             await self._hand_over(request, program, handed, packages)
             pump.start()
             record.begin()
@@ -337,13 +352,6 @@ class Sandbox:
                     os.ftruncate(fd, 0)  # PID 1 may have been ended over it
                 fcntl(fd, F_ADD_SEALS, _SEALS)
             sink.send(*await record.finished(outcome, logs, Collected(*own[1:])))
-        finally:
-            self._timers.cancel()
-            pump.close()
-            for fd in own:
-                os.close(fd)
-            if not request.has_stdin:
-                os.close(stdin_fd)
 
     def resume(self) -> None:
         """The sink has room again."""
@@ -490,7 +498,3 @@ def _settle(future: asyncio.Future[T], result: T) -> None:
     """Give a result to those who wait, unless they have one."""
     if not future.done():
         future.set_result(result)
-
-
-def _nothing() -> None:
-    return

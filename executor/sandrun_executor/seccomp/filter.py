@@ -77,7 +77,9 @@ _NO_FAMILY, _NO_OPTION = _refuse(errno.EAFNOSUPPORT), _refuse(errno.ENOPROTOOPT)
 # What a kernel without reserved huge pages answers: no memory cgroup counts those that the host has reserved.
 _NO_HUGE_PAGE = _refuse(errno.ENOMEM)
 _MAP_HUGETLB, _MFD_HUGETLB, _SHM_HUGETLB = 0x40000, 4, 0o4000
-# Of a datagram that is to have more, 64 KiB wait for each socket, and no cgroup counts them (udp(7)).
+# Of a datagram that is to have more, 64 KiB wait for each socket, and no cgroup counts them (udp(7)). What
+# splice and sendfile keep back by SPLICE_F_MORE is not copied: its pages are a pipe's or a file's, which are
+# charged. The kernel sets that flag by itself too, so refusing it would gain nothing and break programs.
 _NO_MORE, _MSG_MORE = _refuse(errno.EOPNOTSUPP), 0x8000
 _DROP, _ADVICE = 4, (0, 1, 2, 3, 5)  # POSIX_FADV_DONTNEED, and the others that there are
 _TRANSPORTS = _Check(2, (((0, 6, 17), _ALLOW),), _NO_FAMILY)  # the kind's own, TCP, UDP

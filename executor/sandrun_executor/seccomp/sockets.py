@@ -16,7 +16,7 @@ reason:
   group.
 - IP_RECVERR, IPV6_RECVERR, SO_SELECT_ERR_QUEUE: errors wait in a queue that no cgroup counts.
 - IPV6_2292PKTOPTIONS and other sticky options: 64 KiB for each socket that no cgroup counts. UDP_CORK,
-  as the flag MSG_MORE: the same.
+  as the flag MSG_MORE: the same, for what is copied into the kernel.
 - UDP_SEGMENT, UDP_GRO, SO_ZEROCOPY, TCP_REPAIR and kin, TCP_ULP, TCP_CONGESTION, the options of netfilter
   and netlink: much kernel code for few programs.
 - SO_BSDCOMPAT: older kernels write the command's name to their log. SO_DEBUG, SO_MARK and others take a

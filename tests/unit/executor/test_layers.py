@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from sandrun_executor.packages.layers import MAX_AGE_SECONDS, Layer, Layers
 
 
@@ -10,11 +12,14 @@ class Keeper:
 
     def __init__(self) -> None:
         self.dropped: list[int] = []
+        self.refused: set[int] = set()
 
     async def share(self, number: int) -> int:
         return number
 
     async def drop(self, number: int) -> None:
+        if number in self.refused:
+            raise OSError(16, "Device or resource busy")
         self.dropped.append(number)
 
 
@@ -101,5 +106,22 @@ def test_a_newer_one_takes_the_place() -> None:
         await bench.add(b"a")
         assert bench.keeper.dropped == [1]
         assert bench.layers.size_bytes == 10
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("key", "size"), [(b"b", 30), (b"a", 10)], ids=["no room", "the same key"])
+def test_one_whose_adding_fails_is_not_kept(key: bytes, size: int) -> None:
+    """Nobody has been given it, so nobody would give it back."""
+
+    async def scenario() -> None:
+        bench = Bench()
+        await bench.add(b"a")
+        bench.keeper.refused = {1}
+        with pytest.raises(OSError, match="busy"):
+            await bench.add(key, size)
+        assert bench.keeper.dropped == [2]
+        assert not await bench.has(key)
+        assert bench.layers.size_bytes == 10  # the first still takes its memory
 
     asyncio.run(scenario())

@@ -365,3 +365,84 @@ def test_what_is_only_counted_is_read_at_rest(monkeypatch: pytest.MonkeyPatch) -
         assert pump.counts[STDOUT] == 1005
 
     asyncio.run(flood())
+
+
+@asynccontextmanager
+async def _timeless(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[LogPump, Receiver, Job]]:
+    """A pump that passes little output on when the test says so."""
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", 3600.0)
+    async with asyncio.timeout(SECONDS), pumping() as parts:
+        yield parts
+
+
+async def _bytewise(job: Job, count: int) -> None:
+    for _ in range(count):
+        assert job.write(b"x") == 1
+        await turns(5)
+
+
+def test_what_comes_byte_by_byte_is_not_read_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with _timeless(monkeypatch) as (pump, receiver, job):
+            for collected in range(1, 4):
+                await _bytewise(job, 200)
+                # A read for each of the first bytes, and none for the others until those are passed on.
+                assert pump.counts[STDOUT] == 200 * (collected - 1) + logs.LITTLE_READS - (collected > 1)
+                assert pump._timer is not None
+                pump._flush()
+                await turns()
+                assert pump.counts[STDOUT] == 200 * collected
+            pump._flush()
+            assert receiver.text(STDOUT) == b"x" * 600
+
+    asyncio.run(scenario())
+
+
+def test_what_gathers_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with _timeless(monkeypatch) as (pump, receiver, job):
+            await _bytewise(job, 10)
+            receiver.room = False
+            pump._flush()
+            await _bytewise(job, 10)
+            assert pump.counts[STDOUT] == logs.LITTLE_READS
+            receiver.room = True
+            pump.resume()
+            await turns()
+            assert pump.counts[STDOUT] == 20
+
+    asyncio.run(scenario())
+
+
+def test_much_output_does_not_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with _timeless(monkeypatch) as (pump, _, job):
+            for number in range(1, 200):
+                assert job.write(b"x" * 2000) == 2000
+                await turns(5)
+                assert pump.counts[STDOUT] == 2000 * number
+
+    asyncio.run(scenario())
+
+
+def test_what_gathered_is_there_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with _timeless(monkeypatch) as (pump, receiver, job):
+            await _bytewise(job, 100)
+            job.end()
+            assert [output.data for output in pump.drain()] == [b"x" * 100]
+            assert receiver.messages == []
+            await turns()
+
+    asyncio.run(scenario())
+
+
+def test_single_bytes_after_much_gather_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with _timeless(monkeypatch) as (pump, _, job):
+            job.write(b"x" * 5000)
+            await turns(5)
+            await _bytewise(job, 20)
+            assert pump.counts[STDOUT] == 5000 + logs.LITTLE_READS
+
+    asyncio.run(scenario())

@@ -103,19 +103,24 @@ async def pool(hierarchy: FakeHierarchy, monkeypatch: pytest.MonkeyPatch) -> Asy
     monkeypatch.setattr(sandboxes.Link, "listen", lambda self, on_words: setattr(self, "on_words", on_words))
     for name in ("PREPARE_SECONDS", "EMPTY_SECONDS", "LEAVE_SECONDS", "END_SECONDS"):
         monkeypatch.setattr(sandboxes, name, 0.01)
+    monkeypatch.setattr(sandboxes, "ASK_SECONDS", 3600.0)
     pool = SlotPool(cast(Any, hierarchy), 1000, 1)
     yield pool
     await pool.settled()
     pool.close()
 
 
+def waiting() -> "subprocess.Popen[bytes]":
+    """A process that waits until its input ends."""
+    return subprocess.Popen([sys.executable, "-c", "import os; os.read(0, 1)"], stdin=subprocess.PIPE)
+
+
 @pytest.fixture
 def process() -> "AsyncIterator[subprocess.Popen[bytes]]":
     """One that waits; signals that the test does not pass on leave it alone, as state D would."""
-    command = [sys.executable, "-c", "import os; os.read(0, 1)"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as waiting:
-        yield waiting  # type: ignore[misc]
-        waiting.kill()
+    with waiting() as started:
+        yield started  # type: ignore[misc]
+        started.kill()
 
 
 @pytest.fixture
@@ -254,3 +259,26 @@ async def test_a_step_that_fails_is_told_with_its_remedy(code: str, word: str) -
         await one._ready
     one._init.close()
     one._job.close()
+
+
+async def test_a_job_that_its_first_process_does_not_end_is_ended_from_outside(
+    pool: SlotPool,
+    hierarchy: FakeHierarchy,
+    process: "subprocess.Popen[bytes]",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first process goes on: it has the exit code to tell and the outputs to collect."""
+    monkeypatch.setattr(sandboxes, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(sandboxes, "END_SECONDS", 3600.0)
+    with waiting() as job:
+        running = Sandbox(cast(Zygote, FakeZygote()), pool, pool.acquire(), Limits())
+        group = hierarchy.made[0]
+        monkeypatch.setattr(group, "pids", lambda: [process.pid, job.pid])
+        running._init_says(["pid"], os.pidfd_open(process.pid))
+        running._job_says(["ready"], None)
+        running.stop(Stop.wall)
+        assert await asyncio.to_thread(job.wait, 20) == -signal.SIGKILL
+        assert process.poll() is None
+        running._init_says(["exited", "9", "0"], None)
+        running._timers.cancel()
+    await running.destroy()

@@ -36,6 +36,7 @@ from sandrun_api.adapters.judge0.results import (
 )
 from sandrun_api.adapters.judge0.submission import InvalidSubmission, Submission, parse
 from sandrun_api.admission.budget import Reservation
+from sandrun_api.admission.threads import in_thread
 from sandrun_api.edge.clients import client_of
 from sandrun_api.edge.json_pieces import encoded, gathered
 from sandrun_api.errors import ApiError, bad_request, bare
@@ -415,7 +416,7 @@ async def _upload(
     blocking = service_of(request).threads.of(client_of(request))
     memfd = Memfd.create("upload", submission.additional_files or b"")
     try:
-        entrypoint = await blocking(_archive, memfd, submission, settings)
+        entrypoint, memfd.size = await in_thread(memfd, blocking, _archive_and_size, submission, settings)
         reservation.release()
         reservation.ask(memfd.size)
     except BaseException as error:
@@ -424,6 +425,10 @@ async def _upload(
             raise InvalidSubmission({"additional_files": [error.reason]}) from None
         raise
     return entrypoint, UploadKind.zip, memfd
+
+
+def _archive_and_size(archive: Memfd, submission: Submission, settings: Settings) -> tuple[str, int]:
+    return _archive(archive, submission, settings), archive.size
 
 
 def _archive(archive: Memfd, submission: Submission, settings: Settings) -> str:
