@@ -120,7 +120,8 @@ async def get_health(
     worker = ready(await service.worker(fresh=True, try_sandbox=True))
     body: dict[str, Any] = {"status": "healthy", "worker_id": worker.worker_id}
     if nonce is not None:
-        proof = await service.identify(nonce)
+        with service.reaching_executor() as executor:
+            proof = await executor.identify(nonce)
         body["worker_id"] = proof.worker_id
         body["signature"] = keys.text_of(proof.signature) if proof.signature else None
     return json_response(body)

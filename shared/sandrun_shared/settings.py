@@ -128,7 +128,7 @@ class Quota(Table, frozen=True):
     queued_jobs: Annotated[int, Meta(description="Jobs waiting at once; 0 is unlimited.", ge=0)] = 10
     addresses: Annotated[
         int,
-        Meta(description="Addresses remembered, as keyed hashes; then the longest silent goes.", ge=1),
+        Meta(description="Addresses remembered, as keyed hashes; then the least recently active goes.", ge=1),
     ] = 20_000
     unfinished_mb: Annotated[
         int,

@@ -17,7 +17,7 @@ from sandrun_api.adapters.foreign import (
     from_base64,
     json_object,
     offered,
-    refused_early,
+    rejection_of,
     renderer,
     route_class,
 )
@@ -103,9 +103,9 @@ async def get_packages(request: Request) -> Response:
 async def execute(request: Request) -> Response:
     """Run the files; closing the connection cancels them. Nothing is kept afterwards."""
     service = service_of(request)
-    refused = refused_early(request, render)
-    if refused is not None:
-        return refused
+    rejection = rejection_of(request, render)
+    if rejection is not None:
+        return rejection
     runtimes = await _runtimes(request)
     settings: Settings = request.app.state.settings
     reservation = Reservation(service.budget, client_of(request))

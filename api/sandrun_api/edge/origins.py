@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandrun_api.edge.reject import EarlyRefusal
+from sandrun_api.edge.reject import Rejection
 from sandrun_api.errors import ApiError, respond
 from sandrun_shared.paths import shown
 from sandrun_shared.settings import Api, SettingsError
@@ -141,7 +141,7 @@ class OriginCheck:
         if error is None:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await EarlyRefusal(error)(scope, receive, send)
+            await Rejection(error)(scope, receive, send)
         else:
             answer = respond(error)
             await send(

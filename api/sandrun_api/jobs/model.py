@@ -139,7 +139,7 @@ class Job:
         size = self.upload.size
         self.upload.close()
         self.upload.size = 0
-        self.reservation.add(-size)
+        self.reservation.charge(-size)
 
     def close(self) -> None:
         """Forget everything."""

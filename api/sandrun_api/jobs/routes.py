@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from sandrun_api.admission.budget import Reservation
 from sandrun_api.edge.clients import client_of
-from sandrun_api.edge.reject import EarlyRefusal
+from sandrun_api.edge.reject import Rejection
 from sandrun_api.errors import ApiError, bad_request, bare, unknown_job
 from sandrun_api.jobs import gpus, requirements
 from sandrun_api.jobs import manifest as manifests
@@ -81,12 +81,12 @@ async def submit_job(request: Request) -> Response:
     if request.query_params:
         unknown = shown(next(iter(request.query_params)))
         error = bad_request(f"The address has a parameter '{unknown}': everything is said in the manifest.")
-        return EarlyRefusal(error)
+        return Rejection(error)
     if not service.idempotency.knows(client, key):
         try:
             service.admit(client)
         except ApiError as error:
-            return EarlyRefusal(error)
+            return Rejection(error)
     try:
         upload = await receive.receive(
             headers.get("content-type", ""),
@@ -124,7 +124,7 @@ async def _submit(
     if upload.manifest is None:
         raise bad_request("There is no manifest: send a part named 'manifest', or a job.json in the upload.")
     manifest = manifests.parse(upload.manifest)
-    upload.reservation.ask(manifests.held_bytes(manifest))
+    upload.reservation.reserve(manifests.held_bytes(manifest))
     manifests.check(manifest, settings.limits)
     entrypoint = clean(manifest.entrypoint)
     if entrypoint not in upload.contents.files:
@@ -138,7 +138,7 @@ async def _submit(
     if (installer := requirements.installer_of(manifest, worker, settings)) is not None:
         blocking = service.threads.of(client)
         required = await requirements.of_upload(manifest, installer, upload, settings, blocking)
-        upload.reservation.ask(required.held_bytes)
+        upload.reservation.reserve(required.held_bytes)
     job_request = JobRequest(
         client=client,
         manifest=manifest,
@@ -153,7 +153,7 @@ async def _submit(
     if known is not None and (job := service.store.get(known)) is not None:
         upload.close()
         return job, notes
-    upload.reservation.add(-upload.check_bytes)
+    upload.reservation.charge(-upload.check_bytes)
     job = service.submit(job_request, upload.memfd, upload.reservation)
     service.idempotency.remember(client, key, job.job_id, job_request.job_hash)
     return job, notes

@@ -14,7 +14,7 @@ from sandrun_api.admission.budget import Reservation
 from sandrun_api.admission.threads import digest_of
 from sandrun_api.edge.clients import client_of
 from sandrun_api.edge.json_pieces import Items
-from sandrun_api.edge.reject import EarlyRefusal
+from sandrun_api.edge.reject import Rejection
 from sandrun_api.errors import ApiError, bad_request, bare, unknown_job
 from sandrun_api.jobs import manifest as manifests
 from sandrun_api.jobs import requirements
@@ -152,7 +152,7 @@ async def run_code(request: Request) -> Response:
             raise bad_request("A run has no Idempotency-Key: use /submit for what may be sent again.")
         service.admit(client_of(request))
     except ApiError as error:
-        return EarlyRefusal(error)
+        return Rejection(error)
     as_json = content_type == "application/json"
     job = await _submitted(request, service, query, None if as_json else parameters.get("charset", ""))
     if "text/event-stream" in request.headers.get("accept", ""):
@@ -294,7 +294,7 @@ async def submit_inline(
     settings: Settings = request.app.state.settings
     client = client_of(request)
     try:
-        reservation.ask(manifests.held_bytes(manifest))
+        reservation.reserve(manifests.held_bytes(manifest))
         manifests.check(manifest, settings.limits)
         interpreter = manifest.interpreter or DEFAULT_INTERPRETER
         worker = await service.worker_for_job(manifest.environment)
@@ -302,7 +302,7 @@ async def submit_inline(
         installer = requirements.installer_of(manifest, worker, settings)
         required = None if installer is None else requirements.of_bundle(manifest, installer, upload)
         if required is not None:
-            reservation.ask(required.held_bytes)
+            reservation.reserve(required.held_bytes)
         limits = manifests.limits_of(manifest, settings.limits)
         if most_processes is not None:
             limits = structs.replace(limits, processes=min(most_processes, limits.processes))

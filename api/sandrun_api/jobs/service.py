@@ -4,7 +4,8 @@ import asyncio
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from sandrun_api.admission.budget import MemoryBudget, Reservation
 from sandrun_api.admission.quotas import Clock, Ledger, clock
@@ -30,7 +31,6 @@ from sandrun_shared.protocol import (
     Event,
     Execute,
     Finished,
-    Identified,
     Installed,
     Output,
     Refused,
@@ -124,11 +124,8 @@ class JobService:
         known = self._worker.environments if self._worker is not None else ()
         new = environment is not None and not any(item.built and item.name == environment for item in known)
         if self._worker is None or self._worker.problem or fresh or new:
-            try:
-                self._worker = await self._executor.describe(try_sandbox=try_sandbox)
-            except ExecutorLost:
-                self._worker = None
-                raise ApiError(503, "The executor is not there; try again soon.", retry_after=5) from None
+            with self.reaching_executor() as executor:
+                self._worker = await executor.describe(try_sandbox=try_sandbox)
         return self._worker
 
     async def worker_for_job(self, environment: str) -> Description:
@@ -140,10 +137,11 @@ class JobService:
         """What the executor last said, unless it is away."""
         return self._worker
 
-    async def identify(self, nonce: str) -> Identified:
-        """Who the executor is, proven. Raises ApiError (503) when it is away."""
+    @contextmanager
+    def reaching_executor(self) -> Iterator[ExecutorClient]:
+        """Ask the executor something; when it is away, that is noted, and ApiError (503) raised."""
         try:
-            return await self._executor.identify(nonce)
+            yield self._executor
         except ExecutorLost:
             self._worker = None
             raise ApiError(503, "The executor is not there; try again soon.", retry_after=5) from None
@@ -462,7 +460,7 @@ class JobService:
         if len(fds) == 2:
             index_fd, data_fd = fds.pop(), fds.pop()
             outputs = adopt(data_fd, index_fd, job.request.limits.output_files)
-            job.reservation.add(outputs.size_bytes)
+            job.reservation.charge(outputs.size_bytes)
         self._pause_seconds = FIRST_RETRY_SECONDS
         self.uses[job.request.manifest.environment] += 1
         job.receipt = message.receipt

@@ -32,7 +32,7 @@ async def receive(request: Request, reservation: Reservation) -> bytes:
             left -= len(chunk)
             if left < 0:
                 raise too_large()
-            reservation.ask(len(chunk))
+            reservation.reserve(len(chunk))
             memfd.append(chunk)
         return memfd.read_at(0, memfd.size)
     except ClientDisconnect:
@@ -47,7 +47,7 @@ def bundle_of(files: dict[str, bytes], reservation: Reservation) -> Memfd:
     try:
         for path, data in files.items():
             head = bundle_head(path, len(data))
-            reservation.ask(len(head) + len(data))
+            reservation.reserve(len(head) + len(data))
             memfd.append(head)
             memfd.append(data)
     except BaseException:

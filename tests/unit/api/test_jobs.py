@@ -27,7 +27,7 @@ def make_job(client: str = "a", priority: str = "normal", budget: MemoryBudget |
     manifest = Manifest(entrypoint="main.py", priority=priority)  # type: ignore[arg-type]
     request = JobRequest(client, manifest, "python3", Limits(), UploadKind.bundle, "hash")
     reservation = Reservation(budget or MemoryBudget(1 << 30))
-    reservation.ask(4)
+    reservation.reserve(4)
     return Job(request, Memfd.create("test", b"code"), reservation)
 
 

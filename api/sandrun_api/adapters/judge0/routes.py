@@ -18,7 +18,7 @@ from sandrun_api.adapters.foreign import (
     accept_final_slashes,
     json_object,
     offered,
-    refused_early,
+    rejection_of,
     renderer,
     route_class,
 )
@@ -83,7 +83,7 @@ class Submissions:
         token = str(uuid.uuid4())
         self._jobs[token] = job
         self._asked[job] = submission
-        job.reservation.add(submission.size_bytes)
+        job.reservation.charge(submission.size_bytes)
         return token
 
     def find(self, token: str, service: JobService) -> tuple[Job, Submission] | None:
@@ -99,9 +99,9 @@ async def create_submission(request: Request) -> Response:
     """Take one submission; with `wait=true` its result, and then closing the connection cancels it."""
     service = service_of(request)
     fields = _fields(request)
-    refused = refused_early(request, render)
-    if refused is not None:
-        return refused
+    rejection = rejection_of(request, render)
+    if rejection is not None:
+        return rejection
     held = Reservation(service.budget, client_of(request))
     try:
         submission = (await _received(request, held, _of_one))[0]
@@ -128,9 +128,9 @@ async def create_submission(request: Request) -> Response:
 async def create_batch(request: Request) -> Response:
     """Take several submissions; each answer is a token or what is wrong."""
     service = service_of(request)
-    refused = refused_early(request, render)
-    if refused is not None:
-        return refused
+    rejection = rejection_of(request, render)
+    if rejection is not None:
+        return rejection
     held = Reservation(service.budget, client_of(request))
     answers: list[Any] = []
     taken = False
@@ -314,7 +314,7 @@ async def _received(
     # In one step: nothing keeps the body while the submissions are looked at further.
     submissions = _parsed(request, await body, asked, table)
     held.release()
-    held.ask(sum(item.size_bytes for item in submissions if isinstance(item, Submission)))
+    held.reserve(sum(item.size_bytes for item in submissions if isinstance(item, Submission)))
     return submissions
 
 
@@ -411,13 +411,13 @@ async def _upload(
     if submission.additional_files is None and name is not None:
         return name, UploadKind.bundle, bundle_of({name: submission.program}, reservation)
     # Twice the files: what is kept to be shown again, and the archive that becomes the job's.
-    reservation.ask(len(submission.additional_files or b"") + len(submission.source_code) + SPARE_BYTES)
+    reservation.reserve(len(submission.additional_files or b"") + len(submission.source_code) + SPARE_BYTES)
     blocking = service_of(request).threads.of(client_of(request))
     memfd = Memfd.create("upload", submission.additional_files or b"")
     try:
         entrypoint = await blocking(_archive, memfd, submission, settings)
         reservation.release()
-        reservation.ask(memfd.size)
+        reservation.reserve(memfd.size)
     except BaseException as error:
         memfd.close()
         if isinstance(error, ApiError) and error.status < TOO_MANY:
