@@ -61,6 +61,7 @@ async def get_server(request: Request) -> Response:
         return web.page(request)
     settings: Settings = request.app.state.settings
     limits, quota = settings.limits, settings.quota
+    default = limits.default()
     try:
         worker = await service_of(request).worker()
         versions, devices = _versions(worker), [gpus.described(gpu) for gpu in worker.gpus]
@@ -74,9 +75,9 @@ async def get_server(request: Request) -> Response:
         "privacy": PRIVACY,
         "limits": {
             "upload_bytes": settings.api.upload_bytes,
-            "timeout": limits.timeout_seconds,
+            "timeout": default.wall_seconds,
             "max_timeout": limits.max_timeout_seconds,
-            "memory_mb": limits.memory_mb,
+            "memory_mb": default.memory_bytes >> 20,
             "max_memory_mb": limits.max_memory_mb,
             "disk_mb": limits.disk_mb,
             "processes": limits.processes,

@@ -48,14 +48,7 @@ _log = logging.getLogger("sandrun.executor")
 
 def default_limits(settings: Settings) -> Limits:
     """The limits of a job that asks for nothing: parked sandboxes are made for these."""
-    limits = settings.limits
-    return Limits(
-        memory_bytes=limits.memory_mb << 20,
-        disk_bytes=limits.disk_mb << 20,
-        inodes=limits.inodes,
-        processes=limits.processes,
-        cpu_cores=limits.cpu_cores,
-    )
+    return settings.limits.default()
 
 
 def noswap_option() -> str:

@@ -198,6 +198,31 @@ class JobLimits(Table, frozen=True):
         ),
     ] = 80.0
 
+    def default(self) -> jobs.Limits:
+        """The limits of a job that asks for nothing; sandboxes are kept ready for these."""
+        return self.granted()
+
+    def granted(
+        self,
+        *,
+        timeout_seconds: float | None = None,
+        memory_mb: int | None = None,
+        cpu_seconds: float | None = None,
+    ) -> jobs.Limits:
+        """The limits of a job that asks for these. That it asks for no more than it may is checked before."""
+        return jobs.Limits(
+            wall_seconds=float(timeout_seconds or min(self.timeout_seconds, self.max_timeout_seconds)),
+            cpu_seconds=cpu_seconds,
+            memory_bytes=(memory_mb or min(self.memory_mb, self.max_memory_mb)) << 20,
+            disk_bytes=self.disk_mb << 20,
+            inodes=self.inodes,
+            processes=self.processes,
+            open_files=self.open_files,
+            log_bytes=self.log_mb << 20,
+            cpu_cores=self.cpu_cores,
+            output_files=self.output_files,
+        )
+
 
 _HOST = r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?)+"
 _HOST_NAMES = rf"^\s*({_HOST}(\s*,\s*{_HOST})*)?\s*$"

@@ -49,9 +49,11 @@ class JobRequest:
     interpreter: str
     limits: Limits
     kind: UploadKind
+    manifest_sha256: str  # in hex, of its canonical form
     job_hash: str
     gpus: tuple[int, ...] = ()  # devices it may have
     requirements: Requirements | None = None
+    encrypt_to: bytes | None = None  # an X25519 public key
 
 
 class Job:

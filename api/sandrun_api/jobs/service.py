@@ -13,7 +13,6 @@ from sandrun_api.admission.ratelimits import QUEUE_RETRY_SECONDS, fields
 from sandrun_api.admission.threads import Threads
 from sandrun_api.edge.middleware import report
 from sandrun_api.errors import ApiError
-from sandrun_api.jobs import manifest as manifests
 from sandrun_api.jobs.gpus import Shares
 from sandrun_api.jobs.idempotency import IdempotencyKeys
 from sandrun_api.jobs.model import Job, JobRequest, State
@@ -374,8 +373,8 @@ class JobService:
                 has_stdin=manifest.stdin is not None,
                 warm=manifest.warm and not languages.starts_alone(request.interpreter, manifest.env),
                 buffered=manifest.buffered,
-                manifest_sha256=manifests.digest(manifest),
-                encrypt_to=manifests.encryption_key_of(manifest),
+                manifest_sha256=request.manifest_sha256,
+                encrypt_to=request.encrypt_to,
                 gpu=job.gpu,
                 installer=request.requirements.installer if request.requirements is not None else None,
                 install_only=job.installs_first,

@@ -42,7 +42,7 @@ class Bench:
     ) -> Job:
         manifest = Manifest(entrypoint="main.py", priority=priority, gpu=gpu)  # type: ignore[arg-type]
         request = JobRequest(
-            client, manifest, "python3", Limits(), UploadKind.bundle, "hash", gpus, requirements
+            client, manifest, "python3", Limits(), UploadKind.bundle, "0" * 64, "hash", gpus, requirements
         )
         reservation = Reservation(self.service.budget)
         reservation.reserve(4)

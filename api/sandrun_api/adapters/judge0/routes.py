@@ -41,11 +41,11 @@ from sandrun_api.edge.json_pieces import encoded, gathered
 from sandrun_api.errors import ApiError, bad_request, bare
 from sandrun_api.jobs.model import Job
 from sandrun_api.jobs.responses import JSON, JobResponse, at_once, job_document
-from sandrun_api.jobs.run_routes import manifest_of, submit_inline, wait_for
 from sandrun_api.jobs.service import JobService
+from sandrun_api.jobs.submission import manifest_of, submit, wait_for
 from sandrun_api.jobs.views import json_response, service_of
 from sandrun_api.uploads import archives, bodies
-from sandrun_api.uploads.bodies import bundle_of
+from sandrun_api.uploads.bodies import Bundle, bundle_of, upload_of
 from sandrun_api.uploads.contents import Bounds
 from sandrun_shared.jobs import UploadKind
 from sandrun_shared.memfds import Memfd
@@ -358,7 +358,7 @@ async def _submit(request: Request, submission: Submission) -> tuple[str, Job]:
     extra = COMPILE_SECONDS if submission.language.is_compiled else 0.0
     reservation = Reservation(service.budget, client_of(request))
     try:
-        entrypoint, kind, upload = await _upload(request, submission, reservation)
+        entrypoint, kind, files = await _files(request, submission, reservation)
     except BaseException:
         reservation.close()
         raise
@@ -373,19 +373,13 @@ async def _submit(request: Request, submission: Submission) -> tuple[str, Job]:
             memory_mb=int(numbers["memory_limit"]) >> 10,
         )
     except BaseException as error:
-        upload.close()
+        files.memfd.close()
         reservation.close()
         raise (_by_field(error) if isinstance(error, ApiError) else error) from None
     try:
-        job = await submit_inline(
-            request,
-            service,
-            manifest,
-            upload,
-            reservation,
-            kind=kind,
-            most_processes=int(numbers["max_processes_and_or_threads"]),
-        )
+        upload = await upload_of(files, reservation, service.threads.of(client_of(request)), kind)
+        most = int(numbers["max_processes_and_or_threads"])
+        job, _ = await submit(request, upload, manifest, most_processes=most)
     except ApiError as error:
         raise _by_field(error) from None
     return _submissions(request).add(job, submission), job
@@ -402,9 +396,9 @@ def _by_field(error: ApiError) -> Exception:
     return InvalidSubmission(faults) if faults else error
 
 
-async def _upload(
+async def _files(
     request: Request, submission: Submission, reservation: Reservation
-) -> tuple[str, UploadKind, Memfd]:
+) -> tuple[str, UploadKind, Bundle]:
     """The entrypoint, and the files in a form the sandbox unpacks. Raises InvalidSubmission, ApiError."""
     settings: Settings = request.app.state.settings
     name = submission.language.source_file
@@ -415,7 +409,7 @@ async def _upload(
     blocking = service_of(request).threads.of(client_of(request))
     memfd = Memfd.create("upload", submission.additional_files or b"")
     try:
-        entrypoint = await blocking(_archive, memfd, submission, settings)
+        entrypoint, paths = await blocking(_archive, memfd, submission, settings)
         reservation.release()
         reservation.reserve(memfd.size)
     except BaseException as error:
@@ -423,24 +417,23 @@ async def _upload(
         if isinstance(error, ApiError) and error.status < TOO_MANY:
             raise InvalidSubmission({"additional_files": [error.reason]}) from None
         raise
-    return entrypoint, UploadKind.zip, memfd
+    return entrypoint, UploadKind.zip, Bundle(memfd, paths)
 
 
-def _archive(archive: Memfd, submission: Submission, settings: Settings) -> str:
-    """The entrypoint of an archive, which then also has the source code. Blocks. Raises ApiError."""
+def _archive(archive: Memfd, submission: Submission, settings: Settings) -> tuple[str, frozenset[str]]:
+    """The entrypoint of an archive and all its files, the source code too. Blocks. Raises ApiError."""
     files = _checked(archive, settings)
     name = submission.language.source_file
     if name is not None:
         if name in files:
             raise bad_request(f"has a file '{name}', which is the name of the source code")
         _add(archive, name, submission.program)
-        _checked(archive, settings)
-        return name
+        return name, _checked(archive, settings)
     if files & {"compile", "compile.sh"}:
         raise bad_request("has a script 'compile': programs that are compiled first do not run here")
     for script in ("run", "run.sh"):
         if script in files:
-            return script
+            return script, files
     raise bad_request("has no script 'run' or 'run.sh'")
 
 
