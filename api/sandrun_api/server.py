@@ -15,13 +15,13 @@ from uvicorn.config import STARTUP_FAILURE
 
 from sandrun_api.admission.quotas import Clock, clock
 from sandrun_api.app import create_app
-from sandrun_api.edge.clients import address_of, networks_of
+from sandrun_api.edge.clients import address_of
 from sandrun_api.edge.listener import BACKLOG, ConnectionLimiter, Listener, listen
 from sandrun_api.edge.protocols import HttpProtocol, WebSocketProtocol
 from sandrun_api.jobs.drain import drain
 from sandrun_shared import descriptors, tls
 from sandrun_shared.notify import notify, watchdog_seconds
-from sandrun_shared.settings import Settings, SettingsError
+from sandrun_shared.settings import Settings, SettingsError, networks
 
 BEAT_SECONDS = 10.0  # between two signs of life, unless the service manager wants them more often
 FIRST_REQUEST_SECONDS = 0.5  # for whoever connected just before the end
@@ -67,7 +67,7 @@ class Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
         self.config.callback_notify = self._beat
         self.config.timeout_notify = int(watchdog_seconds() or BEAT_SECONDS)
-        proxies = networks_of(settings.api.trusted_proxies, "api.trusted_proxies")
+        proxies = networks(settings.api.trusted_proxies, "api.trusted_proxies")
 
         def is_proxy(host: str) -> bool:
             address = address_of(host)

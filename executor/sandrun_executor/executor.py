@@ -41,7 +41,7 @@ from sandrun_shared.protocol import (
     Installed,
     Refused,
 )
-from sandrun_shared.settings import Settings
+from sandrun_shared.settings import Settings, words
 
 _log = logging.getLogger("sandrun.executor")
 
@@ -149,7 +149,7 @@ class Executor:
                 _log.warning("%s", self._lender.found.problem)
         await self._dependencies.start()
         # One sandbox must work before anybody is told that we are ready.
-        await self._pools.start([name.strip() for name in self._settings.preload.split(",") if name.strip()])
+        await self._pools.start(list(words(self._settings.preload)))
 
     async def _start_zygote(self, image: Image | None) -> Zygote:
         self._zygote_cgroup = self._zygote_cgroup or self._pool.create_cgroup("zygote")

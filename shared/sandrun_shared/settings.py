@@ -1,5 +1,6 @@
 """Settings of both daemons: one frozen object, read once from sandrun.toml and the environment."""
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -11,9 +12,24 @@ from msgspec import Meta
 
 from sandrun_shared import jobs
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 
 class SettingsError(Exception):
     """A setting that cannot be used; the text names the key and what is wrong."""
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The items of a list that is separated by commas."""
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def networks(text: str, setting: str) -> tuple[Network, ...]:
+    """The networks (CIDR) in such a list. Raises SettingsError that names the setting."""
+    try:
+        return tuple(ipaddress.ip_network(item) for item in words(text))
+    except ValueError as error:
+        raise SettingsError(f"{setting}: {error}") from None
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -415,7 +431,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         table, separator, key = name.removeprefix(PREFIX).partition("__")
         if name.startswith(PREFIX) and separator:
             table, key = table.lower(), key.lower()
-            tables.setdefault(table, {})[key] = _listed(value) if _is_list(table, key) else value
+            tables.setdefault(table, {})[key] = words(value) if _is_list(table, key) else value
     try:
         return msgspec.convert(tables, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -425,7 +441,3 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
 def _is_list(table: str, key: str) -> bool:
     kind = get_type_hints(Settings).get(table)
     return kind is not None and get_origin(get_type_hints(kind).get(key)) is tuple
-
-
-def _listed(value: str) -> list[str]:
-    return [item.strip() for item in value.split(",") if item.strip()]

@@ -25,6 +25,7 @@ from sandrun_executor.sandboxes.slots import Slot, SlotPool
 from sandrun_executor.sandboxes.timers import Timers
 from sandrun_executor.sandboxes.verdicts import Exit, Stop, judge, left_out_of
 from sandrun_executor.sandboxes.zygote import Zygote
+from sandrun_shared import memfds
 from sandrun_shared.jobs import LeftOut, Limits, Outcome
 from sandrun_shared.protocol import Execute, Output, Started, Usage
 
@@ -291,7 +292,7 @@ class Sandbox:
         stdin_fd = fds[2] if request.has_stdin else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
             for name in ("snapshot", "outputs", "names", "numbers"):
-                own.append(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+                own.append(memfds.create(name))
             snapshot_fd = own[0]
             handed = [stdin_fd, *pump.write_fds, *fds[:2], snapshot_fd]
             await self._hand_over(request, program, handed, packages)

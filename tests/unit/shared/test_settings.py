@@ -93,3 +93,10 @@ def test_a_default_above_the_maximum_is_the_maximum() -> None:
 
 def test_the_settings_have_the_defaults_of_a_job() -> None:
     assert settings.JobLimits().default() == jobs.Limits()
+
+
+def test_lists_are_separated_by_commas() -> None:
+    assert settings.words(" a, b ,,c,") == ("a", "b", "c")
+    assert [str(item) for item in settings.networks("10.0.0.0/8, ::1", "x.y")] == ["10.0.0.0/8", "::1/128"]
+    with pytest.raises(settings.SettingsError, match=r"^x\.y: .*10\.0\.0\.1/8"):
+        settings.networks("192.0.2.1,10.0.0.1/8", "x.y")
