@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from sandrun_api import adapters, errors, metrics, openapi, system
 from sandrun_api.admission.quotas import Clock, clock
-from sandrun_api.edge.clients import Clients, networks_of
+from sandrun_api.edge.clients import Clients
 from sandrun_api.edge.garbage import Collector
 from sandrun_api.edge.middleware import Guard, Head
 from sandrun_api.edge.origins import Cors, OriginCheck, Rules
@@ -17,7 +17,7 @@ from sandrun_api.jobs.service import JobService
 from sandrun_api.web import files as web_files
 from sandrun_api.web import routes as web
 from sandrun_shared.executor_client import ExecutorClient
-from sandrun_shared.settings import Settings
+from sandrun_shared.settings import Settings, networks
 
 _EXPOSED = (
     "Location",
@@ -64,9 +64,9 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.state.clients = Clients(networks_of(settings.api.trusted_proxies, "api.trusted_proxies"))
+    app.state.clients = Clients(networks(settings.api.trusted_proxies, "api.trusted_proxies"))
     app.state.metrics = metrics.Metrics()
-    networks_of(settings.api.metrics_networks, metrics.SETTING)  # wrong ones are told at the start
+    networks(settings.api.metrics_networks, metrics.SETTING)  # wrong ones are told at the start
     web_files.page(), web_files.assets()  # read now: a request must not wait for a disk
     errors.install(app)
     for part in (system, web, metrics, routes, run_routes, log_routes, output_routes):

@@ -13,11 +13,11 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from sandrun_api.edge.clients import Clients, address_of, networks_of
+from sandrun_api.edge.clients import Clients, address_of
 from sandrun_api.edge.origins import is_name_here
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.views import service_of
-from sandrun_shared.settings import Api, Settings
+from sandrun_shared.settings import Api, Settings, networks
 
 if TYPE_CHECKING:
     from sandrun_api.jobs.model import Job
@@ -167,7 +167,7 @@ def may_read(connection: HTTPConnection, api: Api, clients: Clients) -> bool:
     address = address_of(host)
     if address is None:
         return False
-    if any(address in network for network in networks_of(api.metrics_networks, SETTING)):
+    if any(address in network for network in networks(api.metrics_networks, SETTING)):
         return True
     if not is_name_here(connection.headers.get("host", ""), api):
         return False  # a page whose name was made to lead to loopback

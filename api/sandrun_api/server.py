@@ -15,13 +15,13 @@ from uvicorn.config import STARTUP_FAILURE
 
 from sandrun_api.admission.quotas import Clock, clock
 from sandrun_api.app import create_app
-from sandrun_api.edge.clients import address_of, networks_of
-from sandrun_api.edge.listener import BACKLOG, Door, Listener, listen
+from sandrun_api.edge.clients import address_of
+from sandrun_api.edge.listener import BACKLOG, ConnectionLimiter, Listener, listen
 from sandrun_api.edge.protocols import HttpProtocol, WebSocketProtocol
 from sandrun_api.jobs.drain import drain
 from sandrun_shared import descriptors, tls
 from sandrun_shared.notify import notify, watchdog_seconds
-from sandrun_shared.settings import Settings, SettingsError
+from sandrun_shared.settings import Settings, SettingsError, networks
 
 BEAT_SECONDS = 10.0  # between two signs of life, unless the service manager wants them more often
 FIRST_REQUEST_SECONDS = 0.5  # for whoever connected just before the end
@@ -58,7 +58,7 @@ def configure(settings: Settings, now: Clock = clock) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server behind our own door. Raises SettingsError."""
+    """uvicorn's server behind our own connection limiter. Raises SettingsError."""
 
     def __init__(self, settings: Settings, now: Clock = clock) -> None:
         super().__init__(configure(settings, now))
@@ -67,17 +67,17 @@ class Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
         self.config.callback_notify = self._beat
         self.config.timeout_notify = int(watchdog_seconds() or BEAT_SECONDS)
-        proxies = networks_of(settings.api.trusted_proxies, "api.trusted_proxies")
+        proxies = networks(settings.api.trusted_proxies, "api.trusted_proxies")
 
         def is_proxy(host: str) -> bool:
             address = address_of(host)
             return address is not None and any(address in network for network in proxies)
 
-        self.door = Door(settings.api, exempt=is_proxy, tls=bool(settings.api.cert))
+        self.limiter = ConnectionLimiter(settings.api, exempt=is_proxy, tls=bool(settings.api.cert))
 
     def listen(self) -> list[Listener]:
         """The sockets of the settings' address. Raises OSError."""
-        return listen(self._settings.api.host, self._settings.api.port, self.door)
+        return listen(self._settings.api.host, self._settings.api.port, self.limiter)
 
     async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Serve on these sockets; as uvicorn's, but a TLS handshake has a time limit."""
@@ -159,7 +159,7 @@ class Server(uvicorn.Server):
         app: Any = self.config.app
         app.state.service.stop()  # answers that wait for a job end with it, not by force
         await super().shutdown(None if sockets is None else list(sockets))
-        self.door.close()
+        self.limiter.close()
 
 
 def serve(settings: Settings) -> None:

@@ -61,6 +61,7 @@ async def get_server(request: Request) -> Response:
         return web.page(request)
     settings: Settings = request.app.state.settings
     limits, quota = settings.limits, settings.quota
+    default = limits.default()
     try:
         worker = await service_of(request).worker()
         versions, devices = _versions(worker), [gpus.described(gpu) for gpu in worker.gpus]
@@ -74,9 +75,9 @@ async def get_server(request: Request) -> Response:
         "privacy": PRIVACY,
         "limits": {
             "upload_bytes": settings.api.upload_bytes,
-            "timeout": limits.timeout_seconds,
+            "timeout": default.wall_seconds,
             "max_timeout": limits.max_timeout_seconds,
-            "memory_mb": limits.memory_mb,
+            "memory_mb": default.memory_bytes >> 20,
             "max_memory_mb": limits.max_memory_mb,
             "disk_mb": limits.disk_mb,
             "processes": limits.processes,
@@ -120,7 +121,8 @@ async def get_health(
     worker = ready(await service.worker(fresh=True, try_sandbox=True))
     body: dict[str, Any] = {"status": "healthy", "worker_id": worker.worker_id}
     if nonce is not None:
-        proof = await service.identify(nonce)
+        with service.reaching_executor() as executor:
+            proof = await executor.identify(nonce)
         body["worker_id"] = proof.worker_id
         body["signature"] = keys.text_of(proof.signature) if proof.signature else None
     return json_response(body)

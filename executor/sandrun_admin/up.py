@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from sandrun_shared import kernel_log, settings, tls
+from sandrun_shared.credentials import FOLDER as CREDENTIALS
 
-CREDENTIALS = "CREDENTIALS_DIRECTORY"  # systemd.exec(5)
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 KILL_SECONDS = 5.0  # from SIGKILL to the end of a process that can be killed

@@ -41,21 +41,14 @@ from sandrun_shared.protocol import (
     Installed,
     Refused,
 )
-from sandrun_shared.settings import Settings
+from sandrun_shared.settings import Settings, words
 
 _log = logging.getLogger("sandrun.executor")
 
 
 def default_limits(settings: Settings) -> Limits:
     """The limits of a job that asks for nothing: parked sandboxes are made for these."""
-    limits = settings.limits
-    return Limits(
-        memory_bytes=limits.memory_mb << 20,
-        disk_bytes=limits.disk_mb << 20,
-        inodes=limits.inodes,
-        processes=limits.processes,
-        cpu_cores=limits.cpu_cores,
-    )
+    return settings.limits.default()
 
 
 def noswap_option() -> str:
@@ -156,7 +149,7 @@ class Executor:
                 _log.warning("%s", self._lender.found.problem)
         await self._dependencies.start()
         # One sandbox must work before anybody is told that we are ready.
-        await self._pools.start([name.strip() for name in self._settings.preload.split(",") if name.strip()])
+        await self._pools.start(list(words(self._settings.preload)))
 
     async def _start_zygote(self, image: Image | None) -> Zygote:
         self._zygote_cgroup = self._zygote_cgroup or self._pool.create_cgroup("zygote")

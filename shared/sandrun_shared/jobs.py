@@ -1,7 +1,7 @@
 """A job as both daemons see it: its limits, its verdict, its outcome."""
 
 import enum
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -66,6 +66,46 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_bytes: Annotated[int, Meta(ge=0, le=MAX_MB << 20)] = 10 << 20
     cpu_cores: Annotated[float, Meta(ge=MIN_CORES, le=MAX_CORES)] = 1.0
     output_files: Annotated[int, Meta(ge=0, le=MAX_COUNT)] = 1000
+
+
+class LimitForm(NamedTuple):
+    """One limit under its three names: in `Limits`, in a receipt, in a job's status.
+
+    A receipt states it in whole numbers, `stated_parts` to each of `Limits`; a status shows it in units that
+    are `shown_unit` of `Limits` each.
+    """
+
+    name: str
+    stated: str
+    shown: str
+    stated_parts: int = 1
+    shown_unit: int = 1
+
+
+LIMIT_FORMS = (
+    LimitForm("wall_seconds", "wall_microseconds", "timeout", stated_parts=10**6),
+    LimitForm("cpu_seconds", "cpu_microseconds", "cpu_seconds", stated_parts=10**6),
+    LimitForm("memory_bytes", "memory_bytes", "memory_mb", shown_unit=1 << 20),
+    LimitForm("disk_bytes", "disk_bytes", "disk_mb", shown_unit=1 << 20),
+    LimitForm("inodes", "inodes", "inodes"),
+    LimitForm("processes", "processes", "processes"),
+    LimitForm("open_files", "open_files", "open_files"),
+    LimitForm("log_bytes", "log_bytes", "log_mb", shown_unit=1 << 20),
+    LimitForm("cpu_cores", "cpu_millicores", "cpu_cores", stated_parts=1000),
+    LimitForm("output_files", "output_files", "output_files"),
+)
+
+
+def stated(limits: Limits) -> dict[str, int | None]:
+    """The limits as receipts state them, in whole numbers."""
+    values = {form.stated: (getattr(limits, form.name), form.stated_parts) for form in LIMIT_FORMS}
+    return {name: None if value is None else round(value * parts) for name, (value, parts) in values.items()}
+
+
+def shown(limits: Limits) -> dict[str, float | None]:
+    """The limits as a job's status shows them."""
+    values = {form.shown: (getattr(limits, form.name), form.shown_unit) for form in LIMIT_FORMS}
+    return {name: value if unit == 1 else value // unit for name, (value, unit) in values.items()}
 
 
 class LeftOutReason(enum.StrEnum):

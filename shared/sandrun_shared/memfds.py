@@ -7,6 +7,28 @@ from collections.abc import Iterator
 PIECE = 64 << 10  # bytes moved at a time, so that nothing is ever held twice
 
 
+def create(name: str, data: bytes = b"") -> int:
+    """The descriptor of a new memfd that holds data, can be sealed, and is read from the start.
+
+    Raises OSError when the process is out of descriptors or memory.
+    """
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        _write(fd, 0, data)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _write(fd: int, offset: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        offset += written
+        view = view[written:]
+
+
 class Memfd:
     """One owned memfd; closing it twice is harmless."""
 
@@ -19,13 +41,7 @@ class Memfd:
     @classmethod
     def create(cls, name: str, data: bytes = b"") -> "Memfd":
         """A new memfd that holds data. Raises OSError when the process is out of descriptors or memory."""
-        memfd = cls(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-        try:
-            memfd.append(data)
-        except BaseException:
-            memfd.close()
-            raise
-        return memfd
+        return cls(create(name, data), len(data))
 
     def fileno(self) -> int:
         """The descriptor. Raises ValueError once closed."""
@@ -40,11 +56,7 @@ class Memfd:
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of data at offset, without changing the size on record."""
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self.fileno(), view, offset)
-            offset += written
-            view = view[written:]
+        _write(self.fileno(), offset, data)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """At most length bytes at offset; fewer only at the end of the file."""

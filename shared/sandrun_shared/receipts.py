@@ -17,7 +17,7 @@ from msgspec import Meta
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
-from sandrun_shared import canonical
+from sandrun_shared import canonical, jobs
 from sandrun_shared.jobs import Limits, Outcome, Verdict
 from sandrun_shared.keys import bytes_of, text_of
 from sandrun_shared.outputs import OutputEntry, first_index_sha256, shown, signed_index
@@ -66,18 +66,8 @@ class StatedLimits(Signed, frozen=True):
     @classmethod
     def of(cls, limits: Limits) -> "StatedLimits":
         """The same limits in whole numbers."""
-        return cls(
-            wall_microseconds=_micro(limits.wall_seconds),
-            cpu_microseconds=None if limits.cpu_seconds is None else _micro(limits.cpu_seconds),
-            memory_bytes=limits.memory_bytes,
-            disk_bytes=limits.disk_bytes,
-            inodes=limits.inodes,
-            processes=limits.processes,
-            open_files=limits.open_files,
-            log_bytes=limits.log_bytes,
-            cpu_millicores=round(limits.cpu_cores * 1000),
-            output_files=limits.output_files,
-        )
+        numbers: dict[str, Any] = jobs.stated(limits)
+        return cls(**numbers)
 
 
 class Statement(Signed, frozen=True):

@@ -1,5 +1,6 @@
 """Settings of both daemons: one frozen object, read once from sandrun.toml and the environment."""
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
@@ -11,9 +12,24 @@ from msgspec import Meta
 
 from sandrun_shared import jobs
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 
 class SettingsError(Exception):
     """A setting that cannot be used; the text names the key and what is wrong."""
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The items of a list that is separated by commas."""
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def networks(text: str, setting: str) -> tuple[Network, ...]:
+    """The networks (CIDR) in such a list. Raises SettingsError that names the setting."""
+    try:
+        return tuple(ipaddress.ip_network(item) for item in words(text))
+    except ValueError as error:
+        raise SettingsError(f"{setting}: {error}") from None
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,7 +144,7 @@ class Quota(Table, frozen=True):
     queued_jobs: Annotated[int, Meta(description="Jobs waiting at once; 0 is unlimited.", ge=0)] = 10
     addresses: Annotated[
         int,
-        Meta(description="Addresses remembered, as keyed hashes; then the longest silent goes.", ge=1),
+        Meta(description="Addresses remembered, as keyed hashes; then the least recently active goes.", ge=1),
     ] = 20_000
     unfinished_mb: Annotated[
         int,
@@ -197,6 +213,31 @@ class JobLimits(Table, frozen=True):
             description="Share of `memory_budget_mb` above which the oldest finished jobs go.", gt=0, le=100
         ),
     ] = 80.0
+
+    def default(self) -> jobs.Limits:
+        """The limits of a job that asks for nothing; sandboxes are kept ready for these."""
+        return self.granted()
+
+    def granted(
+        self,
+        *,
+        timeout_seconds: float | None = None,
+        memory_mb: int | None = None,
+        cpu_seconds: float | None = None,
+    ) -> jobs.Limits:
+        """The limits of a job that asks for these. That it asks for no more than it may is checked before."""
+        return jobs.Limits(
+            wall_seconds=float(timeout_seconds or min(self.timeout_seconds, self.max_timeout_seconds)),
+            cpu_seconds=cpu_seconds,
+            memory_bytes=(memory_mb or min(self.memory_mb, self.max_memory_mb)) << 20,
+            disk_bytes=self.disk_mb << 20,
+            inodes=self.inodes,
+            processes=self.processes,
+            open_files=self.open_files,
+            log_bytes=self.log_mb << 20,
+            cpu_cores=self.cpu_cores,
+            output_files=self.output_files,
+        )
 
 
 _HOST = r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?)+"
@@ -390,7 +431,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
         table, separator, key = name.removeprefix(PREFIX).partition("__")
         if name.startswith(PREFIX) and separator:
             table, key = table.lower(), key.lower()
-            tables.setdefault(table, {})[key] = _listed(value) if _is_list(table, key) else value
+            tables.setdefault(table, {})[key] = words(value) if _is_list(table, key) else value
     try:
         return msgspec.convert(tables, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -400,7 +441,3 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
 def _is_list(table: str, key: str) -> bool:
     kind = get_type_hints(Settings).get(table)
     return kind is not None and get_origin(get_type_hints(kind).get(key)) is tuple
-
-
-def _listed(value: str) -> list[str]:
-    return [item.strip() for item in value.split(",") if item.strip()]

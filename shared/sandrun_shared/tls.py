@@ -8,6 +8,8 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
+from sandrun_shared import memfds
+from sandrun_shared.credentials import locate
 from sandrun_shared.settings import Api, SettingsError
 
 
@@ -80,19 +82,6 @@ def _load(context: ssl.SSLContext, cert: Path, key: Path, api: Api) -> None:
         ) from None
 
 
-def locate(name: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """The file of a setting: a path, or the name of a credential that systemd hands over (systemd.exec(5)).
-
-    Raises SettingsError for a credential where there are none.
-    """
-    if "/" in name:
-        return Path(name)
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    if not folder:
-        raise SettingsError(f"{name}: neither a path with a / in it nor, without systemd, a credential")
-    return Path(folder, name)
-
-
 def hand_over(api: Api, undo: contextlib.ExitStack) -> dict[str, int]:
     """Copies of the certificate and the key in memory, by setting, for a child that may not read the files.
 
@@ -100,7 +89,7 @@ def hand_over(api: Api, undo: contextlib.ExitStack) -> dict[str, int]:
     """
     descriptors: dict[str, int] = {}
     for name in ("cert", "key") if api.cert else ():
-        descriptors[name] = os.memfd_create(name, os.MFD_CLOEXEC)
+        descriptors[name] = memfds.create(name)
         undo.callback(os.close, descriptors[name])
     copy(api, descriptors)
     return descriptors

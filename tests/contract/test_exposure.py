@@ -131,19 +131,19 @@ async def test_one_address_has_only_so_many_connections(
         held = [await asyncio.open_connection("127.0.0.1", live.port) for _ in range(4)]
         status, body = error_of(await ask(live, b"", deadline))
         assert (status, body["retry_after"]) == (429, 5)
-        assert live.server.door.inside == 4
+        assert live.server.limiter.open == 4
         held[0][1].write(b"nonsense\r\n\r\n")  # this one is ended by the server
         assert (await held[0][0].read()).startswith(b"HTTP/1.1 400")
         held[0][1].close()
         async with asyncio.timeout(deadline):
-            while live.server.door.inside == 4:  # noqa: ASYNC110 (it tells nobody)
+            while live.server.limiter.open == 4:  # noqa: ASYNC110 (it tells nobody)
                 await asyncio.sleep(0)
         answer = await ask(live, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", deadline)
         assert answer.startswith(b"HTTP/1.1 200")
         for _, writer in held:
             writer.close()
-    assert live.server.door.by_address == {}
-    assert live.server.door.inside == 0
+    assert live.server.limiter.by_address == {}
+    assert live.server.limiter.open == 0
 
 
 async def test_all_together_have_only_so_many_connections(fake: FakeExecutor, deadline: float) -> None:
@@ -167,7 +167,7 @@ async def test_a_flood_of_connections_is_refused_and_leaves_nothing(fake: FakeEx
             while answer.status_code in (429, 503):
                 answer = await live.client.get("/health", headers={"connection": "close"})
         assert answer.status_code == 200
-    assert live.server.door.inside == 0
+    assert live.server.limiter.open == 0
 
 
 async def test_every_answer_has_the_security_headers(live_fake: Live) -> None:

@@ -151,7 +151,7 @@ async def test_many_readers_of_one_job(live: Live) -> None:
         await live.client.delete(f"/jobs/{job_id}")
         await asyncio.gather(*(reader.wait_closed() for reader in readers))
         assert {reader.close_code for reader in readers} == {4404}
-    assert live.server.door.inside <= 1  # the client that deleted
+    assert live.server.limiter.open <= 1  # the client that deleted
 
 
 def slow_reader(port: int, head: str) -> socket.socket:

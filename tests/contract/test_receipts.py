@@ -258,14 +258,6 @@ async def test_bad_encryption_keys(live_fake: Live, text: str) -> None:
     assert answer.json()["errors"][0]["pointer"] == "/encrypt_to"
 
 
-async def test_run_cannot_encrypt_and_says_so(live_fake: Live) -> None:
-    answer = await live_fake.client.post(
-        "/run", json={"code": "pass", "encrypt_to": keys.text_of(b"\7" * 32)}
-    )
-    assert answer.status_code == 400
-    assert "encrypt_to" in answer.json()["reason"]
-
-
 async def test_long_list_of_outputs_is_left_out_of_headers(live: Live, tmp_path: Path) -> None:
     names = [f"file-{number:03}-with-a-rather-long-name" for number in range(60)]
     code = "for name in " + repr(names) + ":\n    open(name, 'w').write(name)\n"

@@ -140,7 +140,7 @@ async def test_what_is_refused_for_memory(
     async with strict(fake, api=Api(upload_bytes=100 * MIB), limits=limits) as live:
         budget = live.server.config.app.state.service.budget
         budget.share_bytes = share_mb * MIB
-        budget.add(4 * MIB)  # of somebody else
+        budget.charge(4 * MIB)  # of somebody else
         for path, kind, begin, size in (
             ("/submit", FORM, PART, len(BODY)),
             ("/run", "text/plain", b"", 16 * MIB),
@@ -152,7 +152,7 @@ async def test_what_is_refused_for_memory(
             assert code == status, (path, document)
         assert budget.used_bytes == 4 * MIB
         assert not budget.unfinished(key_of("127.0.0.1"))
-        budget.add(-4 * MIB)
+        budget.charge(-4 * MIB)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -187,11 +187,11 @@ async def test_a_connection_is_used_again_after_a_refusal(fake: FakeExecutor) ->
 async def test_one_connection_too_many(fake: FakeExecutor) -> None:
     """It is refused before anything is read."""
     async with strict(fake) as live:
-        live.server.door.limits = Api(connections_per_address=1)
+        live.server.limiter.limits = Api(connections_per_address=1)
         held = socket.create_connection(("127.0.0.1", live.port))
         try:
             async with asyncio.timeout(20):
-                while not live.server.door.inside:  # noqa: ASYNC110 (it tells nobody)
+                while not live.server.limiter.open:  # noqa: ASYNC110 (it tells nobody)
                     await asyncio.sleep(0)
             code, document = await asyncio.to_thread(by_urllib, live, "/run", "text/plain", BODY)
             assert (code, json.loads(document)["retry_after"]) == (429, 5)

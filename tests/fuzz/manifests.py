@@ -62,14 +62,14 @@ def refuses_or_reads(body: bytes) -> None:
     try:
         manifest = manifests.parse(body)
         manifests.check(manifest, JobLimits())
-        manifests.limits_of(manifest, JobLimits())
+        manifests.encryption_key_of(manifest)
+        JobLimits().granted(timeout_seconds=manifest.timeout, memory_mb=manifest.memory_mb)
         manifests.interpreter_of(manifest, b"#!/bin/sh\n")
     except ApiError as error:
         assert error.status in (400, 413)
         assert error.reason
         return
-    digest = manifests.job_hash(manifest, "0" * 64)
-    assert manifests.job_hash(manifests.parse(manifest.model_dump_json()), "0" * 64) == digest
+    assert manifests.digest(manifests.parse(manifest.model_dump_json())) == manifests.digest(manifest)
 
 
 def runs_or_refuses(body: bytes) -> None:
@@ -85,7 +85,7 @@ def runs_or_refuses(body: bytes) -> None:
 def keeps_its_hash(case: tuple[dict[str, Any], Any]) -> None:
     """Neither the order of fields, nor spaces, nor a default that is said changes what the job is."""
     document, random = case
-    plain = manifests.job_hash(manifests.parse(json.dumps(document)), "0" * 64)
+    plain = manifests.digest(manifests.parse(json.dumps(document)))
     fields = [*document.items()]
     random.shuffle(fields)
     defaults = {"args": [], "env": {}, "warm": True, "priority": "normal", "environment": "default"}
@@ -93,7 +93,7 @@ def keeps_its_hash(case: tuple[dict[str, Any], Any]) -> None:
     other = json.dumps(
         dict(fields + missing), indent=random.choice([None, 1]), ensure_ascii=random.choice([True, False])
     )
-    assert manifests.job_hash(manifests.parse(other.encode()), "0" * 64) == plain
+    assert manifests.digest(manifests.parse(other.encode())) == plain
 
 
 TARGETS = [

@@ -120,3 +120,31 @@ def test_sandbox_code_needs_only_the_standard_library() -> None:
     shared = set().union(*(modules_of_shared(path) for path in sources))
     assert carried
     assert shared <= carried
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The modules and, as it cannot tell them apart, the names that a file imports, in full."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_no_adapter_imports_a_route_module() -> None:
+    """What adapters need of a submission is in `jobs/submission.py`; routes are for the application alone."""
+    api = ROOT / "api"
+    routes = {
+        ".".join(path.relative_to(api).with_suffix("").parts)
+        for path in (api / "sandrun_api").rglob("*.py")
+        if any(
+            isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("APIRouter(")
+            for node in ast.parse(path.read_text()).body
+        )
+    }
+    adapters = {name for name in routes if name.startswith("sandrun_api.adapters.")}
+    assert {"sandrun_api.jobs.run_routes", "sandrun_api.jobs.routes"} <= routes - adapters
+    for path in (api / "sandrun_api" / "adapters").rglob("*.py"):
+        assert not modules_imported(path) & (routes - adapters), path

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sandrun_api.edge.clients import client_of
-from sandrun_api.edge.reject import EarlyRefusal
+from sandrun_api.edge.reject import Rejection
 from sandrun_api.errors import ApiError, bad_request, printable, respond
 from sandrun_api.jobs.views import service_of
 from sandrun_api.uploads import documents
@@ -68,13 +68,13 @@ def accept_final_slashes(router: APIRouter) -> None:
             router.add_api_route(route.path + "/", route.endpoint, methods=sorted(route.methods or ()))
 
 
-def refused_early(request: Request, render: Callable[[ApiError], Response]) -> Response | None:
+def rejection_of(request: Request, render: Callable[[ApiError], Response]) -> Response | None:
     """The answer to a body that need not be read, of another type or of a client that may send none now."""
     try:
         _check_json(request)
         service_of(request).admit(client_of(request))
     except ApiError as error:
-        return EarlyRefusal(error, render)
+        return Rejection(error, render)
     return None
 
 

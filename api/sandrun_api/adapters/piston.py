@@ -17,7 +17,7 @@ from sandrun_api.adapters.foreign import (
     from_base64,
     json_object,
     offered,
-    refused_early,
+    rejection_of,
     renderer,
     route_class,
 )
@@ -28,14 +28,13 @@ from sandrun_api.edge.clients import client_of
 from sandrun_api.errors import ApiError, bad_request, bare
 from sandrun_api.jobs.manifest import Manifest
 from sandrun_api.jobs.responses import job_document
-from sandrun_api.jobs.run_routes import manifest_of, submit_inline, wait_for
+from sandrun_api.jobs.submission import manifest_of, submit, wait_for
 from sandrun_api.jobs.views import json_response, service_of
 from sandrun_api.uploads import bodies
-from sandrun_api.uploads.bodies import BODY_BYTES, bundle_of
+from sandrun_api.uploads.bodies import BODY_BYTES, Bundle, bundle_of, upload_of
 from sandrun_api.uploads.contents import Bounds, Table
 from sandrun_shared.jobs import MAX_CPU_SECONDS
 from sandrun_shared.languages import BY_NAME, Language, code_for
-from sandrun_shared.memfds import Memfd
 from sandrun_shared.paths import shown
 from sandrun_shared.settings import JobLimits, Settings
 
@@ -103,20 +102,21 @@ async def get_packages(request: Request) -> Response:
 async def execute(request: Request) -> Response:
     """Run the files; closing the connection cancels them. Nothing is kept afterwards."""
     service = service_of(request)
-    refused = refused_early(request, render)
-    if refused is not None:
-        return refused
+    rejection = rejection_of(request, render)
+    if rejection is not None:
+        return rejection
     runtimes = await _runtimes(request)
     settings: Settings = request.app.state.settings
     reservation = Reservation(service.budget, client_of(request))
     try:
         body = bodies.receive(request, reservation)
         # In one step: nothing keeps the body, nor the files in it, while the job is waited for.
-        runtime, asked, upload = _asked(await body, runtimes, settings.limits, reservation)
+        runtime, asked, bundle = _asked(await body, runtimes, settings.limits, reservation)
     except BaseException:
         reservation.close()
         raise
-    job = await submit_inline(request, service, asked.manifest, upload, reservation)
+    upload = await upload_of(bundle, reservation, service.threads.of(client_of(request)))
+    job, _ = await submit(request, upload, asked.manifest)
     try:
         await wait_for(request, service, job)
         stages = stages_of(job, asked.run_seconds)
@@ -136,7 +136,7 @@ class _Taken(NamedTuple):
 
 def _asked(
     body: bytes, runtimes: list[Runtime], limits: JobLimits, reservation: Reservation
-) -> tuple[Runtime, _Taken, Memfd]:
+) -> tuple[Runtime, _Taken, Bundle]:
     """What a body asks for, and its files as a bundle. Raises ApiError."""
     try:
         document = json_object(body)

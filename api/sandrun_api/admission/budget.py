@@ -48,14 +48,14 @@ class MemoryBudget:
         """Bytes that unfinished requests of the client hold."""
         return self._unfinished[client]
 
-    def add(self, size: int) -> None:
-        """Count bytes that are there already, negative when they are gone."""
+    def charge(self, size: int) -> None:
+        """Count bytes whether there is room or not; a negative size gives them back."""
         self.used_bytes += size
         if size > 0 and self.under_pressure:
             self.relieve()
 
-    def charge(self, client: str, size: int) -> None:
-        """Count bytes against a client's share, negative when they are gone."""
+    def charge_share(self, client: str, size: int) -> None:
+        """Count bytes against a client's share; a negative size gives them back."""
         self._unfinished[client] += size
         if not self._unfinished[client]:
             del self._unfinished[client]
@@ -84,34 +84,34 @@ class Reservation:
         self._client = client
         self.size = 0
 
-    def add(self, size: int) -> None:
-        """Count bytes that exist whether there is room or not: what a job made."""
+    def charge(self, size: int) -> None:
+        """Count bytes whether there is room or not: what a job made; a negative size gives them back."""
         self.size += size
         if self._client is not None:
-            self._budget.charge(self._client, size)
-        self._budget.add(size)
+            self._budget.charge_share(self._client, size)
+        self._budget.charge(size)
 
-    def ask(self, size: int) -> None:
-        """Count bytes a client wants to bring.
+    def reserve(self, size: int) -> None:
+        """Count bytes that a client wants to bring.
 
         Raises ApiError: 429 when they are more than its share, 503 when there is no room for them.
         """
         if self._client is not None:
             self._budget.check_share(self._client, size)
-        self.add(size)
+        self.charge(size)
         if self._budget.used_bytes > self._budget.limit_bytes:
-            self.add(-size)
+            self.charge(-size)
             raise ApiError(503, "The server is short of memory; try again soon.", retry_after=10)
 
     def settle(self) -> None:
         """The request has become a job: its bytes stay, and count against no share any more."""
         if self._client is not None:
-            self._budget.charge(self._client, -self.size)
+            self._budget.charge_share(self._client, -self.size)
             self._client = None
 
     def release(self) -> None:
         """Give everything back; more may come."""
-        self.add(-self.size)
+        self.charge(-self.size)
 
     def close(self) -> None:
         """Give everything back."""

@@ -99,7 +99,7 @@ class Ledger:
         self._quota = quota
         self._cpu_limit = round(quota.cpu_seconds_per_minute * SECOND)
         self._clock = now
-        self._accounts: OrderedDict[str, _Account] = OrderedDict()  # the longest silent first
+        self._accounts: OrderedDict[str, _Account] = OrderedDict()  # least recently active first
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -149,7 +149,7 @@ class Ledger:
         return Shortage(f"Hourly quota exhausted ({used})", whole_seconds(submissions))
 
     def has_room(self, client: str, is_busy: Callable[[str], bool]) -> bool:
-        """Whether the client has an account or can have one; the longest silent one may go for it."""
+        """Whether the client has an account or can have one; may evict the least recently active idle one."""
         if client in self._accounts or len(self._accounts) < self._quota.addresses:
             return True
         idle = next((known for known in self._accounts if not is_busy(known)), None)
@@ -159,7 +159,7 @@ class Ledger:
         return True
 
     def forget_idle(self, is_busy: Callable[[str], bool]) -> float | None:
-        """Forget who was silent for an hour and has no job; seconds until the next may be, None if none."""
+        """Forget accounts without a job or activity for an hour; seconds until the next is due, if any."""
         now = self._clock()
         while self._accounts:
             client, account = next(iter(self._accounts.items()))

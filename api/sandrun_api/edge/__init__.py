@@ -1,1 +1,1 @@
-"""Everything between a client's connection and the application: sockets, TLS, HTTP parsing, early answers."""
+"""Everything between a client's connection and the application: sockets, TLS, HTTP parsing, rejections."""

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 
 from starlette.requests import HTTPConnection
 
-from sandrun_shared.settings import SettingsError
+from sandrun_shared.settings import Network
 
 IPv4 = ipaddress.IPv4Address
 IPv6 = ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LOCAL = "local"  # a peer without an address
 _KEY = secrets.token_bytes(32)
@@ -41,14 +40,6 @@ def address_of(text: str) -> IPv4 | IPv6 | None:
     except ValueError:
         return None
     return (address.ipv4_mapped or address) if isinstance(address, IPv6) else address
-
-
-def networks_of(text: str, setting: str) -> tuple[Network, ...]:
-    """The networks (CIDR) in a list separated by commas. Raises SettingsError that names the setting."""
-    try:
-        return tuple(ipaddress.ip_network(item.strip()) for item in text.split(",") if item.strip())
-    except ValueError as error:
-        raise SettingsError(f"{setting}: {error}") from None
 
 
 class Clients:

@@ -6,28 +6,28 @@ from collections.abc import Callable
 
 
 class Deadline:
-    """A limit that moves more often than it passes, so its timer is only set anew when it fires."""
+    """A limit that is moved more often than it expires, so its timer is only set again when it fires."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, expired: Callable[[], None]) -> None:
         self._loop = loop
-        self._passed = passed
+        self._expired = expired
         self._at = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float) -> None:
-        """Pass in so many seconds."""
+        """Expire in `seconds`."""
         self._move(self._loop.time() + seconds)
 
     def extend(self, seconds: float, most: float) -> None:
-        """Pass so much later, but in `most` seconds at the latest."""
+        """Expire `seconds` later than set, but in `most` seconds at the latest."""
         self._move(min(self._at + seconds, self._loop.time() + most))
 
     def clear(self) -> None:
-        """Do not pass."""
+        """Never expire."""
         self._at = math.inf
 
     def close(self) -> None:
-        """Do not pass, and hold nothing."""
+        """Never expire, and release the timer."""
         self._at = math.inf
         if self._timer is not None:
             self._timer.cancel()
@@ -45,6 +45,6 @@ class Deadline:
         self._timer = None
         if self._at <= self._loop.time():
             self._at = math.inf
-            self._passed()
+            self._expired()
         elif self._at < math.inf:
             self._move(self._at)

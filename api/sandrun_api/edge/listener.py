@@ -26,39 +26,39 @@ KEEPALIVE_SECONDS = 60  # until a silent peer is asked whether it is there (tcp(
 
 
 @dataclass
-class Door:
-    """Who is inside, over all listeners; addresses are only kept as keys, and only while they are."""
+class ConnectionLimiter:
+    """Open connections of all listeners, in total and per address; an address is kept only as a key."""
 
     limits: Api
     exempt: Callable[[str], bool] = lambda _: False  # a proxy's connections are those of many clients
     tls: bool = False
-    inside: int = 0
+    open: int = 0
     lingering: set[socket.socket] = field(default_factory=set)
     by_address: Counter[str] = field(default_factory=Counter)
 
     def refusal(self, host: str) -> ApiError | None:
         """Why one more connection of the address is not admitted."""
         limits = self.limits
-        if self.inside >= limits.connections:
+        if self.open >= limits.connections:
             return ApiError(503, "The server has as many connections as it can serve.", retry_after=5)
         most = limits.connections_per_address
         if most and self.by_address[key_of(host)] >= most and not self.exempt(host):
             return ApiError(429, f"Your address has {most} connections open already.", retry_after=5)
         return None
 
-    def enter(self, host: str) -> Callable[[], None]:
-        """Count a connection; the result uncounts it."""
+    def acquire(self, host: str) -> Callable[[], None]:
+        """Count a connection; calling the result releases it."""
         key = key_of(host)
-        self.inside += 1
+        self.open += 1
         self.by_address[key] += 1
 
-        def leave() -> None:
-            self.inside -= 1
+        def release() -> None:
+            self.open -= 1
             self.by_address[key] -= 1
             if not self.by_address[key]:
                 del self.by_address[key]
 
-        return leave
+        return release
 
     def forget(self, connection: socket.socket) -> None:
         """Close a connection that was refused."""
@@ -111,20 +111,20 @@ class Door:
 class _Connection(socket.socket):
     """An accepted connection that is counted until it is closed."""
 
-    leave: Callable[[], None] | None = None
+    release: Callable[[], None] | None = None
 
     def close(self) -> None:
-        """Close, and uncount."""
+        """Close and release."""
         super().close()
-        leave, self.leave = self.leave, None
-        if leave is not None:
-            leave()
+        release, self.release = self.release, None
+        if release is not None:
+            release()
 
 
 class Listener(socket.socket):
     """A listening TCP socket of the event loop."""
 
-    door: Door
+    limiter: ConnectionLimiter
 
     def accept(self) -> tuple[socket.socket, object]:
         """The next connection that is admitted. Raises BlockingIOError when none waits."""
@@ -133,16 +133,16 @@ class Listener(socket.socket):
             connection = _Connection(fileno=accepted.detach())
             connection.setblocking(False)
             host = str(address[0])
-            error = self.door.refusal(host)
+            error = self.limiter.refusal(host)
             if error is None:
-                connection.leave = self.door.enter(host)
+                connection.release = self.limiter.acquire(host)
                 return connection, address
             self._refuse(connection, error)
         raise BlockingIOError
 
     def _refuse(self, connection: socket.socket, error: ApiError) -> None:
-        door = self.door
-        if door.tls or len(door.lingering) >= LINGERING:
+        limiter = self.limiter
+        if limiter.tls or len(limiter.lingering) >= LINGERING:
             connection.close()
             return
         try:
@@ -151,7 +151,7 @@ class Listener(socket.socket):
         except OSError:
             connection.close()
             return
-        door.linger(connection)
+        limiter.linger(connection)
 
 
 def _kept() -> dict[object, Listener]:
@@ -160,7 +160,7 @@ def _kept() -> dict[object, Listener]:
     return {(listener.family, listener.getsockname()): listener for listener in kept}
 
 
-def listen(host: str, port: int, door: Door) -> list[Listener]:
+def listen(host: str, port: int, limiter: ConnectionLimiter) -> list[Listener]:
     """A listener for every address of the host. Raises OSError.
 
     The service manager keeps them too, so that connections wait while the server is started again
@@ -184,13 +184,13 @@ def listen(host: str, port: int, door: Door) -> list[Listener]:
             # Inherited by the connections. The kernel ends one that takes nothing, or whose peer is gone.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
-            milliseconds = int(2000 * door.limits.send_seconds)
+            milliseconds = int(2000 * limiter.limits.send_seconds)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
             if taken is None:
                 listener.bind(address)
             listener.listen(BACKLOG)
             listener.setblocking(False)
-            listener.door = door
+            listener.limiter = limiter
     except BaseException:
         for listener in listeners:
             listener.close()

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandrun_api.edge.raw_answers import REASONS
-from sandrun_api.edge.reject import EarlyRefusal
+from sandrun_api.edge.reject import Rejection
 from sandrun_api.errors import ApiError, internal_error, respond
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Guard:
         for name, value in scope.get("headers", ()):
             if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 error = ApiError(415, _CODED, headers={"Accept-Encoding": "identity"})
-                return EarlyRefusal(error)
+                return Rejection(error)
         if scope.get("path") == "*":  # of the server as a whole (RFC 9110, 9.3.7)
             return Response(None, 204, {"Allow": _ALLOW})
         return None

@@ -12,10 +12,10 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandrun_api.edge.reject import EarlyRefusal
+from sandrun_api.edge.reject import Rejection
 from sandrun_api.errors import ApiError, respond
 from sandrun_shared.paths import shown
-from sandrun_shared.settings import Api, SettingsError
+from sandrun_shared.settings import Api, SettingsError, words
 from sandrun_shared.tls import is_loopback
 
 ANY = "*"
@@ -89,7 +89,7 @@ def is_name_here(host: str, api: Api) -> bool:
 
 
 def _items(text: str, setting: str, pattern: re.Pattern[str]) -> list[str]:
-    items = [item.strip().lower() for item in text.split(",") if item.strip()]
+    items = [item.lower() for item in words(text)]
     for item in items:
         if item != ANY and not (pattern is _ORIGIN and item == OPAQUE) and not pattern.fullmatch(item):
             what = "scheme://host, scheme://host:port, null or *" if pattern is _ORIGIN else "a name or *"
@@ -141,7 +141,7 @@ class OriginCheck:
         if error is None:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await EarlyRefusal(error)(scope, receive, send)
+            await Rejection(error)(scope, receive, send)
         else:
             answer = respond(error)
             await send(

@@ -1,4 +1,4 @@
-"""Errors that are said before, or instead of, an application: whole answers as bytes."""
+"""Raw HTTP error responses, for errors raised below ASGI."""
 
 import email.utils
 

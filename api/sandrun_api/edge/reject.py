@@ -1,4 +1,4 @@
-"""An answer given before the request's body was read."""
+"""Reject a request without reading its body."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ from starlette.responses import Response
 from sandrun_api.errors import ApiError, respond
 
 
-class EarlyRefusal(Response):
-    """An error that does not wait for the body; the connection ends after it, in order (`protocols`)."""
+class Rejection(Response):
+    """The answer of a rejected request; the connection is closed after it, in order (`protocols`)."""
 
     def __init__(self, error: ApiError, render: Callable[[ApiError], Response] = respond) -> None:
         answer = render(error)

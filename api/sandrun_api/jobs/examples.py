@@ -2,6 +2,8 @@
 
 from pydantic.config import JsonDict
 
+from sandrun_shared import jobs
+
 _HASH = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9"
 _METRICS: JsonDict = {
     "cpu_seconds": 0.031,
@@ -46,7 +48,7 @@ JOB_STATUS: JsonDict = {
     "signal": None,
     "detail": None,
     "metrics": _METRICS,
-    "limits": {"timeout": 300.0, "cpu_seconds": None, "memory_mb": 512, "processes": 64},
+    "limits": {**jobs.shown(jobs.Limits())},
     "execution_metadata": {
         "cpu_seconds": 0.031,
         "memory_peak_bytes": 9437184,

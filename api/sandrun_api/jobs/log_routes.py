@@ -160,7 +160,7 @@ async def _follow(websocket: WebSocket, job: Job, follower: Follower, *, as_json
         if as_json:
             message = bytearray()
             for piece in finished_message(status_of(job, service)):
-                held.ask(len(piece))
+                held.reserve(len(piece))
                 message += piece
             await websocket.send_text(message.decode())
         await websocket.close(1000)

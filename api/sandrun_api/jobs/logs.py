@@ -55,7 +55,7 @@ class JobLogs:
             self._streams.append(stream)
             cost += self._starts.itemsize + 1
         self._data += kept
-        self._reservation.add(cost)
+        self._reservation.charge(cost)
         self._wake()
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class JobLogs:
         while start < end:
             run_end = self._starts[run + 1] if run + 1 < len(self._starts) else len(self._data)
             stop = min(run_end, end, start + PIECE)
-            yield start, self._streams[run], bytes(self._data[start:stop])
+            yield start, self._streams[run], self._copy(start, stop)
             start = stop
             run += stop == run_end
 
@@ -112,7 +112,7 @@ class JobLogs:
         while run >= 0 and len(tail) < 3:  # of every two runs one is the stream's
             if self._streams[run] == stream:
                 run_start = self._starts[run]
-                tail = bytes(self._data[max(run_start, end - 3 + len(tail)) : end]) + tail
+                tail = self._copy(max(run_start, end - 3 + len(tail)), end) + tail
             end = self._starts[run]
             run -= 1
         for length in range(1, len(tail) + 1):
@@ -135,7 +135,7 @@ class JobLogs:
 
     def combined(self, start: int = 0) -> bytes:
         """Both streams as they came."""
-        return bytes(self._data[start:])
+        return self._copy(start, len(self._data))
 
     def split(self, start: int, end: int) -> tuple[bytes, bytes]:
         """stdout and stderr between two positions."""
@@ -151,8 +151,14 @@ class JobLogs:
             return size
         # The decoder of the live texts judges, so that no text is sent of bytes that are held back here.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        decoder.decode(bytes(self._data[max(self._starts[-1], size - 3) :]))
+        decoder.decode(self._copy(max(self._starts[-1], size - 3), size))
         return size - len(decoder.getstate()[0])
+
+    def _copy(self, start: int, end: int) -> bytes:
+        # A slice of the bytearray would be a copy already. The view is released at once: while one exists,
+        # nothing can be appended.
+        with memoryview(self._data) as view:
+            return bytes(view[start:end])
 
     def _wake(self) -> None:
         for waiter in self._waiters:

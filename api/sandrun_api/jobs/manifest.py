@@ -14,7 +14,7 @@ from sandrun_api.jobs.gpus import Gpu
 from sandrun_api.uploads import documents
 from sandrun_api.uploads.documents import Document
 from sandrun_shared import canonical, keys, languages, receipts, sealing
-from sandrun_shared.jobs import MAX_CPU_SECONDS, Limits
+from sandrun_shared.jobs import MAX_CPU_SECONDS
 from sandrun_shared.paths import PathError, clean, names_folder
 from sandrun_shared.protocol import Description
 from sandrun_shared.settings import JobLimits
@@ -31,19 +31,9 @@ _REFUSED_PREFIXES = ("LD_", "SANDRUN_")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-class Manifest(Document):
-    """How to run an upload."""
+class JobOptions(Document):
+    """What may be asked of a job besides its program, however it is submitted."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"entrypoint": "main.py", "args": ["--fast"], "outputs": ["results/"]}]
-        },
-    )
-    entrypoint: Annotated[str, Field(min_length=1, description="File to run, relative to the upload.")]
-    interpreter: Annotated[
-        str | None,
-        Field(description="Else from the extension or the first bytes (#!, ELF) of the entrypoint."),
-    ] = None
     environment: Annotated[
         str, Field(pattern="^[A-Za-z0-9_.+-]{1,64}$", description="Name of an environment.")
     ] = "default"
@@ -82,6 +72,21 @@ class Manifest(Document):
     ] = None
 
 
+class Manifest(JobOptions):
+    """How to run an upload."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"entrypoint": "main.py", "args": ["--fast"], "outputs": ["results/"]}]
+        },
+    )
+    entrypoint: Annotated[str, Field(min_length=1, description="File to run, relative to the upload.")]
+    interpreter: Annotated[
+        str | None,
+        Field(description="Else from the extension or the first bytes (#!, ELF) of the entrypoint."),
+    ] = None
+
+
 def parse(data: bytes | str) -> Manifest:
     """The manifest in a JSON document. Raises ApiError (400) that names every faulty field."""
     return documents.parse(Manifest, data, "manifest")
@@ -89,7 +94,6 @@ def parse(data: bytes | str) -> Manifest:
 
 def check(manifest: Manifest, settings: JobLimits) -> None:
     """Refuse what the model alone cannot: names, sizes, limits. Raises ApiError (400)."""
-    encryption_key_of(manifest)
     try:
         if not clean(manifest.entrypoint) or names_folder(manifest.entrypoint):
             raise PathError("is a folder")
@@ -146,22 +150,6 @@ def _check_outputs(manifest: Manifest) -> None:
             raise bad_request(f"An output pattern {text}.", f"/outputs/{index}") from None
     if sum(len(pattern.encode()) for pattern in manifest.outputs) > PATTERN_BYTES:
         raise bad_request(f"'outputs' may have {PATTERN_BYTES >> 10} KiB together.", "/outputs")
-
-
-def limits_of(manifest: Manifest, settings: JobLimits) -> Limits:
-    """What the executor will enforce."""
-    return Limits(
-        wall_seconds=float(manifest.timeout or min(settings.timeout_seconds, settings.max_timeout_seconds)),
-        cpu_seconds=manifest.cpu_seconds,
-        memory_bytes=(manifest.memory_mb or min(settings.memory_mb, settings.max_memory_mb)) << 20,
-        disk_bytes=settings.disk_mb << 20,
-        inodes=settings.inodes,
-        processes=settings.processes,
-        open_files=settings.open_files,
-        log_bytes=settings.log_mb << 20,
-        cpu_cores=settings.cpu_cores,
-        output_files=settings.output_files,
-    )
 
 
 def interpreter_of(manifest: Manifest, head: bytes) -> str:
@@ -248,8 +236,3 @@ def held_bytes(manifest: Manifest) -> int:
 def digest(manifest: Manifest) -> str:
     """SHA-256 in hex of the canonical manifest (RFC 8785): without the fields that have their default."""
     return hashlib.sha256(canonical.encode(manifest.model_dump(exclude_defaults=True))).hexdigest()
-
-
-def job_hash(manifest: Manifest, upload_sha256_hex: str) -> str:
-    """What the job is, in hex: the hash of its manifest and its upload."""
-    return receipts.job_hash(digest(manifest), upload_sha256_hex)

@@ -49,9 +49,11 @@ class JobRequest:
     interpreter: str
     limits: Limits
     kind: UploadKind
+    manifest_sha256: str  # in hex, of its canonical form
     job_hash: str
     gpus: tuple[int, ...] = ()  # devices it may have
     requirements: Requirements | None = None
+    encrypt_to: bytes | None = None  # an X25519 public key
 
 
 class Job:
@@ -139,7 +141,7 @@ class Job:
         size = self.upload.size
         self.upload.close()
         self.upload.size = 0
-        self.reservation.add(-size)
+        self.reservation.charge(-size)
 
     def close(self) -> None:
         """Forget everything."""

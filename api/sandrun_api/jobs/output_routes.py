@@ -81,7 +81,7 @@ async def download_outputs(request: Request, job_id: str) -> Response:
     held = Reservation(service.budget, client)
 
     def lease() -> Callable[[], None]:
-        held.add(ARCHIVE_BYTES)
+        held.charge(ARCHIVE_BYTES)
         end = job.lease()
 
         def ended() -> None:

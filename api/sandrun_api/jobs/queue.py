@@ -10,7 +10,7 @@ Lines = OrderedDict[str, deque[Job]]
 
 
 class FairQueue:
-    """Whose turn was longest ago is next, first of all who had none; within a client first in, first out.
+    """Round-robin over clients, least recently served first; FIFO within a client.
 
     A client with enough jobs running (0: any number) is passed over, one that `hold` names nanoseconds
     for, and one whose next job is not `ready`: what that waits for is another job's end. A batch job that

@@ -102,14 +102,6 @@ async def of_upload(
     return _requirements(installer, path, names, files)
 
 
-def of_bundle(manifest: Manifest, installer: Installer, bundle: Memfd) -> Requirements:
-    """Read the files out of a bundle. Raises ApiError."""
-    path = clean(manifest.requirements or "")
-    names = _wanted(path, installer)
-    files = _in_bundle(bundle, dict.fromkeys(names, FILE_BYTES))
-    return _requirements(installer, path, names, files)
-
-
 def _requirements(
     installer: Installer, path: str, names: Mapping[str, str], files: Mapping[str, bytes]
 ) -> Requirements:

@@ -1,40 +1,35 @@
 """POST /run: a piece of code in, its output out, in one request."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter
-from msgspec import structs
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sandrun_api.admission.budget import Reservation
-from sandrun_api.admission.threads import digest_of
 from sandrun_api.edge.clients import client_of
 from sandrun_api.edge.json_pieces import Items
-from sandrun_api.edge.reject import EarlyRefusal
-from sandrun_api.errors import ApiError, bad_request, bare, unknown_job
+from sandrun_api.edge.reject import Rejection
+from sandrun_api.errors import ApiError, bad_request, bare
 from sandrun_api.jobs import manifest as manifests
-from sandrun_api.jobs import requirements
+from sandrun_api.jobs import submission
 from sandrun_api.jobs.events import EVENT_SCHEMA, EventStream, finished_event, has_ended, output_events
 from sandrun_api.jobs.following import Follower
 from sandrun_api.jobs.logs import STDERR, STDOUT
-from sandrun_api.jobs.model import Job, JobRequest
+from sandrun_api.jobs.manifest import JobOptions
+from sandrun_api.jobs.model import Job
 from sandrun_api.jobs.receipts import receipt_document, receipt_header
 from sandrun_api.jobs.responses import job_document, job_text
 from sandrun_api.jobs.schemas import RunResult, answers
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import detail_of, images_of, left_out_of, metrics_of, service_of
 from sandrun_api.uploads import bodies, documents
-from sandrun_api.uploads.bodies import BODY_BYTES
+from sandrun_api.uploads.bodies import BODY_BYTES, Bundle
 from sandrun_api.uploads.contents import Bounds, Table
-from sandrun_api.uploads.documents import Document
 from sandrun_api.uploads.fields import FieldError, parse_options
 from sandrun_shared import languages
-from sandrun_shared.jobs import MAX_CPU_SECONDS, UploadKind
-from sandrun_shared.memfds import Memfd
 from sandrun_shared.paths import shown
 from sandrun_shared.settings import Settings
 
@@ -52,7 +47,7 @@ _CHARSETS = {
 router = APIRouter(tags=["run"])
 
 
-class RunRequest(Document):
+class RunRequest(JobOptions):
     """Code to run and what it gets."""
 
     model_config = ConfigDict(
@@ -60,20 +55,7 @@ class RunRequest(Document):
     )
     code: str
     interpreter: str = DEFAULT_INTERPRETER
-    args: list[str] = Field([])
-    env: dict[str, str] = Field({})
-    stdin: str | None = None
     files: dict[str, str] = Field({}, description="More files, by path.")
-    environment: str = "default"
-    outputs: list[str] = Field([])
-    requirements: Annotated[str | None, Field(description="One of the files, to install from.")] = None
-    timeout: Annotated[float | None, Field(gt=0, description="Wall time in seconds.")] = None
-    memory_mb: Annotated[int | None, Field(ge=16, description="Memory in MiB.")] = None
-    cpu_seconds: Annotated[
-        float | None, Field(gt=0, le=MAX_CPU_SECONDS, description="CPU time of all its processes.")
-    ] = None
-    warm: bool = True
-    buffered: Annotated[bool | None, Field(description="As in a manifest.")] = None
 
 
 class _Query(NamedTuple):
@@ -152,7 +134,7 @@ async def run_code(request: Request) -> Response:
             raise bad_request("A run has no Idempotency-Key: use /submit for what may be sent again.")
         service.admit(client_of(request))
     except ApiError as error:
-        return EarlyRefusal(error)
+        return Rejection(error)
     as_json = content_type == "application/json"
     job = await _submitted(request, service, query, None if as_json else parameters.get("charset", ""))
     if "text/event-stream" in request.headers.get("accept", ""):
@@ -160,7 +142,7 @@ async def run_code(request: Request) -> Response:
         events = _events(job, settings.api.heartbeat_seconds)
         return EventStream(job, events, {"Sandrun-Job-Id": job.job_id}, lambda: _forget(service, job))
     try:
-        await wait_for(request, service, job)
+        await submission.wait_for(request, service, job)
         return job_document(job, _result(job)) if as_json else _text_answer(job)
     finally:
         _forget(service, job)
@@ -188,16 +170,17 @@ async def _submitted(request: Request, service: JobService, query: _Query, chars
     try:
         body = bodies.receive(request, reservation)
         # In one step: nothing keeps the body, nor the files in it, while the job is waited for.
-        manifest, upload = _bundled(await body, query, charset, reservation)
+        manifest, bundle = _bundled(await body, query, charset, reservation)
     except BaseException:
         reservation.close()
         raise
-    return await submit_inline(request, service, manifest, upload, reservation)
+    upload = await bodies.upload_of(bundle, reservation, service.threads.of(client_of(request)))
+    return (await submission.submit(request, upload, manifest))[0]
 
 
 def _bundled(
     body: bytes, query: _Query, charset: str | None, reservation: Reservation
-) -> tuple[manifests.Manifest, Memfd]:
+) -> tuple[manifests.Manifest, Bundle]:
     """What a body asks for, and its files as a bundle; a charset is that of plain text. Raises ApiError."""
     try:
         manifest, files = _from_json(body, query) if charset is None else _from_text(body, query, charset)
@@ -211,7 +194,7 @@ def _from_text(body: bytes, asked: _Query, charset: str) -> tuple[manifests.Mani
     interpreter = manifests.canonical_interpreter(asked.interpreter or DEFAULT_INTERPRETER)
     name = languages.file_name_of(interpreter)
     code = languages.code_for(interpreter, _as_utf_8(body, charset))
-    manifest = manifest_of(
+    manifest = submission.manifest_of(
         entrypoint=name, interpreter=interpreter, environment=asked.environment or DEFAULT_ENVIRONMENT
     )
     return manifest, {name: code}
@@ -243,10 +226,11 @@ def _from_json(body: bytes, query: _Query) -> tuple[manifests.Manifest, dict[str
         files[path] = _encoded(text, pointer)
     table.count()
     files[table.add_file(name)] = code
-    fields = asked.model_dump(exclude={"code", "files", "interpreter"})
+    options = asked.model_fields_set & JobOptions.model_fields.keys()
+    fields = {name: getattr(asked, name) for name in options}
     if query.environment is not None:
         fields["environment"] = query.environment
-    return manifest_of(entrypoint=name, **fields, interpreter=interpreter), files
+    return submission.manifest_of(entrypoint=name, interpreter=interpreter, **fields), files
 
 
 def _encoded(text: str, pointer: str) -> bytes:
@@ -265,81 +249,6 @@ def _as_utf_8(body: bytes, charset: str) -> bytes:
         return body if codec == "utf-8" else body.decode(codec).encode()
     except UnicodeError:
         raise bad_request("The code is not in the charset that its Content-Type names.") from None
-
-
-def manifest_of(**fields: Any) -> manifests.Manifest:
-    """A manifest that was not sent as one. Raises ApiError (400)."""
-    try:
-        return manifests.Manifest(**fields)
-    except ValidationError as error:
-        raise documents.invalid("request", error) from None
-
-
-async def submit_inline(
-    request: Request,
-    service: JobService,
-    manifest: manifests.Manifest,
-    upload: Memfd,
-    reservation: Reservation,
-    *,
-    kind: UploadKind = UploadKind.bundle,
-    most_processes: int | None = None,
-) -> Job:
-    """Submit what came in one request; fewer processes than the settings allow may be asked for.
-
-    Takes over the upload and the reservation that counts it; both are closed when it cannot be submitted.
-
-    Raises ApiError.
-    """
-    settings: Settings = request.app.state.settings
-    client = client_of(request)
-    try:
-        reservation.ask(manifests.held_bytes(manifest))
-        manifests.check(manifest, settings.limits)
-        interpreter = manifest.interpreter or DEFAULT_INTERPRETER
-        worker = await service.worker_for_job(manifest.environment)
-        manifests.check_worker(interpreter, manifest.environment, worker, b"")  # no code is executable
-        installer = requirements.installer_of(manifest, worker, settings)
-        required = None if installer is None else requirements.of_bundle(manifest, installer, upload)
-        if required is not None:
-            reservation.ask(required.held_bytes)
-        limits = manifests.limits_of(manifest, settings.limits)
-        if most_processes is not None:
-            limits = structs.replace(limits, processes=min(most_processes, limits.processes))
-        digest = await digest_of(upload, service.threads.of(client))
-        job_request = JobRequest(
-            client=client,
-            manifest=manifest,
-            interpreter=interpreter,
-            limits=limits,
-            kind=kind,
-            job_hash=manifests.job_hash(manifest, digest),
-            requirements=required,
-        )
-        return service.submit(job_request, upload, reservation)
-    except BaseException:
-        upload.close()
-        reservation.close()
-        raise
-
-
-async def wait_for(request: Request, service: JobService, job: Job) -> None:
-    """Until the job has ended; a client that hangs up cancels it. Raises ApiError (404, 503)."""
-
-    async def hang_up() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        service.delete(job)
-
-    watcher = asyncio.create_task(hang_up())
-    try:
-        await job.finished.wait()
-    finally:
-        watcher.cancel()
-    if job.deleted and not job.is_finished:
-        raise unknown_job()
-    if job.outcome is not None and job.outcome.verdict.value == "executor_lost":
-        raise ApiError(503, f"The job was lost: {job.outcome.detail}.", retry_after=5)
 
 
 def _text_answer(job: Job) -> Response:

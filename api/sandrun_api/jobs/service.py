@@ -4,7 +4,8 @@ import asyncio
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from sandrun_api.admission.budget import MemoryBudget, Reservation
 from sandrun_api.admission.quotas import Clock, Ledger, clock
@@ -12,7 +13,6 @@ from sandrun_api.admission.ratelimits import QUEUE_RETRY_SECONDS, fields
 from sandrun_api.admission.threads import Threads
 from sandrun_api.edge.middleware import report
 from sandrun_api.errors import ApiError
-from sandrun_api.jobs import manifest as manifests
 from sandrun_api.jobs.gpus import Shares
 from sandrun_api.jobs.idempotency import IdempotencyKeys
 from sandrun_api.jobs.model import Job, JobRequest, State
@@ -30,7 +30,6 @@ from sandrun_shared.protocol import (
     Event,
     Execute,
     Finished,
-    Identified,
     Installed,
     Output,
     Refused,
@@ -124,11 +123,8 @@ class JobService:
         known = self._worker.environments if self._worker is not None else ()
         new = environment is not None and not any(item.built and item.name == environment for item in known)
         if self._worker is None or self._worker.problem or fresh or new:
-            try:
-                self._worker = await self._executor.describe(try_sandbox=try_sandbox)
-            except ExecutorLost:
-                self._worker = None
-                raise ApiError(503, "The executor is not there; try again soon.", retry_after=5) from None
+            with self.reaching_executor() as executor:
+                self._worker = await executor.describe(try_sandbox=try_sandbox)
         return self._worker
 
     async def worker_for_job(self, environment: str) -> Description:
@@ -140,10 +136,11 @@ class JobService:
         """What the executor last said, unless it is away."""
         return self._worker
 
-    async def identify(self, nonce: str) -> Identified:
-        """Who the executor is, proven. Raises ApiError (503) when it is away."""
+    @contextmanager
+    def reaching_executor(self) -> Iterator[ExecutorClient]:
+        """Ask the executor something; when it is away, that is noted, and ApiError (503) raised."""
         try:
-            return await self._executor.identify(nonce)
+            yield self._executor
         except ExecutorLost:
             self._worker = None
             raise ApiError(503, "The executor is not there; try again soon.", retry_after=5) from None
@@ -376,8 +373,8 @@ class JobService:
                 has_stdin=manifest.stdin is not None,
                 warm=manifest.warm and not languages.starts_alone(request.interpreter, manifest.env),
                 buffered=manifest.buffered,
-                manifest_sha256=manifests.digest(manifest),
-                encrypt_to=manifests.encryption_key_of(manifest),
+                manifest_sha256=request.manifest_sha256,
+                encrypt_to=request.encrypt_to,
                 gpu=job.gpu,
                 installer=request.requirements.installer if request.requirements is not None else None,
                 install_only=job.installs_first,
@@ -462,7 +459,7 @@ class JobService:
         if len(fds) == 2:
             index_fd, data_fd = fds.pop(), fds.pop()
             outputs = adopt(data_fd, index_fd, job.request.limits.output_files)
-            job.reservation.add(outputs.size_bytes)
+            job.reservation.charge(outputs.size_bytes)
         self._pause_seconds = FIRST_RETRY_SECONDS
         self.uses[job.request.manifest.environment] += 1
         job.receipt = message.receipt

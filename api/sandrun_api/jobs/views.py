@@ -15,6 +15,7 @@ from sandrun_api.jobs.model import Job, State
 from sandrun_api.jobs.outputs import OutputFile, Outputs
 from sandrun_api.jobs.receipts import receipt_document
 from sandrun_api.jobs.service import JobService
+from sandrun_shared import jobs
 from sandrun_shared.keys import text_of
 
 IMAGE_BYTES = 4 << 20  # of all images that travel inside an answer
@@ -71,7 +72,7 @@ def metrics_of(job: Job) -> dict[str, float]:
 
 def status_of(job: Job, service: JobService) -> dict[str, Any]:
     """The job's status."""
-    outcome, limits, request = job.outcome, job.request.limits, job.request
+    outcome, request = job.outcome, job.request
     files = job.outputs.files if job.outputs is not None else ()
     receipt = job.receipt
     return {
@@ -83,18 +84,7 @@ def status_of(job: Job, service: JobService) -> dict[str, Any]:
         "signal": outcome.signal if outcome else None,
         "detail": outcome.detail if outcome else None,
         "metrics": metrics_of(job),
-        "limits": {
-            "timeout": limits.wall_seconds,
-            "cpu_seconds": limits.cpu_seconds,
-            "memory_mb": limits.memory_bytes >> 20,
-            "disk_mb": limits.disk_bytes >> 20,
-            "inodes": limits.inodes,
-            "processes": limits.processes,
-            "open_files": limits.open_files,
-            "log_mb": limits.log_bytes >> 20,
-            "cpu_cores": limits.cpu_cores,
-            "output_files": limits.output_files,
-        },
+        "limits": jobs.shown(request.limits),
         "execution_metadata": {
             "cpu_seconds": outcome.cpu_seconds if outcome else job.cpu_seconds,
             "memory_peak_bytes": outcome.memory_peak_bytes if outcome else job.memory_bytes,

@@ -5,10 +5,16 @@ it is closed. A document is decoded in one step without a pause: at any time the
 most exist, however many are on their way.
 """
 
+from typing import NamedTuple
+
 from starlette.requests import ClientDisconnect, Request
 
 from sandrun_api.admission.budget import Reservation
+from sandrun_api.admission.threads import Blocking, digest_of
 from sandrun_api.errors import ApiError, bad_request
+from sandrun_api.uploads.contents import Contents
+from sandrun_api.uploads.receive import Upload
+from sandrun_shared.jobs import UploadKind
 from sandrun_shared.memfds import Memfd
 from sandrun_shared.orders import bundle_head
 
@@ -32,7 +38,7 @@ async def receive(request: Request, reservation: Reservation) -> bytes:
             left -= len(chunk)
             if left < 0:
                 raise too_large()
-            reservation.ask(len(chunk))
+            reservation.reserve(len(chunk))
             memfd.append(chunk)
         return memfd.read_at(0, memfd.size)
     except ClientDisconnect:
@@ -41,16 +47,39 @@ async def receive(request: Request, reservation: Reservation) -> bytes:
         memfd.close()
 
 
-def bundle_of(files: dict[str, bytes], reservation: Reservation) -> Memfd:
-    """Files as `orders.encode_bundle` lays them out. Raises ApiError (429, 503)."""
+class Bundle(NamedTuple):
+    """Files in a memfd, as `orders.encode_bundle` lays them out, and their paths."""
+
+    memfd: Memfd
+    paths: frozenset[str]
+
+
+def bundle_of(files: dict[str, bytes], reservation: Reservation) -> Bundle:
+    """The files as one bundle. Raises ApiError (429, 503)."""
     memfd = Memfd.create("upload")
     try:
         for path, data in files.items():
             head = bundle_head(path, len(data))
-            reservation.ask(len(head) + len(data))
+            reservation.reserve(len(head) + len(data))
             memfd.append(head)
             memfd.append(data)
     except BaseException:
         memfd.close()
         raise
-    return memfd
+    return Bundle(memfd, frozenset(files))
+
+
+async def upload_of(
+    files: Bundle, reservation: Reservation, blocking: Blocking, kind: UploadKind = UploadKind.bundle
+) -> Upload:
+    """Files that came in a document as an upload, which takes over their memfd and the reservation.
+
+    Raises ApiError (429, 503), and then both are closed.
+    """
+    try:
+        digest = await digest_of(files.memfd, blocking)
+    except BaseException:
+        files.memfd.close()
+        reservation.close()
+        raise
+    return Upload(files.memfd, kind, Contents(files.paths), digest, None, reservation, 0)

@@ -97,7 +97,7 @@ class _Bundle:
 
     def _count(self) -> None:
         grown = self._table.held_bytes - self.check_bytes
-        self._reservation.ask(grown)
+        self._reservation.reserve(grown)
         self.check_bytes += grown
 
 
@@ -172,12 +172,12 @@ class _Receiver:
         bundle = _Bundle(Memfd.create("upload"), self.table, self._reservation)
         first, self.memfd = self.memfd, bundle.memfd
         try:
-            self._reservation.ask(first.size)  # there twice for a moment
+            self._reservation.reserve(first.size)  # there twice for a moment
             bundle.begin(self.archive[0])
             for piece in first.pieces(0, first.size):
                 bundle.write(piece)
             bundle.end()
-            self._reservation.add(-first.size)
+            self._reservation.charge(-first.size)
         finally:
             first.close()
         self.archive = None
@@ -188,7 +188,7 @@ class _Receiver:
             self.manifest = bytearray()
         if len(self.manifest) + len(data) > MANIFEST_BYTES:
             raise ApiError(413, f"The manifest has more than {MANIFEST_BYTES >> 20} MiB.")
-        self._reservation.ask(len(data))
+        self._reservation.reserve(len(data))
         self.manifest += data
 
     def _charset_data(self, data: memoryview) -> None:
@@ -203,7 +203,7 @@ class _Receiver:
         self._received += size
         if self._received > self._limit:
             raise too_large(self._limit)
-        self._reservation.ask(size)
+        self._reservation.reserve(size)
 
     def _archive_data(self, data: memoryview) -> None:
         self._take(len(data))
@@ -322,14 +322,14 @@ async def receive(
 
 async def _finish(receiver: _Receiver, reservation: Reservation, blocking: Blocking) -> Upload:
     memfd, check_bytes = receiver.memfd, receiver.check_bytes
-    reservation.add(memfd.size + check_bytes - reservation.size)  # what lies between bundled files
+    reservation.charge(memfd.size + check_bytes - reservation.size)  # what lies between bundled files
     if receiver.archive is None:
         kind, contents = UploadKind.bundle, receiver.table.contents()
         digest = await digest_of(memfd, blocking)
     else:
         kind = receiver.archive[1]
         contents, digest = await in_thread(memfd, blocking, _looked_through, kind, receiver.bounds)
-        reservation.ask(contents.held_bytes)
+        reservation.reserve(contents.held_bytes)
         check_bytes += contents.held_bytes
     manifest = contents.kept.get(MANIFEST_NAME)
     notes = (_IS_DATA,) if manifest is not None and receiver.manifest is not None else ()

@@ -1,7 +1,6 @@
 """Starts the proxy of one installation and ends it."""
 
 import asyncio
-import ipaddress
 import logging
 import netrc
 import os
@@ -9,14 +8,15 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 from sandrun_executor.cgroups.probe import Cgroup
 from sandrun_executor.sandboxes import faults
 from sandrun_executor.sandboxes.networks import Network
 from sandrun_helpers.package_proxy import Task
 from sandrun_shared import framing
+from sandrun_shared.credentials import locate
 from sandrun_shared.settings import Executor as Settings
+from sandrun_shared.settings import SettingsError, networks, words
 
 PORT = 3128  # on the sandbox's own loopback
 # Only in tests another program: one that does without a layer.
@@ -33,25 +33,25 @@ class ProxyError(Exception):
 
 def hosts_of(settings: Settings) -> tuple[str, ...]:
     """The names in `package_hosts`."""
-    return tuple(name.strip() for name in settings.package_hosts.split(",") if name.strip())
+    return words(settings.package_hosts)
 
 
 def networks_of(settings: Settings) -> tuple[str, ...]:
     """The networks in `package_networks`. Raises ProxyError."""
     try:
-        words = settings.package_networks.split(",")
-        return tuple(str(ipaddress.ip_network(word.strip())) for word in words if word.strip())
-    except ValueError as error:
-        raise ProxyError(f"[executor] package_networks: {error}") from None
+        return tuple(map(str, networks(settings.package_networks, "[executor] package_networks")))
+    except SettingsError as error:
+        raise ProxyError(str(error)) from None
 
 
 def credentials_of(settings: Settings) -> dict[str, tuple[str, str]]:
     """User and password of each host in `package_netrc`. Raises ProxyError."""
     if not settings.package_netrc:
         return {}
-    path = Path(settings.package_netrc)
-    if "/" not in settings.package_netrc:
-        path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), settings.package_netrc)
+    try:
+        path = locate(settings.package_netrc)
+    except SettingsError as error:
+        raise ProxyError(f"package_netrc: {error}") from None
     try:
         entries = netrc.netrc(str(path)).hosts
     except (OSError, netrc.NetrcParseError) as error:

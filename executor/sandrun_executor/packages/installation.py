@@ -18,6 +18,7 @@ from sandrun_executor.sandboxes.verdicts import Stop
 from sandrun_helpers import install
 from sandrun_helpers.package_proxy import Task
 from sandrun_sandbox import linux_unsafe as linux
+from sandrun_shared import memfds
 from sandrun_shared.jobs import Installer, Limits, Outcome, Verdict
 from sandrun_shared.languages import ENTRYPOINT
 from sandrun_shared.orders import Order, encode_bundle, encode_order
@@ -285,8 +286,4 @@ def _read(fd: int) -> bytes:
 
 
 def _memfd(undo: ExitStack, data: bytes) -> int:
-    fd = held(undo, os.memfd_create("install", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-    with os.fdopen(os.dup(fd), "wb") as file:
-        file.write(data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+    return held(undo, memfds.create("install", data))

@@ -92,8 +92,3 @@ def write(fd: int, data: bytes) -> None:
 def size_of(fd: int) -> int:
     """Bytes of a file."""
     return os.fstat(fd).st_size
-
-
-def memfd(name: str) -> int:
-    """A new memfd that can be sealed. Raises OSError."""
-    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

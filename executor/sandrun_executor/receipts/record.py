@@ -16,9 +16,10 @@ from typing import TypeVar
 import msgspec
 from nacl.public import PublicKey
 
-from sandrun_executor.receipts.measures import Collected, Forged, measure, memfd, pieces, size_of, write
+from sandrun_executor.receipts.measures import Collected, Forged, measure, pieces, size_of, write
 from sandrun_executor.receipts.worker_key import WorkerKey
 from sandrun_executor.sandboxes.handover import Sink
+from sandrun_shared import memfds
 from sandrun_shared.jobs import LeftOut, LeftOutReason, Outcome, Verdict
 from sandrun_shared.outputs import signed_index, times
 from sandrun_shared.protocol import Execute, Finished, Output
@@ -150,7 +151,7 @@ class Record:
         )
 
     def _memfd(self) -> int:
-        self._own.append(memfd("outputs"))
+        self._own.append(memfds.create("outputs"))
         return self._own[-1]
 
 

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from nacl.signing import SigningKey
 
 from sandrun_shared import keys, receipts
+from sandrun_shared.credentials import locate
+from sandrun_shared.settings import SettingsError
 
 
 class WorkerKey:
@@ -25,15 +26,13 @@ class WorkerKey:
         """
         if not setting:
             return None
-        path = Path(setting)
-        if "/" not in setting:
-            folder = environ.get("CREDENTIALS_DIRECTORY")
-            if not folder:
-                raise keys.KeyFileError(
-                    f"[executor] worker_key names the credential {setting}, but systemd passed none: "
-                    f"use LoadCredential={setting}:FILE in the unit, or the path of a file"
-                )
-            path = Path(folder) / setting
+        try:
+            path = locate(setting, environ)
+        except SettingsError:
+            raise keys.KeyFileError(
+                f"[executor] worker_key names the credential {setting}, but systemd passed none: "
+                f"use LoadCredential={setting}:FILE in the unit, or the path of a file"
+            ) from None
         return cls(keys.read(path, keys.KeyKind.worker))
 
     def sign(self, statement: receipts.Statement) -> receipts.SignedStatement:

@@ -26,6 +26,7 @@ from sandrun_executor.sandboxes.slots import Slot, SlotPool
 from sandrun_executor.sandboxes.timers import Timers
 from sandrun_executor.sandboxes.verdicts import Exit, Stop, judge, left_out_of
 from sandrun_executor.sandboxes.zygote import Zygote
+from sandrun_shared import memfds
 from sandrun_shared.jobs import LeftOut, Limits, Outcome
 from sandrun_shared.protocol import Execute, Output, Started, Usage
 
@@ -40,8 +41,7 @@ CPU_LOOK_SECONDS = 0.05  # between two looks at a job near its limit, which may 
 EMPTY_SECONDS = 5.0
 COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
 _SEALS = FROZEN | F_SEAL_SEAL
-_FILES = ("snapshot", "outputs", "names", "numbers")
-_SEALABLE, _EMPTY = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING, os.O_RDONLY | os.O_CLOEXEC
+_EMPTY = os.O_RDONLY | os.O_CLOEXEC
 _log = logging.getLogger("sandrun.executor")
 T = TypeVar("T")
 
@@ -306,7 +306,7 @@ class Sandbox:
             undo.callback(self._timers.cancel)
             pump = self._pump = LogPump(limits.log_bytes, self._slot.uid, deliver, sealer=record.log_sealer)
             undo.callback(pump.close)
-            own = [held(undo, os.memfd_create(name, _SEALABLE)) for name in _FILES]
+            own = [held(undo, memfds.create(name)) for name in ("snapshot", "outputs", "names", "numbers")]
             stdin_fd = fds[2] if request.has_stdin else held(undo, os.open("/dev/null", _EMPTY))
             handed = [stdin_fd, *pump.write_fds, *fds[:2], own[0]]
             await self._hand_over(request, program, handed, packages)

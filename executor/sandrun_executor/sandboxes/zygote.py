@@ -19,6 +19,7 @@ from sandrun_executor.seccomp.filter import compile_filter
 from sandrun_sandbox.job import ENVIRONMENT, THREADS
 from sandrun_sandbox.python import preview
 from sandrun_sandbox.root import PROGRAM
+from sandrun_shared import memfds
 
 PYTHON = "/usr/bin/python3"
 _START_SECONDS = 20.0
@@ -218,11 +219,7 @@ def _load(names: Iterable[str]) -> str:
 
 def _source(text: str) -> int:
     """A memfd with a program that is too long for a command line."""
-    fd = os.memfd_create("zygote", os.MFD_CLOEXEC)
-    with os.fdopen(os.dup(fd), "wb") as file:
-        file.write(text.encode())
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+    return memfds.create("zygote", text.encode())
 
 
 def _modules(names: Iterable[str]) -> list[tuple[str, str | None]]:

@@ -19,7 +19,7 @@ from sandrun_api.errors import ApiError
 from sandrun_api.jobs import manifest as manifests
 from sandrun_api.jobs.manifest import Manifest
 from sandrun_api.jobs.model import Job, JobRequest, State
-from sandrun_api.jobs.run_routes import manifest_of
+from sandrun_api.jobs.submission import manifest_of
 from sandrun_shared.jobs import Limits, Outcome, UploadKind, Verdict
 from sandrun_shared.languages import BY_NAME
 from sandrun_shared.memfds import Memfd
@@ -86,7 +86,7 @@ def test_base64_is_read_leniently() -> None:
 
 
 def job_with(outcome: Outcome | None, *output: tuple[int, bytes], interpreter: str = "python3") -> Job:
-    request = JobRequest("c", Manifest(entrypoint="a"), interpreter, Limits(), UploadKind.bundle, "")
+    request = JobRequest("c", Manifest(entrypoint="a"), interpreter, Limits(), UploadKind.bundle, "", "")
     job = Job(request, Memfd.create("test"), Reservation(MemoryBudget(1 << 20)))
     job.transition(State.running)
     for stream, data in output:
@@ -239,7 +239,7 @@ def test_judge0_compares_as_it_does(expected: str | None, status: int) -> None:
 
 
 def test_judge0_before_the_end() -> None:
-    request = JobRequest("c", Manifest(entrypoint="a"), "python3", Limits(), UploadKind.bundle, "")
+    request = JobRequest("c", Manifest(entrypoint="a"), "python3", Limits(), UploadKind.bundle, "", "")
     queued = Job(request, Memfd.create("test"), Reservation(MemoryBudget(1 << 20)))
     assert results.ending_of(queued, asked(source_code="1")).status == 1
     running = job_with(None, (1, b"so far"))

@@ -3,10 +3,10 @@
 import pytest
 
 from sandrun_api.edge import clients
-from sandrun_api.edge.clients import Clients, key_of, networks_of
-from sandrun_shared.settings import SettingsError
+from sandrun_api.edge.clients import Clients, key_of
+from sandrun_shared.settings import SettingsError, networks
 
-PROXIES = Clients(networks_of("10.0.0.0/8, 2001:db8:ffff::/48,192.0.2.7", "api.trusted_proxies"))
+PROXIES = Clients(networks("10.0.0.0/8, 2001:db8:ffff::/48,192.0.2.7", "api.trusted_proxies"))
 
 
 def test_clients_are_networks() -> None:
@@ -57,4 +57,4 @@ def test_nobody_is_trusted_unless_named() -> None:
 @pytest.mark.parametrize("text", ["10.0.0.0/99", "proxy.example", "10.0.0.1/8"])
 def test_a_network_that_is_none_is_named(text: str) -> None:
     with pytest.raises(SettingsError, match=r"api\.trusted_proxies"):
-        networks_of(text, "api.trusted_proxies")
+        networks(text, "api.trusted_proxies")

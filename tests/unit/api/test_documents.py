@@ -1,22 +1,24 @@
 """JSON as clients write it: with null, with a byte order mark, with mistakes."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from sandrun_api.admission.budget import MemoryBudget, Reservation
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs import manifest as manifests
 from sandrun_api.jobs import requirements
 from sandrun_api.jobs.gpus import Gpu
-from sandrun_api.jobs.manifest import Manifest
+from sandrun_api.jobs.manifest import JobOptions, Manifest
 from sandrun_api.jobs.run_routes import RunRequest
 from sandrun_api.uploads import documents
+from sandrun_api.uploads.bodies import bundle_of, upload_of
 from sandrun_shared.jobs import Installer
-from sandrun_shared.memfds import Memfd
 from sandrun_shared.orders import encode_bundle
-from sandrun_shared.settings import JobLimits
+from sandrun_shared.settings import JobLimits, Settings
 
 MODELS: list[tuple[type[documents.Document], dict[str, Any]]] = [
     (Manifest, {"entrypoint": "a"}),
@@ -157,10 +159,13 @@ def test_what_describes_a_field_stays_outside() -> None:
     ("installer", "name"),
     [(Installer.uv, "requirements.txt"), (Installer.npm, "package.json"), (Installer.bundler, "Gemfile")],
 )
-def test_requirements_lose_their_byte_order_mark(installer: Installer, name: str) -> None:
+@pytest.mark.anyio
+async def test_requirements_lose_their_byte_order_mark(installer: Installer, name: str) -> None:
     manifest = Manifest(entrypoint="a", requirements=name)
-    upload = Memfd.create("upload", encode_bundle({name: b"\xef\xbb\xbfx", "other": b"y"}))
-    given = requirements.of_bundle(manifest, installer, upload)
+    reservation = Reservation(MemoryBudget(1 << 20))
+    bundle = bundle_of({name: b"\xef\xbb\xbfx", "other": b"y"}, reservation)
+    upload = await upload_of(bundle, reservation, asyncio.to_thread)
+    given = await requirements.of_upload(manifest, installer, upload, Settings(), asyncio.to_thread)
     assert given.bundle == encode_bundle({name: b"x"})
     upload.close()
 
@@ -168,4 +173,5 @@ def test_requirements_lose_their_byte_order_mark(installer: Installer, name: str
 def test_every_document_of_clients_is_one() -> None:
     """Models that take what clients send have no other base, so null is absent in all of them."""
     for model, _ in MODELS:
-        assert model.__mro__[1:3] == (documents.Document, BaseModel)
+        bases = [base for base in model.__mro__[1:] if base is not JobOptions]
+        assert bases[:2] == [documents.Document, BaseModel]

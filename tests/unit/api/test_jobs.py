@@ -25,9 +25,9 @@ pytestmark = pytest.mark.anyio
 
 def make_job(client: str = "a", priority: str = "normal", budget: MemoryBudget | None = None) -> Job:
     manifest = Manifest(entrypoint="main.py", priority=priority)  # type: ignore[arg-type]
-    request = JobRequest(client, manifest, "python3", Limits(), UploadKind.bundle, "hash")
+    request = JobRequest(client, manifest, "python3", Limits(), UploadKind.bundle, "0" * 64, "hash")
     reservation = Reservation(budget or MemoryBudget(1 << 30))
-    reservation.ask(4)
+    reservation.reserve(4)
     return Job(request, Memfd.create("test", b"code"), reservation)
 
 

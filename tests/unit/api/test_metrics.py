@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from starlette.requests import HTTPConnection
 
-from sandrun_api.edge.clients import Clients, networks_of
+from sandrun_api.edge.clients import Clients
 from sandrun_api.metrics import may_read
 from sandrun_shared.executor_client import ExecutorClient, ExecutorLost
-from sandrun_shared.settings import Api
+from sandrun_shared.settings import Api, networks
 
 pytestmark = pytest.mark.anyio
 NETWORKS = "10.1.0.0/16, fd00::/8"
@@ -24,7 +24,7 @@ def request(host: str | None, **headers: str) -> HTTPConnection:
 
 def may(host: str | None, proxies: str = "", behind_proxy: bool = False, **headers: str) -> bool:
     api = Api(metrics_networks=NETWORKS, trusted_proxies=proxies, behind_proxy=behind_proxy)
-    return may_read(request(host, **headers), api, Clients(networks_of(proxies, "proxies")))
+    return may_read(request(host, **headers), api, Clients(networks(proxies, "proxies")))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ SCOPE = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version"
 
 
 def job_that_printed(size: int, budget: MemoryBudget) -> Job:
-    request = JobRequest("a", Manifest(entrypoint="main.py"), "python3", Limits(), UploadKind.bundle, "hash")
+    request = JobRequest(
+        "a", Manifest(entrypoint="main.py"), "python3", Limits(), UploadKind.bundle, "0" * 64, "hash"
+    )
     job = Job(request, Memfd.create("test"), Reservation(budget))
     job.logs.append(1, b"x" * size)
     return job

@@ -29,7 +29,9 @@ async def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 
 def ended(store: JobStore, budget: MemoryBudget, verdict: Verdict, size: int = 10) -> Job:
-    request = JobRequest("a", Manifest(entrypoint="main.py"), "python3", Limits(), UploadKind.bundle, "hash")
+    request = JobRequest(
+        "a", Manifest(entrypoint="main.py"), "python3", Limits(), UploadKind.bundle, "0" * 64, "hash"
+    )
     job = Job(request, Memfd.create("test"), Reservation(budget))
     store.add(job)
     job.transition(State.running)

@@ -42,10 +42,10 @@ class Bench:
     ) -> Job:
         manifest = Manifest(entrypoint="main.py", priority=priority, gpu=gpu)  # type: ignore[arg-type]
         request = JobRequest(
-            client, manifest, "python3", Limits(), UploadKind.bundle, "hash", gpus, requirements
+            client, manifest, "python3", Limits(), UploadKind.bundle, "0" * 64, "hash", gpus, requirements
         )
         reservation = Reservation(self.service.budget)
-        reservation.ask(4)
+        reservation.reserve(4)
         upload = Memfd.create("test", b"code")
         try:
             return self.service.submit(request, upload, reservation)
@@ -277,7 +277,7 @@ async def test_no_memory_left_is_a_503_and_jobs_start_one_at_a_time(monkeypatch:
     async with bench(monkeypatch, slots=2, memory_budget_mb=16) as it:
         first, second, third, fourth = (it.submit(client) for client in "abcd")
         await it.runs(first, second)
-        it.service.budget.add(16 << 20)  # more than there is: what jobs leave is kept nevertheless
+        it.service.budget.charge(16 << 20)  # more than there is: what jobs leave is kept nevertheless
         error = it.refusal("e")
         assert (error.status, error.retry_after) == (503, 10)
         await it.finish(first)
@@ -285,7 +285,7 @@ async def test_no_memory_left_is_a_503_and_jobs_start_one_at_a_time(monkeypatch:
         await it.finish(second)
         await it.runs(third)
         assert fourth.state is State.queued
-        it.service.budget.add(-(16 << 20))
+        it.service.budget.charge(-(16 << 20))
         it.service.admit("e")
         await it.finish(third)
         await it.runs(fourth)

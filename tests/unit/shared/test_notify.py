@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_api.edge.listener import Door, listen
+from sandrun_api.edge.listener import ConnectionLimiter, listen
 from sandrun_shared.notify import notify, passed_fds, watchdog_seconds
 from sandrun_shared.settings import Api
 
@@ -66,13 +66,13 @@ def kept_by(manager: socket.socket) -> list[int]:
 
 
 def test_a_listener_outlives_its_server(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    (first,) = listen("127.0.0.1", 0, Door(Api()))
+    (first,) = listen("127.0.0.1", 0, ConnectionLimiter(Api()))
     address = first.getsockname()
     (kept,) = kept_by(manager)
     first.close()
     with socket.create_connection(address, 10) as early:  # nobody serves, and nobody is refused
         monkeypatch.setattr("sandrun_api.edge.listener.passed_fds", lambda: [kept])
-        (second,) = listen(*address, Door(Api()))
+        (second,) = listen(*address, ConnectionLimiter(Api()))
         assert second.fileno() == kept
         second.setblocking(True)
         accepted, peer = second.accept()
@@ -87,13 +87,13 @@ def test_a_listener_outlives_its_server(manager: socket.socket, monkeypatch: pyt
 def test_a_kept_listener_of_another_address_is_given_up(
     manager: socket.socket, monkeypatch: pytest.MonkeyPatch, before: str, after: str
 ) -> None:
-    (first,) = listen(before, 0, Door(Api()))
+    (first,) = listen(before, 0, ConnectionLimiter(Api()))
     port = first.getsockname()[1]
     (kept,) = kept_by(manager)  # which the manager goes on keeping until it is told
     passed = os.dup(kept)
     first.close()
     monkeypatch.setattr("sandrun_api.edge.listener.passed_fds", lambda: [passed])
-    (second,) = listen(after, port, Door(Api()))
+    (second,) = listen(after, port, ConnectionLimiter(Api()))
     assert second.getsockname() == (after, port)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(passed)

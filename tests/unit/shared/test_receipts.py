@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from sandrun_shared import canonical, receipts
+from sandrun_shared import canonical, jobs, receipts
 from sandrun_shared.jobs import Limits, Outcome, Verdict
 from sandrun_shared.keys import text_of
 from sandrun_shared.outputs import OutputEntry
@@ -244,3 +244,28 @@ def test_the_hash_of_a_job_is_that_of_its_parts() -> None:
     one, two = "a" * 64, "b" * 64
     text = f'{{"manifest_sha256":"{one}","upload_sha256":"{two}"}}'
     assert receipts.job_hash(one, two) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_every_limit_has_its_place_in_a_receipt_and_in_a_status() -> None:
+    names = [field.name for field in msgspec.structs.fields(Limits)]
+    assert [form.name for form in jobs.LIMIT_FORMS] == names
+    assert [form.stated for form in jobs.LIMIT_FORMS] == [
+        field.name for field in msgspec.structs.fields(receipts.StatedLimits)
+    ]
+    limits = Limits(wall_seconds=0.1, cpu_seconds=1 / 3, memory_bytes=(64 << 20) + 1, cpu_cores=0.25)
+    stated = receipts.StatedLimits.of(limits)
+    assert (stated.wall_microseconds, stated.cpu_microseconds) == (100_000, 333_333)
+    assert (stated.memory_bytes, stated.cpu_millicores) == ((64 << 20) + 1, 250)
+    assert receipts.StatedLimits.of(Limits()).cpu_microseconds is None
+    assert jobs.shown(limits) == {
+        "timeout": 0.1,
+        "cpu_seconds": 1 / 3,
+        "memory_mb": 64,
+        "disk_mb": 100,
+        "inodes": 20_000,
+        "processes": 128,
+        "open_files": 1024,
+        "log_mb": 10,
+        "cpu_cores": 0.25,
+        "output_files": 1000,
+    }

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sandrun_shared import settings
+from sandrun_shared import jobs, settings
 
 
 def write(folder: Path, text: str) -> Path:
@@ -80,3 +80,23 @@ def test_every_key_has_a_help_text() -> None:
     for table in ("Api", "Quota", "JobLimits", "Executor"):
         for key, value in schema[table]["properties"].items():
             assert value.get("description", "").endswith("."), key
+
+
+def test_a_default_above_the_maximum_is_the_maximum() -> None:
+    """For the job that asks for nothing and for the sandbox that is kept ready for it alike."""
+    limits = settings.JobLimits(timeout_seconds=300, max_timeout_seconds=60, memory_mb=512, max_memory_mb=256)
+    assert (limits.default().wall_seconds, limits.default().memory_bytes) == (60.0, 256 << 20)
+    assert limits.granted(timeout_seconds=1.5, memory_mb=64, cpu_seconds=2.5) == msgspec.structs.replace(
+        limits.default(), wall_seconds=1.5, memory_bytes=64 << 20, cpu_seconds=2.5
+    )
+
+
+def test_the_settings_have_the_defaults_of_a_job() -> None:
+    assert settings.JobLimits().default() == jobs.Limits()
+
+
+def test_lists_are_separated_by_commas() -> None:
+    assert settings.words(" a, b ,,c,") == ("a", "b", "c")
+    assert [str(item) for item in settings.networks("10.0.0.0/8, ::1", "x.y")] == ["10.0.0.0/8", "::1/128"]
+    with pytest.raises(settings.SettingsError, match=r"^x\.y: .*10\.0\.0\.1/8"):
+        settings.networks("192.0.2.1,10.0.0.1/8", "x.y")

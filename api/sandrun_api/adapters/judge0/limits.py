@@ -43,9 +43,7 @@ def bounds(limits: JobLimits) -> dict[str, Bound]:
         "cpu_time_limit": Bound(min(CPU_SECONDS, wall), 0, wall),
         "cpu_extra_time": Bound(CPU_EXTRA_SECONDS, 0, wall, positive=False),
         "wall_time_limit": Bound(min(WALL_SECONDS, wall), 0, wall),
-        "memory_limit": Bound(
-            min(limits.memory_mb, limits.max_memory_mb) << 10, MIN_MEMORY_MB << 10, memory_kb
-        ),
+        "memory_limit": Bound(limits.default().memory_bytes >> 10, MIN_MEMORY_MB << 10, memory_kb),
         # The next two are taken and not enforced one by one: the memory and the disk of the job are.
         "stack_limit": Bound(min(64_000, memory_kb), 0, memory_kb, whole=True),
         "max_file_size": Bound(disk_kb, 0, disk_kb, whole=True),

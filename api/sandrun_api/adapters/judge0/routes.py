@@ -18,7 +18,7 @@ from sandrun_api.adapters.foreign import (
     accept_final_slashes,
     json_object,
     offered,
-    refused_early,
+    rejection_of,
     renderer,
     route_class,
 )
@@ -42,11 +42,11 @@ from sandrun_api.edge.json_pieces import encoded, gathered
 from sandrun_api.errors import ApiError, bad_request, bare
 from sandrun_api.jobs.model import Job
 from sandrun_api.jobs.responses import JSON, JobResponse, at_once, job_document
-from sandrun_api.jobs.run_routes import manifest_of, submit_inline, wait_for
 from sandrun_api.jobs.service import JobService
+from sandrun_api.jobs.submission import manifest_of, submit, wait_for
 from sandrun_api.jobs.views import json_response, service_of
 from sandrun_api.uploads import archives, bodies
-from sandrun_api.uploads.bodies import bundle_of
+from sandrun_api.uploads.bodies import Bundle, bundle_of, upload_of
 from sandrun_api.uploads.contents import Bounds
 from sandrun_shared.jobs import UploadKind
 from sandrun_shared.memfds import Memfd
@@ -84,7 +84,7 @@ class Submissions:
         token = str(uuid.uuid4())
         self._jobs[token] = job
         self._asked[job] = submission
-        job.reservation.add(submission.size_bytes)
+        job.reservation.charge(submission.size_bytes)
         return token
 
     def find(self, token: str, service: JobService) -> tuple[Job, Submission] | None:
@@ -100,9 +100,9 @@ async def create_submission(request: Request) -> Response:
     """Take one submission; with `wait=true` its result, and then closing the connection cancels it."""
     service = service_of(request)
     fields = _fields(request)
-    refused = refused_early(request, render)
-    if refused is not None:
-        return refused
+    rejection = rejection_of(request, render)
+    if rejection is not None:
+        return rejection
     held = Reservation(service.budget, client_of(request))
     try:
         submission = (await _received(request, held, _of_one))[0]
@@ -129,9 +129,9 @@ async def create_submission(request: Request) -> Response:
 async def create_batch(request: Request) -> Response:
     """Take several submissions; each answer is a token or what is wrong."""
     service = service_of(request)
-    refused = refused_early(request, render)
-    if refused is not None:
-        return refused
+    rejection = rejection_of(request, render)
+    if rejection is not None:
+        return rejection
     held = Reservation(service.budget, client_of(request))
     answers: list[Any] = []
     taken = False
@@ -315,7 +315,7 @@ async def _received(
     # In one step: nothing keeps the body while the submissions are looked at further.
     submissions = _parsed(request, await body, asked, table)
     held.release()
-    held.ask(sum(item.size_bytes for item in submissions if isinstance(item, Submission)))
+    held.reserve(sum(item.size_bytes for item in submissions if isinstance(item, Submission)))
     return submissions
 
 
@@ -359,7 +359,7 @@ async def _submit(request: Request, submission: Submission) -> tuple[str, Job]:
     extra = COMPILE_SECONDS if submission.language.is_compiled else 0.0
     reservation = Reservation(service.budget, client_of(request))
     try:
-        entrypoint, kind, upload = await _upload(request, submission, reservation)
+        entrypoint, kind, files = await _files(request, submission, reservation)
     except BaseException:
         reservation.close()
         raise
@@ -374,19 +374,13 @@ async def _submit(request: Request, submission: Submission) -> tuple[str, Job]:
             memory_mb=int(numbers["memory_limit"]) >> 10,
         )
     except BaseException as error:
-        upload.close()
+        files.memfd.close()
         reservation.close()
         raise (_by_field(error) if isinstance(error, ApiError) else error) from None
     try:
-        job = await submit_inline(
-            request,
-            service,
-            manifest,
-            upload,
-            reservation,
-            kind=kind,
-            most_processes=int(numbers["max_processes_and_or_threads"]),
-        )
+        upload = await upload_of(files, reservation, service.threads.of(client_of(request)), kind)
+        most = int(numbers["max_processes_and_or_threads"])
+        job, _ = await submit(request, upload, manifest, most_processes=most)
     except ApiError as error:
         raise _by_field(error) from None
     return _submissions(request).add(job, submission), job
@@ -403,49 +397,44 @@ def _by_field(error: ApiError) -> Exception:
     return InvalidSubmission(faults) if faults else error
 
 
-async def _upload(
+async def _files(
     request: Request, submission: Submission, reservation: Reservation
-) -> tuple[str, UploadKind, Memfd]:
+) -> tuple[str, UploadKind, Bundle]:
     """The entrypoint, and the files in a form the sandbox unpacks. Raises InvalidSubmission, ApiError."""
     settings: Settings = request.app.state.settings
     name = submission.language.source_file
     if submission.additional_files is None and name is not None:
         return name, UploadKind.bundle, bundle_of({name: submission.program}, reservation)
     # Twice the files: what is kept to be shown again, and the archive that becomes the job's.
-    reservation.ask(len(submission.additional_files or b"") + len(submission.source_code) + SPARE_BYTES)
+    reservation.reserve(len(submission.additional_files or b"") + len(submission.source_code) + SPARE_BYTES)
     blocking = service_of(request).threads.of(client_of(request))
     memfd = Memfd.create("upload", submission.additional_files or b"")
     try:
-        entrypoint, memfd.size = await in_thread(memfd, blocking, _archive_and_size, submission, settings)
+        entrypoint, paths, memfd.size = await in_thread(memfd, blocking, _archive, submission, settings)
         reservation.release()
-        reservation.ask(memfd.size)
+        reservation.reserve(memfd.size)
     except BaseException as error:
         memfd.close()
         if isinstance(error, ApiError) and error.status < TOO_MANY:
             raise InvalidSubmission({"additional_files": [error.reason]}) from None
         raise
-    return entrypoint, UploadKind.zip, memfd
+    return entrypoint, UploadKind.zip, Bundle(memfd, paths)
 
 
-def _archive_and_size(archive: Memfd, submission: Submission, settings: Settings) -> tuple[str, int]:
-    return _archive(archive, submission, settings), archive.size
-
-
-def _archive(archive: Memfd, submission: Submission, settings: Settings) -> str:
-    """The entrypoint of an archive, which then also has the source code. Blocks. Raises ApiError."""
+def _archive(archive: Memfd, submission: Submission, settings: Settings) -> tuple[str, frozenset[str], int]:
+    """The entrypoint of an archive, its files, its size in bytes. Blocks. Raises ApiError."""
     files = _checked(archive, settings)
     name = submission.language.source_file
     if name is not None:
         if name in files:
             raise bad_request(f"has a file '{name}', which is the name of the source code")
         _add(archive, name, submission.program)
-        _checked(archive, settings)
-        return name
+        return name, _checked(archive, settings), archive.size
     if files & {"compile", "compile.sh"}:
         raise bad_request("has a script 'compile': programs that are compiled first do not run here")
     for script in ("run", "run.sh"):
         if script in files:
-            return script
+            return script, files, archive.size
     raise bad_request("has no script 'run' or 'run.sh'")
 
 
