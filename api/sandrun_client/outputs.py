@@ -42,7 +42,7 @@ def list_outputs(policy: Policy, job_id: str) -> Flow[tuple[OutputFile, ...]]:
         raise UnexpectedAnswer(f"The server's list of outputs lacks something: {error!r}.") from None
     if policy.verify_with is not None:
         status = yield from get_status(policy, job_id)
-        receipts.check_files(status.receipt, files)
+        receipts.check_files(receipts.check(status.receipt, policy.verify_with), files)
     return files
 
 

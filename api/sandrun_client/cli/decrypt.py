@@ -1,6 +1,5 @@
 """`sandrun decrypt`: opens logs and outputs that were sealed to one's own key."""
 
-import argparse
 import json
 import os
 import sys
@@ -10,6 +9,7 @@ from typing import BinaryIO
 
 from nacl.public import PrivateKey
 
+from sandrun_client.cli import terminal
 from sandrun_shared import keys
 from sandrun_shared.outputs import OutputEntry
 from sandrun_shared.paths import PathError, clean, shown
@@ -18,37 +18,26 @@ from sandrun_shared.sealing import FIRST_MAGIC, MAGIC, SealedOutputs, SealError,
 MAX_LOGS = 256 << 20  # bytes
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
-    parser.add_argument("key", type=Path, help="secret key, made by `sandrun keygen --encryption`")
-    parser.add_argument(
-        "file", help="outputs.sealed, or logs: as text, as JSON, as a live stream gave them; - for stdin"
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, help="folder for the outputs, made here (default: `outputs`)"
-    )
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(key_file: Path, name: str, folder: Path) -> int:
     """Print the logs, or write the outputs to a new folder; 1 if they cannot be opened.
 
-    Raises KeyFileError, OSError.
+    name is that of the sealed file, "-" for standard input. Raises KeyFileError, OSError.
     """
-    key = PrivateKey(keys.read(arguments.key, keys.KeyKind.encryption))
+    key = PrivateKey(keys.read(key_file, keys.KeyKind.encryption))
     try:
-        if arguments.file == "-":
-            return _open(key, sys.stdin.buffer, arguments.output)
-        with open(arguments.file, "rb") as file:
-            return _open(key, file, arguments.output)
+        if name == "-":
+            return _open(key, sys.stdin.buffer, folder)
+        with open(name, "rb") as file:
+            return _open(key, file, folder)
     except (SealError, PathError) as error:
-        print(f"sandrun: {error}", file=sys.stderr)
+        terminal.complain(str(error))
         return 1
 
 
-def _open(key: PrivateKey, file: BinaryIO, folder: Path | None) -> int:
+def _open(key: PrivateKey, file: BinaryIO, folder: Path) -> int:
     head = file.read(len(MAGIC))
     if head in (MAGIC, FIRST_MAGIC):
-        return _write_outputs(SealedOutputs(key, file, head), folder or Path("outputs"))
+        return _write_outputs(SealedOutputs(key, file, head), folder)
     data = head + file.read(MAX_LOGS)
     if file.read(1):
         raise SealError(f"the logs have more than {MAX_LOGS} bytes")
@@ -74,7 +63,7 @@ def _print_logs(key: PrivateKey, text: bytes) -> int:
         streams[stream].write(data)
         streams[stream].flush()
     if not complete:
-        print("sandrun: the logs end before the job did", file=sys.stderr)
+        terminal.complain("the logs end before the job did")
     return int(not complete)
 
 
