@@ -11,7 +11,7 @@ import httpx
 
 from sandrun_client import connecting, jobs, live, outputs, runs, servers
 from sandrun_client.drivers import SyncDriver
-from sandrun_client.exchange import Progress
+from sandrun_client.exchange import Policy, Progress
 from sandrun_client.models import (
     Connection,
     JobOptions,
@@ -49,7 +49,7 @@ class SandrunClient:
         options = connecting.http_options(self.url, timeout, tls, headers or {})
         self._http = httpx.Client(**options, transport=transport)
         self._driver = SyncDriver(self._http)
-        self._policy = connecting.policy_of(retries, max_retry_wait, verify_with)
+        self._policy = Policy(retries, max_retry_wait, verify_with)
 
     def close(self) -> None:
         """Close its connections."""

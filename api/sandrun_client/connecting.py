@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 
 from sandrun_client.errors import SandrunError
-from sandrun_client.exchange import Policy
 
 DEFAULT_URL = "http://localhost:8443"
 URL_VARIABLE = "SANDRUN_URL"
@@ -40,11 +39,6 @@ def http_options(
         # A proxy of the environment is for the world outside.
         "trust_env": not is_local(httpx.URL(url).host),
     }
-
-
-def policy_of(retries: int, max_retry_wait: float, verify_with: str | None) -> Policy:
-    """How often and how long to try, and whose receipts to demand."""
-    return Policy(retries, max_retry_wait, verify_with)
 
 
 def is_local(host: str) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from sandrun_client import languages, packing, receipts
+from sandrun_client import packing, receipts
 from sandrun_client.errors import InvalidUpload, UnexpectedAnswer, WaitTimeout
 from sandrun_client.exchange import Call, Flow, Policy, Progress, Request, Send, Sleep, Upload, ask, exchange
 from sandrun_client.models import JobOptions, Logs, Status, Submitted
 from sandrun_client.packing import Packed
+from sandrun_shared import languages
 
 T = TypeVar("T")
 
@@ -36,8 +37,11 @@ def submit_code(
 ) -> Flow[Submitted]:
     """Submit one file of code, and what it needs besides."""
     interpreter = options.get("interpreter", None if name else languages.DEFAULT)
-    entrypoint = name or languages.file_name_of(interpreter or languages.DEFAULT)
-    data = languages.code_for(interpreter, entrypoint, _bytes(code))
+    language = languages.canonical(interpreter or languages.DEFAULT)
+    entrypoint, data = name or languages.file_name_of(language), _bytes(code)
+    if not interpreter:
+        language = languages.of_file(entrypoint, data)
+    data = languages.code_for(language, data)
     if entrypoint in files:
         raise InvalidUpload(f"{entrypoint!r} is the name of the code, and of one of the files.")
     if files:
@@ -128,16 +132,16 @@ def wait(policy: Policy, job_id: str, wait_timeout: float | None = None) -> Flow
 
 def get_logs(policy: Policy, job_id: str, offset: int = 0) -> Flow[Logs]:
     """What the job printed, from an offset on; checked if a worker is named and the job is finished."""
-    statement = None
+    receipt = None
     if policy.verify_with is not None and not offset:
         status = yield from get_status(policy, job_id)
         if status.finished:
-            statement = receipts.check_status(status, policy.verify_with)
+            receipt = receipts.check_status(status, policy.verify_with)
     params = {"offset": offset} if offset else {}
     reply = yield from ask(policy, Request("GET", job_path("logs", job_id), params))
     logs = read(Logs.of, reply.document())
-    if statement is not None:
-        receipts.check_logs(statement, logs)
+    if receipt is not None:
+        receipts.check_logs(receipt, logs)
     return logs
 
 

@@ -86,9 +86,9 @@ class _Reader:
     def _status(self, event: Event) -> Status:
         status = read(Status.of, event.data)
         if self._policy.verify_with is not None:
-            statement = receipts.check_status(status, self._policy.verify_with)
+            receipt = receipts.check_status(status, self._policy.verify_with)
             for stream, digest in (self._digests or {}).items():
-                receipts.check_stream(statement, stream, digest.hexdigest())
+                receipts.check_stream(receipt, stream, digest.hexdigest())
         return status
 
     def _output(self, event: Event) -> Flow[None]:

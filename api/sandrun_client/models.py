@@ -11,7 +11,6 @@ from sandrun_client.errors import UnexpectedAnswer
 Stream = Literal["stdout", "stderr"]
 FINISHED = frozenset({"completed", "failed"})
 TIMEOUTS = frozenset({"wall_time_limit", "cpu_time_limit"})
-IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml"})
 
 
 class JobOptions(TypedDict, total=False):

@@ -28,9 +28,8 @@ from sandrun_client.exchange import (
     exchange,
 )
 from sandrun_client.jobs import cancel, get_status, job_path
-from sandrun_client.models import IMAGE_TYPES, Image, OutputFile
-
-IMAGE_BYTES = 4 << 20  # of all images of a result
+from sandrun_client.models import Image, OutputFile
+from sandrun_shared import images
 
 
 def list_outputs(policy: Policy, job_id: str) -> Flow[tuple[OutputFile, ...]]:
@@ -42,7 +41,7 @@ def list_outputs(policy: Policy, job_id: str) -> Flow[tuple[OutputFile, ...]]:
         raise UnexpectedAnswer(f"The server's list of outputs lacks something: {error!r}.") from None
     if policy.verify_with is not None:
         status = yield from get_status(policy, job_id)
-        receipts.check_files(status.receipt, files)
+        receipts.check_files(receipts.check(status.receipt, policy.verify_with), files)
     return files
 
 
@@ -78,7 +77,7 @@ def download_all(
     files = yield from list_outputs(policy, job_id)
     top, total, done = Path(folder), sum(file.size_bytes for file in files), 0
     # All names are looked at before anything is written.
-    places = [_place(top, file.path) for file in files]
+    places = [place_of(top, file.path) for file in files]
     _make_folder(top)
     for file, place in zip(files, places, strict=True):
         _make_folder(place.parent)
@@ -96,15 +95,15 @@ def download_all(
 
 def images_of(policy: Policy, job_id: str, files: tuple[OutputFile, ...]) -> Flow[tuple[Image, ...]]:
     """The images among the files, as many as fit."""
-    images: list[Image] = []
-    left = IMAGE_BYTES
+    found: list[Image] = []
+    left = images.MAX_BYTES
     for file in files:
-        if file.mime_type in IMAGE_TYPES and file.size_bytes <= left:
+        if file.mime_type in images.TYPES and file.size_bytes <= left:
             target = io.BytesIO()
             yield from _fetch(policy, job_id, file.path, target, wanted=file.sha256, progress=None)
-            images.append(Image(file.path, file.mime_type, target.getvalue()))
+            found.append(Image(file.path, file.mime_type, target.getvalue()))
             left -= file.size_bytes
-    return tuple(images)
+    return tuple(found)
 
 
 def _signed_digest(policy: Policy, job_id: str, path: str) -> Flow[str | None]:
@@ -177,7 +176,7 @@ def _check_digest(target: IO[bytes], path: str, wanted: str | None, reply: Reply
         raise UnexpectedAnswer(f"{path} did not arrive as the job left it: its SHA-256 is another.")
 
 
-def _place(top: Path, path: str) -> Path:
+def place_of(top: Path, path: str) -> Path:
     """Where a file goes. Raises InvalidTarget for a name that would go elsewhere."""
     parts = path.split("/")
     outside = any(part in ("", ".", "..") or "\0" in part for part in parts)

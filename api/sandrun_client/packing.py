@@ -14,7 +14,7 @@ from typing import IO
 from pathspec import GitIgnoreSpec
 
 from sandrun_client.errors import InvalidUpload
-from sandrun_client.receipts import bundle_sha256
+from sandrun_shared.orders import bundle_sha256
 
 IGNORE_FILES = (".gitignore", ".sandrunignore")  # a later one outranks an earlier one
 # What no job needs. A .sandrunignore takes any of it back in with a line like `!.venv/`.
@@ -79,7 +79,11 @@ def pack_code(name: str, code: bytes) -> Packed:
     """A single file, sent as it is."""
     if "/" in name or "\\" in name:
         raise InvalidUpload(f"{name!r} is not the name of a single file.")
-    return Packed(name, io.BytesIO(code), len(code), bundle_sha256([(name, code)]))
+    try:
+        digest = bundle_sha256([(name, code)])
+    except ValueError as error:
+        raise InvalidUpload(f"{name!r} is not the name of a file: {error}.") from None
+    return Packed(name, io.BytesIO(code), len(code), digest)
 
 
 def files_of(top: Path, exclude: Iterable[str] = ()) -> Iterator[Path]:

@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sandrun_client import jobs, languages, outputs, receipts
+from sandrun_client import jobs, outputs, receipts
 from sandrun_client.errors import InvalidUpload, SandrunError
 from sandrun_client.exchange import Flow, Policy, Progress, Request, ask
 from sandrun_client.models import JobOptions, Result, Submitted
+from sandrun_shared import languages, orders
 
 TIMEOUT_SECONDS = 3600.0  # the longest that a server allows unless it was told otherwise
 QUEUE_SECONDS = 600.0  # that a run may wait for its turn in addition
@@ -24,17 +25,18 @@ def run(policy: Policy, code: str, files: Mapping[str, str], options: JobOptions
     document = reply.document()
     result = jobs.read(Result.of_run, document)
     if policy.verify_with is not None:
-        statement = receipts.check(document.get("receipt"), policy.verify_with)
-        receipts.check_ending(statement, document)
-        receipts.check_logs(statement, result.logs)
-        receipts.check_files(document.get("receipt"), result.files)
-        name = languages.file_name_of(interpreter)
-        ran = languages.code_for(interpreter, name, code.encode())
+        receipt = receipts.check(document.get("receipt"), policy.verify_with)
+        receipts.check_ending(receipt, document)
+        receipts.check_logs(receipt, result.logs)
+        receipts.check_files(receipt, result.files)
+        language = languages.canonical(interpreter)
+        name = languages.file_name_of(language)
+        ran = languages.code_for(language, code.encode())
         uploaded = {**{path: text.encode() for path, text in files.items()}, name: ran}
         receipts.check_job(
-            statement,
-            receipts.bundle_sha256(uploaded.items()),
-            {**asked, "interpreter": languages.canonical(interpreter), "entrypoint": name},
+            receipt,
+            orders.bundle_sha256(uploaded.items()),
+            {**asked, "interpreter": language, "entrypoint": name},
         )
     return result
 
@@ -87,8 +89,8 @@ def run_and_wait(
 def _result_of(policy: Policy, job: Submitted, wait_timeout: float | None) -> Flow[Result]:
     status = yield from jobs.wait(policy, job.job_id, wait_timeout)
     if policy.verify_with is not None:
-        statement = receipts.check_status(status, policy.verify_with)
-        receipts.check_job(statement, job.upload_sha256, job.manifest)
+        receipt = receipts.check_status(status, policy.verify_with)
+        receipts.check_job(receipt, job.upload_sha256, job.manifest)
     logs = yield from jobs.get_logs(policy, job.job_id)
     files = yield from outputs.list_outputs(policy, job.job_id) if status.output_files else _nothing()
     images = yield from outputs.images_of(policy, job.job_id, files)

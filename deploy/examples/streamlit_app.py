@@ -1,4 +1,4 @@
-"""A page to run code in Sandrun: `pip install streamlit ./api/sandrun_client; streamlit run streamlit_app.py`
+"""A page to run code in Sandrun: `pip install streamlit ./client; streamlit run streamlit_app.py`
 
 SANDRUN_URL is the server; if its `trusted_proxies` name this page's host, each visitor has a quota.
 """

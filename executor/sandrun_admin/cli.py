@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sandrun_admin import doctor, env, gpu_check, keygen, up
-from sandrun_api import decrypt, verify
 from sandrun_shared import keys, settings
 
 FAILED = 125  # exit status of Sandrun's own errors, apart from those of the programs it runs
@@ -49,9 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, module, text in (
         ("env", env, "build the environments that jobs can name, list and remove them"),
-        ("keygen", keygen, "make a key that signs receipts, or one to encrypt to"),
-        ("verify", verify, "check a receipt and what it speaks of, offline"),
-        ("decrypt", decrypt, "open logs and outputs sealed with `encrypt_to`"),
+        ("keygen", keygen, "make a worker's key, which signs receipts"),
     ):
         command = commands.add_parser(name, help=text)
         module.add_arguments(command)

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
-import msgspec
-
+DEFAULT = "python3"  # for code that comes without a word about its language
 ENTRYPOINT = "{entrypoint}"  # in a command: the file to run, relative to the work directory
 PROGRAM = "/tmp/a.out"  # noqa: S108 (the job's own) what a compiler writes: no output unless the job copies it
 EXECUTABLE = "executable"
@@ -15,7 +16,9 @@ _ELF_64_LITTLE = b"\x02\x01"  # EI_CLASS, EI_DATA (elf(5))
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 
 
-class Language(msgspec.Struct, frozen=True, kw_only=True):
+# No msgspec here: the client reads this table each time that it starts.
+@dataclass(frozen=True, kw_only=True)
+class Language:
     """How programs of one language are found, run and, if it has a compiler, compiled before.
 
     extensions are those of its files, main the name of a piece of code that has none. Commands are
@@ -31,7 +34,7 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
     version: tuple[str, ...]
     compiler: tuple[str, ...] = ()
-    env: dict[str, str] = {}
+    env: dict[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     read_at_start: tuple[str, ...] = ()
     takes_bom: bool = True
@@ -132,8 +135,8 @@ LANGUAGES = (
     ),
 )
 BY_NAME = {language.name: language for language in LANGUAGES}
-_NAMES = {name: language.name for language in LANGUAGES for name in (language.name, *language.aliases)}
-_FOLDED = {name.lower(): language for name, language in _NAMES.items()}
+NAMES = {name: language.name for language in LANGUAGES for name in (language.name, *language.aliases)}
+_FOLDED = {name.lower(): language for name, language in NAMES.items()}
 _BY_EXTENSION = {suffix: language.name for language in LANGUAGES for suffix in language.extensions}
 
 
@@ -158,6 +161,14 @@ def file_name_of(name: str) -> str:
     return BY_NAME[name].main if name in BY_NAME else "main"
 
 
+def of_file(path: str, head: bytes) -> str:
+    """The language that a file's extension tells, else its first bytes, or ""."""
+    by_extension, named = of_extension(PurePosixPath(path).suffix), of_head(head)
+    if named == EXECUTABLE or (by_extension, named) == ("sh", "bash"):
+        return named  # .sh says only that it is a shell
+    return by_extension or named
+
+
 def of_extension(suffix: str) -> str:
     """The language whose files end so, or ""."""
     return _BY_EXTENSION.get(suffix, "")
@@ -175,7 +186,7 @@ def of_head(head: bytes) -> str:
         words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
     command = _base(words[0]) if words else ""
     # A file's name is what it is: /usr/bin/Python is not there. python3.12, ruby3.1:
-    name = _NAMES.get(command) or _NAMES.get(re.sub(r"[\d.]+\Z", "", command), "")
+    name = NAMES.get(command) or NAMES.get(re.sub(r"[\d.]+\Z", "", command), "")
     # A #! line names what reads the file; a compiler's language is no such thing.
     return name if name in BY_NAME and ENTRYPOINT in BY_NAME[name].command else ""
 

@@ -5,17 +5,20 @@ that has the standard library only (`sandrun_sandbox/orders.py` is the reader).
 Neither arguments, names nor patterns can hold a NUL (execve(2), path_resolution(7)).
 """
 
-import msgspec
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 SIZE_DIGITS = 12  # of a bundled file's size: one length for all, so that it can be written after the file
 
 
-class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class Order:
     """What to run: paths are relative to the work directory, env adds to the sandbox's own."""
 
     entrypoint: str
     args: tuple[str, ...] = ()
-    env: dict[str, str] = {}
+    env: dict[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
 
 
@@ -39,6 +42,15 @@ def encode_order(order: Order) -> bytes:
 def encode_bundle(files: dict[str, bytes]) -> bytes:
     """Plain files in one block: for each, path NUL size NUL and the bytes. Raises ValueError on a NUL."""
     return b"".join(bundle_head(path, len(data)) + data for path, data in files.items())
+
+
+def bundle_sha256(files: Iterable[tuple[str, bytes]]) -> str:
+    """SHA-256 in hex of the block that has these files, in this order. Raises ValueError on a NUL."""
+    digest = hashlib.sha256()
+    for path, data in files:
+        digest.update(bundle_head(path, len(data)))
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def bundle_head(path: str, size: int) -> bytes:

@@ -17,7 +17,7 @@ from msgspec import Meta
 from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
-from sandrun_shared import canonical, jobs
+from sandrun_shared import canonical, documents, jobs
 from sandrun_shared.jobs import Limits, Outcome, Verdict
 from sandrun_shared.keys import bytes_of, text_of
 from sandrun_shared.outputs import OutputEntry, first_index_sha256, shown, signed_index
@@ -256,19 +256,31 @@ def parse(data: bytes) -> Receipt:
         if not text.startswith(b"{"):
             named = [line for line in text.splitlines() if line.lower().startswith(_HEADER)]
             text = base64.b64decode(named[0][len(_HEADER) :].strip() if named else text, validate=True)
-        document = json.loads(text, object_pairs_hook=_unambiguous)
-        if isinstance(document, dict) and "receipt" in document:
-            document = document["receipt"]
+        document = json.loads(text, object_pairs_hook=documents.members)
+    except (ValueError, RecursionError) as error:
+        raise ReceiptError(f"this is no receipt: {error}") from None
+    if isinstance(document, dict) and "receipt" in document:
+        document = document["receipt"]
+    return read(document)
+
+
+def read(document: Any) -> Receipt:
+    """The receipt that a decoded JSON document is. Raises ReceiptError."""
+    try:
         return msgspec.convert(document, Receipt)
     except (ValueError, RecursionError) as error:
+        # A statement of a later version may differ in any field, so that its version is what to speak of.
+        version = _version_of(document)
+        if isinstance(version, int) and version > VERSION:
+            raise ReceiptError(
+                f"the receipt has version {version}, and {VERSION} is the last one known here"
+            ) from None
         raise ReceiptError(f"this is no receipt: {error}") from None
 
 
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) != len(pairs):
-        raise ValueError("a name appears twice")
-    return names
+def _version_of(document: Any) -> Any:
+    statement = document.get("statement") if isinstance(document, dict) else None
+    return statement.get("version") if isinstance(statement, dict) else None
 
 
 def sign_nonce(key: SigningKey, nonce: str) -> bytes:

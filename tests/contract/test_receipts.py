@@ -12,7 +12,7 @@ import pytest
 import websockets
 from nacl.public import PrivateKey
 
-from sandrun_admin.cli import main
+from sandrun_client.cli.main import main
 from sandrun_shared import keys, receipts, sealing
 from sandrun_shared.paths import shown
 from support import programs

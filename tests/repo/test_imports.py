@@ -98,15 +98,17 @@ def test_shared_loads_neither() -> None:
 
 
 def test_client_loads_nothing_of_the_server() -> None:
+    """Nor what only receipts and keys need: that is slow to load, and each `sandrun FILE` would wait for it."""
     loaded = loaded_by("sandrun_client.cli.main")
-    assert not loaded & (OURS - {"sandrun_client"} | WEB - {"httpx", "anyio"} | {"mcp", "msgspec", "nacl"})
+    unwanted = {"mcp", "msgspec", "nacl"}
+    assert not loaded & (OURS - {"sandrun_client", "sandrun_shared"} | WEB - {"httpx", "anyio"} | unwanted)
 
 
 def test_client_names_nothing_of_the_server() -> None:
     """Not even inside a function: it finds the server's commands by their entry point."""
     sources = (ROOT / "api" / "sandrun_client").rglob("*.py")
     used = set().union(*(imported_names(path) for path in sources)) & OURS
-    assert used <= {"sandrun_client"}
+    assert used <= {"sandrun_client", "sandrun_shared"}
 
 
 def test_sandbox_code_needs_only_the_standard_library() -> None:

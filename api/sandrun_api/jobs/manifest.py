@@ -1,9 +1,7 @@
 """The manifest: what a client may ask for, checked strictly, and the job it becomes."""
 
-import hashlib
 import math
 import re
-from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -13,7 +11,7 @@ from sandrun_api.errors import ApiError, bad_request
 from sandrun_api.jobs.gpus import Gpu
 from sandrun_api.uploads import documents
 from sandrun_api.uploads.documents import Document
-from sandrun_shared import canonical, keys, languages, receipts, sealing
+from sandrun_shared import keys, languages, manifests, receipts, sealing
 from sandrun_shared.jobs import MAX_CPU_SECONDS
 from sandrun_shared.paths import PathError, clean, names_folder
 from sandrun_shared.protocol import Description
@@ -156,12 +154,8 @@ def interpreter_of(manifest: Manifest, head: bytes) -> str:
     """The interpreter's name: as asked, or from the extension, or from the file's first bytes."""
     if manifest.interpreter is not None:
         return canonical_interpreter(manifest.interpreter)
-    by_extension = languages.of_extension(PurePosixPath(manifest.entrypoint).suffix)
-    named = languages.of_head(head)
-    if named == languages.EXECUTABLE or (by_extension, named) == ("sh", "bash"):
-        return named  # .sh says only that it is a shell
-    if by_extension or named:
-        return by_extension or named
+    if told := languages.of_file(manifest.entrypoint, head):
+        return told
     raise bad_request(
         "The entrypoint's extension and #! line do not tell the interpreter: name it in 'interpreter'.",
         "/interpreter",
@@ -235,4 +229,4 @@ def held_bytes(manifest: Manifest) -> int:
 
 def digest(manifest: Manifest) -> str:
     """SHA-256 in hex of the canonical manifest (RFC 8785): without the fields that have their default."""
-    return hashlib.sha256(canonical.encode(manifest.model_dump(exclude_defaults=True))).hexdigest()
+    return manifests.digest(manifest.model_dump())

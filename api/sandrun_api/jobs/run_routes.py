@@ -34,7 +34,7 @@ from sandrun_shared.paths import shown
 from sandrun_shared.settings import Settings
 
 MAX_FILES = 1000  # with the code
-DEFAULT_INTERPRETER = "python3"
+DEFAULT_INTERPRETER = languages.DEFAULT
 DEFAULT_ENVIRONMENT = "default"
 # Of code as text; what is not said is taken as UTF-8. Names as clients send them (IANA's registry).
 _CHARSETS = {

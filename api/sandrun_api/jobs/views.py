@@ -15,11 +15,8 @@ from sandrun_api.jobs.model import Job, State
 from sandrun_api.jobs.outputs import OutputFile, Outputs
 from sandrun_api.jobs.receipts import receipt_document
 from sandrun_api.jobs.service import JobService
-from sandrun_shared import jobs
+from sandrun_shared import images, jobs
 from sandrun_shared.keys import text_of
-
-IMAGE_BYTES = 4 << 20  # of all images that travel inside an answer
-_IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml"})
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -153,15 +150,15 @@ def left_out_of(job: Job) -> list[dict[str, Any]]:
 
 def images_of(job: Job) -> list[dict[str, Any]]:
     """The images among the outputs, as many as fit."""
-    images: list[dict[str, Any]] = []
-    left = IMAGE_BYTES
+    found: list[dict[str, Any]] = []
+    left = images.MAX_BYTES
     outputs = job.outputs
     for file in outputs.files if outputs is not None else ():
-        if file.mime_type in _IMAGE_TYPES and file.entry.size_bytes <= left and outputs is not None:
+        if file.mime_type in images.TYPES and file.entry.size_bytes <= left and outputs is not None:
             left -= file.entry.size_bytes
             data = _bytes_of(outputs, file).base64
-            images.append({"path": file.path, "mime_type": file.mime_type, "data_base64": data})
-    return images
+            found.append({"path": file.path, "mime_type": file.mime_type, "data_base64": data})
+    return found
 
 
 def _bytes_of(outputs: Outputs, file: OutputFile) -> Chunks:

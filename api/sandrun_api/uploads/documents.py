@@ -8,6 +8,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from sandrun_api.errors import ApiError, FieldError, bad_request
+from sandrun_shared import documents
 from sandrun_shared.languages import BOM
 
 _ABOUT = ("default", "description", "title")
@@ -29,14 +30,8 @@ class Document(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        fields = cls.model_fields
-        return {
-            name: value
-            for name, value in given.items()
-            if value is not None or name not in fields or fields[name].is_required()
-        }
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return documents.without_nulls(given, optional)
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -85,12 +80,16 @@ def load(data: bytes | str, document: str) -> Any:
     try:
         return json.loads(
             _decoded(data, document),
-            object_pairs_hook=_members,
+            object_pairs_hook=documents.members,
             parse_float=_number,
             parse_constant=_constant,
         )
+    except documents.DuplicateName as error:
+        pointer = "/" + error.name[:100].replace("~", "~0").replace("/", "~1")
+        fault = FieldError(pointer, str(error))
+        raise ApiError(400, f"The {document} is not valid: {error}.", errors=(fault,)) from None
     except _Unfit as error:
-        raise ApiError(400, f"The {document} is not valid: {error}.", errors=error.faults) from None
+        raise bad_request(f"The {document} is not valid: {error}.") from None
     except json.JSONDecodeError as error:
         raise bad_request(
             f"The {document} is not valid JSON: {error.msg} at line {error.lineno} column {error.colno}."
@@ -134,21 +133,6 @@ def invalid(document: str, error: ValidationError) -> ApiError:
 
 class _Unfit(Exception):
     """JSON that means nothing here, with what is wrong in words."""
-
-    def __init__(self, text: str, faults: tuple[FieldError, ...] = ()) -> None:
-        super().__init__(text)
-        self.faults = faults
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, whose names are there once each: readers differ in which of two they take (RFC 8259, 4)."""
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        text = f"'{twice[:100]}' is there twice"
-        raise _Unfit(text, (FieldError("/" + twice[:100].replace("~", "~0").replace("/", "~1"), text),))
-    return members
 
 
 def _number(text: str) -> float | int:

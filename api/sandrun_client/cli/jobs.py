@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from sandrun_client import endings
+from sandrun_client import outcomes
 from sandrun_client.cli import terminal
 from sandrun_client.cli.options import Server, job_options, server_options
 from sandrun_client.cli.programs import program_of
@@ -157,7 +157,7 @@ def _print_status(found: Status) -> None:
         rows.append(("verdict", found.verdict))
     if found.exit_code is not None:
         rows.append(("exit code", str(found.exit_code)))
-    if (text := endings.ending(found.raw)) is not None:
+    if (text := outcomes.describe_outcome(found.raw)) is not None:
         rows.append(("because", f"it {text}"))
     rows += [
         ("ran", f"{found.metrics.runtime:.3f} s"),

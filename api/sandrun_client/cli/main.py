@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from sandrun_client.cli import jobs, mcp, programs, running, servers, terminal
+from sandrun_client.cli import jobs, mcp, offline, programs, running, servers, terminal
 from sandrun_client.errors import Refused, SandrunError
 
 COMPLETE_VARIABLE = "_SANDRUN_COMPLETE"
@@ -66,6 +66,9 @@ for command in (
     servers.envs,
     servers.stats,
     mcp.mcp,
+    offline.verify,
+    offline.decrypt,
+    offline.keygen,
     completion,
     *(servers.server_command(name) for name in servers.COMMANDS),
 ):

@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 import click
 
-from sandrun_client import languages
 from sandrun_client.aio import AsyncSandrunClient
 from sandrun_client.cli import terminal
 from sandrun_client.client import SandrunClient
 from sandrun_client.connecting import DEFAULT_URL
+from sandrun_shared import languages
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,6 +39,10 @@ def _variables(
     if not all(len(pair) == 2 and pair[0] for pair in pairs):
         raise click.BadParameter("write NAME=VALUE.", ctx, param)
     return tuple((name, text) for name, text in pairs)
+
+
+def _languages(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    return sorted(name for name in languages.NAMES if name.startswith(incomplete))
 
 
 def server_options(function: F) -> F:
@@ -97,7 +101,7 @@ def job_options(function: F) -> F:
                 "-l",
                 "--lang",
                 metavar="NAME",
-                shell_complete=lambda *_: [name for name in languages.known() if name.startswith(_[-1])],
+                shell_complete=_languages,
                 help="What runs it, like python, node or bash [default: told by the file's name].",
             ),
             click.option("-e", "--entrypoint", metavar="FILE", help="The file of a folder to run."),

@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from sandrun_client import languages
 from sandrun_client.aio import AsyncSandrunClient
 from sandrun_client.exchange import Progress
 from sandrun_client.models import JobOptions, Submitted
+from sandrun_shared import languages
 
 MANIFEST = "job.json"
+MAINS = tuple(dict.fromkeys(language.main for language in languages.LANGUAGES if language.extensions))
 
 
 class NoSuchFile(click.UsageError):
@@ -100,7 +101,7 @@ def _directory_options(
 
 
 def _main_of(folder: Path) -> str:
-    found = [name for name in languages.MAINS if (folder / name).is_file()]
+    found = [name for name in MAINS if (folder / name).is_file()]
     if len(found) != 1:
         which = f"it has {' and '.join(found)}" if found else f"it has no {MANIFEST} and no main file"
         raise click.UsageError(f"Say what to run in {folder} with --entrypoint: {which}.")

@@ -1,5 +1,6 @@
 """Commands about the server; and those of the server itself, which are handed to it if it is installed."""
 
+import contextlib
 import importlib.metadata
 from typing import Any
 
@@ -10,13 +11,11 @@ from sandrun_client.cli.options import Server, server_options
 
 # The entry point that an installed server has (pyproject.toml).
 GROUP, NAME = "sandrun.commands", "server"
+DISTRIBUTIONS = ("sandrun-client", "sandrun-server")
 COMMANDS = {
     "up": "Start both services in the foreground (root).",
     "doctor": "Say what this machine lacks to run jobs safely.",
     "env": "Build the environments that jobs can name, list and remove them.",
-    "keygen": "Make a key that signs receipts, or one to encrypt to.",
-    "verify": "Check a receipt and what it speaks of, offline.",
-    "decrypt": "Open logs and outputs sealed with --encrypt-to.",
 }
 
 
@@ -76,19 +75,29 @@ def server_command(name: str) -> click.Command:
     return command
 
 
-def hand_over(words: list[str]) -> int:
-    """Run one of the server's commands. Raises ClickException when there is no server here."""
+def hand_over(words: list[str], called: str = "") -> int:
+    """Run one of the server's commands. Raises ClickException when there is no server here.
+
+    called is what errors call the command.
+    """
+    command = called or f"`sandrun {words[0]}`"
     found = [entry for entry in importlib.metadata.entry_points(group=GROUP) if entry.name == NAME]
     if not found:
         raise click.ClickException(
-            f"`sandrun {words[0]}` belongs to the server, which is not installed here: "
-            "pip install sandrun-server."
+            f"{command} belongs to the server, which is not installed here: pip install sandrun-server."
+        )
+    installed = _versions()
+    if len(set(installed.values())) > 1:
+        both = " and ".join(f"{name} {number}" for name, number in installed.items())
+        raise click.ClickException(
+            f"{both} are both installed here, and share files: pip uninstall both, "
+            "then pip install sandrun-server."
         )
     try:
         main: Any = found[0].load()
     except ModuleNotFoundError as error:
         raise click.ClickException(
-            f"`sandrun {words[0]}` belongs to the server, which is not whole here (it lacks {error.name}): "
+            f"{command} belongs to the server, which is not whole here (it lacks {error.name}): "
             "pip install sandrun-server."
         ) from None
     main(words)  # leaves with its own exit status
@@ -96,13 +105,17 @@ def hand_over(words: list[str]) -> int:
 
 
 def version() -> str:
-    """The installed version, of the client alone or of the server it came with."""
-    for name in ("sandrun-client", "sandrun-server"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "unknown"
+    """The installed version, of the client alone or of the server it came with; both, if they differ."""
+    return ", ".join(dict.fromkeys(_versions().values())) or "unknown"
+
+
+def _versions() -> dict[str, str]:
+    """The version of each installed distribution that holds this package."""
+    found = {}
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _of(used: Any, limit: Any, unit: str = "") -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from sandrun_client import endings, receipts
+from sandrun_client import outcomes, receipts
 from sandrun_client.aio import AsyncSandrunClient
 from sandrun_client.cli import terminal
 from sandrun_client.cli.programs import Program
@@ -51,8 +51,8 @@ class Run:
             if status is None:
                 raise SandrunError("The live output ended without saying how the job ended.")
             if self.verify_with is not None:
-                statement = receipts.check_status(status, self.verify_with)
-                receipts.check_job(statement, job.upload_sha256, job.manifest)
+                receipt = receipts.check_status(status, self.verify_with)
+                receipts.check_job(receipt, job.upload_sha256, job.manifest)
             return await self._end(client, status, printed)
 
     async def _submit(self, client: AsyncSandrunClient) -> Submitted:
@@ -90,7 +90,7 @@ class Run:
             terminal.say(f"{what}sandrun download {status.job_id}")
         if self.json:
             terminal.print_json(_document(status, printed, saved))
-        elif (text := endings.ending(status.raw)) is not None:
+        elif (text := outcomes.describe_outcome(status.raw)) is not None:
             terminal.complain(f"{self.program.title} {text}")
         return terminal.exit_status(status.verdict, status.exit_code)
 

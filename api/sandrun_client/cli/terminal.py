@@ -11,9 +11,9 @@ from typing import Any, TextIO
 
 import click
 
-from sandrun_client.endings import FAULTS
 from sandrun_client.exchange import Progress
 from sandrun_client.models import TIMEOUTS, Stream
+from sandrun_client.outcomes import FAULTS
 
 OWN_FAILURE = 125
 TIMED_OUT = 124

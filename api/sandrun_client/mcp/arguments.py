@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from sandrun_client.mcp.pieces import LARGEST_PIECE, PIECE_BYTES
 from sandrun_client.models import JobOptions
+from sandrun_shared import documents
 
 
 def _unwrapped(value: Any) -> Any:
@@ -32,14 +33,8 @@ class Arguments(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        fields = cls.model_fields
-        return {
-            name: value
-            for name, value in given.items()
-            if value is not None or name not in fields or fields[name].is_required()
-        }
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return documents.without_nulls(given, optional)
 
 
 class Nothing(Arguments):

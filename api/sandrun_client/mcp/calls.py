@@ -147,8 +147,8 @@ class Calls:
             await report(anyio.current_time() - started, f"submitted as {job.job_id}")
         status = await self.wait(job.job_id, started, self._run_seconds, report)
         if status.finished and self._verify_with is not None:
-            statement = receipts.check_status(status, self._verify_with)
-            receipts.check_job(statement, job.upload_sha256, job.manifest)
+            receipt = receipts.check_status(status, self._verify_with)
+            receipts.check_job(receipt, job.upload_sha256, job.manifest)
         found = await self.found(status)
         if found.shown_whole:
             with contextlib.suppress(SandrunError):  # it expires, then

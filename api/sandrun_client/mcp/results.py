@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 from pydantic import BaseModel
 
-from sandrun_client import endings, models
+from sandrun_client import models, outcomes
 from sandrun_client.errors import Refused, SandrunError
 from sandrun_client.mcp import answers
 from sandrun_client.mcp.calls import Found
@@ -35,8 +35,8 @@ def failure(error: SandrunError | str) -> CallToolResult:
 def of_job(found: Found, *, links: bool = True) -> CallToolResult:
     """A job, with images shown and other files linked; an error only if it could not be run."""
     status = found.status
-    if status.verdict in endings.FAULTS:
-        return failure(f"the job {endings.ending(status.raw)}")
+    if status.verdict in outcomes.FAULTS:
+        return failure(f"the job {outcomes.describe_outcome(status.raw)}")
     answer = job_answer(found)
     shown = {image.path for image in found.images}
     more: list[ContentBlock] = [image_block(image) for image in found.images]
@@ -101,7 +101,7 @@ def _reason(status: models.Status) -> str:
     if not status.finished:
         position = status.queue_position
         return f"waits at position {position} in the queue" if position else f"is {status.status}"
-    if (words := endings.ending(status.raw)) is not None:
+    if (words := outcomes.describe_outcome(status.raw)) is not None:
         return words
     return f"ended with exit code {status.exit_code}"
 

@@ -10,13 +10,13 @@ from mcp_types import CallToolResult, ToolAnnotations
 from mcp_types import Tool as ListedTool
 from pydantic import BaseModel, ValidationError
 
-from sandrun_client import languages
 from sandrun_client.errors import UnknownJob
 from sandrun_client.mcp import answers, files, results
 from sandrun_client.mcp import arguments as taken
 from sandrun_client.mcp.calls import Calls, Program, Report
 from sandrun_client.mcp.pieces import piece
 from sandrun_client.mcp.schemas import schema_of
+from sandrun_shared import languages
 
 MOST_PACKAGES = 200  # of an environment that are named
 

@@ -6,6 +6,8 @@ import pytest
 
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs import manifest as manifests
+from sandrun_api.jobs.gpus import Gpu
+from sandrun_shared import manifests as shared_manifests
 from sandrun_shared.protocol import Description, Environment, Interpreter
 from sandrun_shared.settings import JobLimits
 
@@ -133,3 +135,11 @@ def test_executable_files_are_for_the_workers_machine(head: bytes, said: str) ->
     with pytest.raises(ApiError) as caught:
         manifests.check_worker("executable", "default", worker, head)
     assert said in caught.value.reason
+
+
+def test_the_digest_leaves_out_what_the_models_leave_out() -> None:
+    """The table of defaults by which a client computes the digest is the models'."""
+    fields = {name: field.default for name, field in manifests.Manifest.model_fields.items()}
+    del fields["entrypoint"]
+    assert fields == shared_manifests.DEFAULTS
+    assert {name: field.default for name, field in Gpu.model_fields.items()} == shared_manifests.GPU_DEFAULTS

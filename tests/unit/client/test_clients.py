@@ -19,11 +19,10 @@ from sandrun_client import (
     UnknownJob,
     WaitTimeout,
     jobs,
-    languages,
-    receipts,
 )
 from sandrun_client.drivers import SyncDriver
 from sandrun_client.exchange import Policy
+from sandrun_shared import languages, orders
 from support import http_answers as answer
 
 Connect = Callable[..., Any]
@@ -259,10 +258,32 @@ def test_code_that_has_the_name_of_a_file(connect: Connect) -> None:
         client.submit_code("x", files={"main.py": "y"})
 
 
+def test_code_whose_name_is_none(connect: Connect) -> None:
+    client = connect(lambda _: httpx.Response(500))
+    for name in ("a/b", "a\0b"):
+        with pytest.raises(InvalidUpload, match="not the name of a"):
+            client.submit_code("x", name=name)
+
+
+def test_a_byte_order_mark_before_the_line_that_tells_the_language(connect: Connect) -> None:
+    """As far as the language takes it for a part of the program; the server reads both kinds of line."""
+    sent: list[bytes] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(form_of(request)[1]["files"][1])
+        return httpx.Response(200, json={"job_id": "j", "status": "queued", "queue_position": 0})
+
+    for line in ("#!/bin/sh\n", "#!/usr/bin/python3\n"):
+        connect(handler).submit_code("\ufeff" + line, name="tool")
+    assert sent == [b"#!/bin/sh\n", b"\xef\xbb\xbf#!/usr/bin/python3\n"]
+
+
 @pytest.mark.parametrize(
     ("options", "sent"),
     [
         ({"interpreter": "Bash"}, b"echo"),
+        ({"interpreter": "shell"}, b"echo"),
+        ({"name": "a.py"}, b"\xef\xbb\xbfecho"),
         ({"name": "a.sh"}, b"echo"),
         ({"name": "tool"}, b"\xef\xbb\xbfecho"),
         ({"interpreter": "python3"}, b"\xef\xbb\xbfecho"),
@@ -280,5 +301,5 @@ def test_a_byte_order_mark_is_no_part_of_a_script(
 
     submitted = connect(handler).submit_code("\ufeffecho", **options)
     assert seen == [sent]
-    name = options.get("name") or languages.file_name_of(options["interpreter"])
-    assert submitted.upload_sha256 == receipts.bundle_sha256([(name, sent)])
+    name = options.get("name") or languages.file_name_of(languages.canonical(options["interpreter"]))
+    assert submitted.upload_sha256 == orders.bundle_sha256([(name, sent)])

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import pytest
 
-from sandrun_client import endings
+from sandrun_client import outcomes
 from sandrun_client.cli import main, programs, servers, terminal
 
 VERDICTS = {
@@ -46,7 +46,9 @@ def run(*words: str, stdin: str = "", **environment: str) -> subprocess.Complete
 def test_exit_status(verdict: str) -> None:
     code, wanted = VERDICTS[verdict]
     assert terminal.exit_status(verdict, code) == wanted
-    words = endings.ending({"verdict": verdict, "limits": {"timeout": 2.0, "memory_mb": 64}, "signal": 11})
+    words = outcomes.describe_outcome(
+        {"verdict": verdict, "limits": {"timeout": 2.0, "memory_mb": 64}, "signal": 11}
+    )
     assert (words is None) == (verdict in ("ok", "nonzero_exit"))
 
 
@@ -56,13 +58,16 @@ def test_every_verdict_of_the_server_has_an_exit_status() -> None:
     assert set(VERDICTS) == set(Verdict)
 
 
-def test_endings_in_words() -> None:
+def test_outcomes_in_words() -> None:
     assert (
-        endings.ending({"verdict": "memory_limit", "limits": {"memory_mb": 512}})
+        outcomes.describe_outcome({"verdict": "memory_limit", "limits": {"memory_mb": 512}})
         == "ran out of memory: 512 MB"
     )
-    assert endings.ending({"verdict": "signaled", "signal": 11}) == "was killed by SIGSEGV"
-    assert endings.ending({"verdict": "setup_error", "detail": "no slot"}) == "could not be run: no slot"
+    assert outcomes.describe_outcome({"verdict": "signaled", "signal": 11}) == "was killed by SIGSEGV"
+    assert (
+        outcomes.describe_outcome({"verdict": "setup_error", "detail": "no slot"})
+        == "could not be run: no slot"
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,6 +155,20 @@ def test_commands_of_a_server_that_is_not_installed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(servers.importlib.metadata, "entry_points", lambda **_: [])
     with pytest.raises(click.ClickException, match="pip install sandrun-server"):
         servers.hand_over(["up"])
+
+
+def test_a_client_and_a_server_of_different_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share files: whichever was installed last, the other one lacks some of its own."""
+    monkeypatch.setattr(
+        servers.importlib.metadata, "version", {"sandrun-client": "1", "sandrun-server": "2"}.get
+    )
+    assert servers.version() == "1, 2"
+    with pytest.raises(
+        click.ClickException, match="sandrun-client 1 and sandrun-server 2 are both installed"
+    ):
+        servers.hand_over(["doctor", "--help"])  # harmless, should it be handed over
+    monkeypatch.setattr(servers.importlib.metadata, "version", lambda _: "1")
+    assert servers.version() == "1"
 
 
 def test_commands_of_a_server_that_lacks_a_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,9 @@
-"""The table of languages, and that the client's names are the table's."""
+"""The table of languages."""
 
 import os
 
 import pytest
 
-from sandrun_client import languages as clients
 from sandrun_shared import languages
 from sandrun_shared.languages import BY_NAME, ENTRYPOINT, EXECUTABLE, LANGUAGES, PROGRAM, Language
 
@@ -48,19 +47,25 @@ def test_compilers_that_need_more_than_a_name() -> None:
     assert {languages.of_extension(suffix) for suffix in (".go", ".rs")} == {"go", "rust"}
 
 
-def test_the_clients_names_are_the_tables() -> None:
-    aliases = {alias: language.name for language in LANGUAGES for alias in language.aliases}
-    code = [name for name in BY_NAME if name != EXECUTABLE]  # no text is an executable file
-    for name in (*code, *(alias for alias, name in aliases.items() if name in code)):
-        assert clients.canonical(name) == languages.canonical(name)
-        assert clients.file_name_of(name) == languages.file_name_of(languages.canonical(name))
-        assert clients.canonical(name.upper()) == languages.canonical(name.upper())
-        language = BY_NAME[languages.canonical(name)]
-        marked = languages.BOM + b"1"
-        assert clients.code_for(name, "x", marked) == languages.code_for(language.name, marked)
-        for suffix in language.extensions:
-            assert clients.code_for(None, f"x{suffix}", marked) == languages.code_for(language.name, marked)
-    assert set(clients.known()) == {*code, *(alias for alias, name in aliases.items() if name in code)}
+@pytest.mark.parametrize(
+    ("path", "head", "language"),
+    [
+        ("main.py", b"", "python3"),
+        ("a/b.js", b"#!/bin/sh\n", "node"),
+        ("run.sh", b"#!/bin/bash\n", "bash"),  # .sh says only that it is a shell
+        ("run.sh", b"", "sh"),
+        ("main", b"\xef\xbb\xbf#!/usr/bin/env node\n", "node"),
+        ("main.py", b"\x7fELF", EXECUTABLE),
+        ("main", b"", ""),
+        (".js", b"", ""),
+    ],
+)
+def test_what_a_file_tells(path: str, head: bytes, language: str) -> None:
+    assert languages.of_file(path, head) == language
+
+
+def test_code_that_comes_without_a_word() -> None:
+    assert languages.DEFAULT in BY_NAME
 
 
 @pytest.mark.parametrize(

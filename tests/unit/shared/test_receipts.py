@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -142,6 +146,43 @@ def test_the_list_gives_the_bytes_of_the_index(items: list[tuple[bytes, int, str
     assert receipts.index_sha256(listed) == hashlib.sha256(count + measures + names).hexdigest()
     first = b"".join(b"%b\0%d\0%b\0" % (path, size, digest.encode()) for path, size, digest, _ in items)
     assert receipts.index_sha256(listed, 1) == hashlib.sha256(first).hexdigest()
+
+
+def test_the_program_in_the_documentation_is_of_the_same_mind() -> None:
+    """Written for who trusts no code of ours: it shares nothing with the verifier but the format."""
+    text = (Path(__file__).parents[3] / "docs" / "receipts.md").read_text()
+    (program,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+    def status_of(document: Any) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            input=json.dumps({"receipt": document}),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return done.returncode
+
+    files = [
+        ListedOutput.of_file(b"a/b.txt", 3, "ab" * 32, 0o644),
+        ListedOutput.of_file(b"\xff", 0, "0" * 64, 0),
+    ]
+    for listed in ([], files):
+        statement = msgspec.structs.replace(
+            receipts.parse(OLD.encode()).statement, version=2, outputs_sha256=receipts.index_sha256(listed)
+        )
+        signature = text_of(receipts.sign(KEY, statement).signature)
+        document = json.loads(msgspec.json.encode(Receipt(statement, signature, tuple(listed))))
+        assert holds(json.dumps(document).encode())
+        assert status_of(document) == 0
+    for changed in (
+        {**document, "statement": {**document["statement"], "exit_code": 1}},
+        {**document, "outputs": document["outputs"][:1]},
+        {**document, "outputs": [{**document["outputs"][0], "mode": "755"}, document["outputs"][1]]},
+    ):
+        assert not holds(json.dumps(changed).encode())
+        assert status_of(changed) == 1
 
 
 # Signed by version 1, before there were modes.

@@ -1,91 +1,117 @@
 """`sandrun verify`: checks a receipt and what it speaks of, offline, and says what differs."""
 
-import argparse
 import hashlib
+import json
 import os
 import sys
 import tarfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from sandrun_shared import receipts
-from sandrun_shared.orders import SIZE_DIGITS, Order, encode_order
+import msgspec
+
+from sandrun_client.cli import terminal
+from sandrun_shared import documents, manifests, receipts
+from sandrun_shared.languages import BOM
+from sandrun_shared.orders import Order, bundle_head, encode_order
 from sandrun_shared.paths import shown
-from sandrun_shared.receipts import ListedOutput, Receipt, ReceiptError
+from sandrun_shared.receipts import ListedOutput, Receipt
 
 PIECE = 1 << 20
 MAX_RECEIPT = 64 << 20
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
-    parser.add_argument("receipt", help="a receipt, a status, or the text of a Sandrun-Receipt header; -")
-    parser.add_argument("files", nargs="*", type=Path, help="outputs: files, folders, a downloaded archive")
-    parser.add_argument("--worker", help="worker id that must have signed")
-    parser.add_argument("--manifest", type=Path, help="the manifest that was sent")
-    parser.add_argument(
-        "--upload", type=Path, action="append", help="the archive or file that was sent; again for each file"
-    )
-    parser.add_argument("--stdout", type=Path, help="what the job printed, byte for byte")
-    parser.add_argument("--stderr", type=Path, help="what it printed on stderr")
+@dataclass(frozen=True)
+class Checked:
+    """What a command line names: the receipt ("-" is standard input), and what to hold against it."""
+
+    receipt: str
+    files: tuple[Path, ...] = ()
+    worker: str | None = None
+    manifest: Path | None = None
+    upload: tuple[Path, ...] = ()
+    stdout: Path | None = None
+    stderr: Path | None = None
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Print one line for each thing checked; 0 if all of it holds, else 1."""
-    report = Report()
+class _Ordered(msgspec.Struct, frozen=True):
+    """The part of a manifest that is the worker's order."""
+
+    entrypoint: str
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    outputs: tuple[str, ...] = ()
+    stdin: str | None = None
+
+
+def run(given: Checked, *, as_json: bool = False) -> int:
+    """Print one line for each thing checked, or one JSON document; 0 if all of it holds, else 1."""
+    report = Report(as_json)
     try:
-        receipt = receipts.parse(_read(arguments.receipt))
+        receipt = receipts.parse(_read(given.receipt))
         receipts.verify(receipt)
-        _check(report, receipt, arguments)
-    except ReceiptError as error:
+        _check(report, receipt, given)
+    except receipts.ReceiptError as error:
         report.add(False, "the receipt", str(error))
     except OSError as error:
         report.add(False, str(error.filename), f"it cannot be read: {error.strerror}")
+    report.end()
     return report.status
 
 
-def _check(report: "Report", receipt: Receipt, arguments: argparse.Namespace) -> None:
+def _check(report: "Report", receipt: Receipt, given: Checked) -> None:
     statement = receipt.statement
-    if arguments.worker is None:
+    if given.worker is None:
         report.add(True, f"signed by {statement.worker_id}, whoever that is (--worker tells)")
     else:
-        same = arguments.worker == statement.worker_id
-        report.add(same, f"signed by {statement.worker_id}", f"not by {arguments.worker}")
+        same = given.worker == statement.worker_id
+        report.add(same, f"signed by {statement.worker_id}", f"not by {given.worker}")
     report.add(True, f"says: {statement.verdict.value}, exit code {statement.exit_code}")
     for name, path, wanted in (
-        ("stdout", arguments.stdout, statement.stdout_sha256),
-        ("stderr", arguments.stderr, statement.stderr_sha256),
+        ("stdout", given.stdout, statement.stdout_sha256),
+        ("stderr", given.stderr, statement.stderr_sha256),
     ):
         if path is not None:
             report.add(_sha256(path) == wanted, f"{path} as {name}", "its SHA-256 is another")
-    if arguments.upload:
-        report.add(_is_upload(arguments.upload, statement.upload_sha256), "the upload", "it is another one")
-    if arguments.manifest is not None:
-        _check_manifest(report, arguments.manifest, statement)
-    for path in arguments.files:
+    if given.upload:
+        report.add(_is_upload(given.upload, statement.upload_sha256), "the upload", "it is another one")
+    if given.manifest is not None:
+        _check_manifest(report, given.manifest, statement)
+    for path in given.files:
         _check_output(report, receipt, path)
 
 
 class Report:
-    """What was found, line by line."""
+    """What was found, line by line or as one document."""
 
-    def __init__(self) -> None:
+    def __init__(self, as_json: bool) -> None:
         self.status = 0
+        self._as_json = as_json
+        self._found: list[dict[str, Any]] = []
 
     def add(self, holds: bool, what: str, but: str = "") -> None:
         """One line; `but` says what is wrong when it does not hold."""
         if not holds:
             self.status = 1
+        if self._as_json:
+            self._found.append({"holds": holds, "what": what, "difference": None if holds else but})
+            return
         word, rest = ("ok     ", "") if holds else ("DIFFERS", f": {shown(but)}")
         print(f"{word} {shown(what)}{rest}")
+
+    def end(self) -> None:
+        """Print the document, if one was asked for."""
+        if self._as_json:
+            terminal.print_json({"holds": not self.status, "checks": self._found})
 
 
 def _read(name: str) -> bytes:
     def bounded(file: IO[bytes]) -> bytes:
         data = file.read(MAX_RECEIPT + 1)
         if len(data) > MAX_RECEIPT:
-            raise ReceiptError(f"a receipt has at most {MAX_RECEIPT} bytes")
+            raise receipts.ReceiptError(f"a receipt has at most {MAX_RECEIPT} bytes")
         return data
 
     if name == "-":
@@ -110,37 +136,35 @@ def _sha256(path: Path) -> str:
         return _digest(_pieces(file))
 
 
-def _is_upload(paths: list[Path], wanted: str) -> bool:
+def _is_upload(paths: tuple[Path, ...], wanted: str) -> bool:
     """Whether this was sent: one archive as it is, or single files one after the other."""
     if len(paths) == 1 and _sha256(paths[0]) == wanted:
         return True
 
     def bundled(name_of: Callable[[Path], str]) -> Iterable[bytes]:
         for path in paths:
-            yield b"%b\0%0*d\0" % (name_of(path).encode(), SIZE_DIGITS, path.stat().st_size)
             with path.open("rb") as file:
+                yield bundle_head(name_of(path), os.fstat(file.fileno()).st_size)
                 yield from _pieces(file)
 
     return wanted in (_digest(bundled(lambda path: path.name)), _digest(bundled(Path.as_posix)))
 
 
 def _check_manifest(report: Report, path: Path, statement: receipts.Statement) -> None:
-    # Only here, because it takes half a second to load.
-    from sandrun_api.errors import ApiError  # noqa: PLC0415
-    from sandrun_api.jobs import manifest as manifests  # noqa: PLC0415
-
     try:
-        manifest = manifests.parse(path.read_bytes())
+        manifest = json.loads(path.read_bytes().removeprefix(BOM), object_pairs_hook=documents.members)
+        manifest = documents.without_nulls(manifest, manifests.DEFAULTS)
+        ordered = msgspec.convert(manifest, _Ordered)
+        if unknown := manifest.keys() - manifests.DEFAULTS.keys() - {"entrypoint"}:
+            raise ValueError(f"it has the unknown field {min(unknown)!r}")
         same = manifests.digest(manifest) == statement.manifest_sha256
-        order = encode_order(
-            Order(manifest.entrypoint, tuple(manifest.args), dict(manifest.env), tuple(manifest.outputs))
-        )
-    except (ApiError, ValueError):
-        report.add(False, f"{path} as manifest", "it is not valid")
+        order = encode_order(Order(ordered.entrypoint, ordered.args, ordered.env, ordered.outputs))
+        stdin = None if ordered.stdin is None else hashlib.sha256(ordered.stdin.encode()).hexdigest()
+    except (ValueError, RecursionError) as error:
+        report.add(False, f"{path} as manifest", f"it is not valid: {error}")
         return
     report.add(same, f"{path} as manifest", "it is another one")
     ran = hashlib.sha256(order).hexdigest() == statement.order_sha256
-    stdin = None if manifest.stdin is None else hashlib.sha256(manifest.stdin.encode()).hexdigest()
     report.add(
         ran and stdin == statement.stdin_sha256,
         "what the worker was told to run",

@@ -7,8 +7,8 @@ from typing import Any
 FAULTS = frozenset({"setup_error", "executor_lost", "internal_error"})  # verdicts that blame Sandrun
 
 
-def ending(status: Mapping[str, Any]) -> str | None:
-    """How a job ended in words, for an ending that its exit status alone does not tell."""
+def describe_outcome(status: Mapping[str, Any]) -> str | None:
+    """How a job ended in words, None where its exit status alone tells it."""
     limits = status.get("limits") or {}
     verdict = status.get("verdict")
     words = {

@@ -1,54 +1,44 @@
 """`sandrun decrypt`: opens logs and outputs that were sealed to one's own key."""
 
-import argparse
 import json
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from nacl.public import PrivateKey
 
+from sandrun_client.cli import terminal
+from sandrun_client.errors import InvalidTarget
+from sandrun_client.outputs import place_of
 from sandrun_shared import keys
 from sandrun_shared.outputs import OutputEntry
-from sandrun_shared.paths import PathError, clean, shown
+from sandrun_shared.paths import shown
 from sandrun_shared.sealing import FIRST_MAGIC, MAGIC, SealedOutputs, SealError, open_logs
 
 MAX_LOGS = 256 << 20  # bytes
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
-    parser.add_argument("key", type=Path, help="secret key, made by `sandrun keygen --encryption`")
-    parser.add_argument(
-        "file", help="outputs.sealed, or logs: as text, as JSON, as a live stream gave them; - for stdin"
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, help="folder for the outputs, made here (default: `outputs`)"
-    )
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(key_file: Path, name: str, folder: Path) -> int:
     """Print the logs, or write the outputs to a new folder; 1 if they cannot be opened.
 
-    Raises KeyFileError, OSError.
+    name is that of the sealed file, "-" for standard input. Raises KeyFileError, OSError.
     """
-    key = PrivateKey(keys.read(arguments.key, keys.KeyKind.encryption))
+    key = PrivateKey(keys.read(key_file, keys.KeyKind.encryption))
     try:
-        if arguments.file == "-":
-            return _open(key, sys.stdin.buffer, arguments.output)
-        with open(arguments.file, "rb") as file:
-            return _open(key, file, arguments.output)
-    except (SealError, PathError) as error:
-        print(f"sandrun: {error}", file=sys.stderr)
+        if name == "-":
+            return _open(key, sys.stdin.buffer, folder)
+        with open(name, "rb") as file:
+            return _open(key, file, folder)
+    except (SealError, InvalidTarget) as error:
+        terminal.complain(str(error))
         return 1
 
 
-def _open(key: PrivateKey, file: BinaryIO, folder: Path | None) -> int:
+def _open(key: PrivateKey, file: BinaryIO, folder: Path) -> int:
     head = file.read(len(MAGIC))
     if head in (MAGIC, FIRST_MAGIC):
-        return _write_outputs(SealedOutputs(key, file, head), folder or Path("outputs"))
+        return _write_outputs(SealedOutputs(key, file, head), folder)
     data = head + file.read(MAX_LOGS)
     if file.read(1):
         raise SealError(f"the logs have more than {MAX_LOGS} bytes")
@@ -74,25 +64,25 @@ def _print_logs(key: PrivateKey, text: bytes) -> int:
         streams[stream].write(data)
         streams[stream].flush()
     if not complete:
-        print("sandrun: the logs end before the job did", file=sys.stderr)
+        terminal.complain("the logs end before the job did")
     return int(not complete)
 
 
 def _write_outputs(outputs: SealedOutputs, folder: Path) -> int:
-    paths = [_safe(entry.path) for entry in outputs.entries]
+    # All names are looked at before anything is written.
+    places = [place_of(folder, entry.path) for entry in outputs.entries]
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
         # A folder of one's own: nothing in it can lead a path elsewhere or be overwritten.
         raise SealError(f"{folder} exists: name a new folder with --output") from None
-    for path, (entry, pieces) in zip(paths, outputs.files(), strict=True):
-        target = folder / path
+    for target, (entry, pieces) in zip(places, outputs.files(), strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as file:
             file.writelines(pieces)
             file.flush()
             _restore(file.fileno(), entry)
-        print(shown(path))
+        print(shown(entry.path))
     return 0
 
 
@@ -104,12 +94,3 @@ def _restore(fd: int, entry: OutputEntry) -> None:
         os.fchmod(fd, entry.mode & ~mask | 0o600)
     if entry.modified_unix_seconds is not None:
         os.utime(fd, (entry.modified_unix_seconds,) * 2)
-
-
-def _safe(path: str) -> str:
-    """The path if it stays below its folder. Raises PathError: a job chose it."""
-    harmless = "".join("?" if ord(letter) < 32 or ord(letter) == 127 else letter for letter in path)
-    with suppress(PathError):
-        if harmless and clean(harmless) == harmless and os.path.normpath(path) == path:
-            return path
-    raise PathError(f"an output has the path {path!a}, which leads elsewhere")

@@ -1,8 +1,9 @@
-"""`sandrun keygen`, `verify` and `decrypt`, as they are typed."""
+"""`sandrun verify`, `decrypt` and `keygen`, as they are typed."""
 
 import io
 import json
 import os
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from nacl.public import PrivateKey
 from nacl.signing import SigningKey
 
-from sandrun_admin.cli import FAILED, main
+from sandrun_client.cli.main import main
+from sandrun_client.cli.terminal import OWN_FAILURE
 from sandrun_shared import keys, sealing
 from sandrun_shared.keys import KeyKind
 from sandrun_shared.outputs import signed_index, times
@@ -40,32 +42,54 @@ def sealed(files: dict[str, bytes]) -> bytes:
     return b"".join(sealing.seal_outputs(READER.public_key, index, [data], len(data)))
 
 
-@pytest.mark.parametrize("options", [(), ("--encryption",)])
-def test_keygen(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]) -> None:
+def test_keygen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "key"
-    assert sandrun("keygen", *options, path) == 0
+    assert sandrun("keygen", "--encryption", path) == 0
     public = keys.bytes_of(capsys.readouterr().out.strip(), 32)
     assert path.stat().st_mode & 0o7777 == 0o600
-    if options:
-        assert bytes(PrivateKey(keys.read(path, KeyKind.encryption)).public_key) == public
-    else:
-        assert bytes(SigningKey(keys.read(path, KeyKind.worker)).verify_key) == public
+    assert bytes(PrivateKey(keys.read(path, KeyKind.encryption)).public_key) == public
     before = path.read_bytes()
-    assert sandrun("keygen", *options, path) == FAILED
+    assert sandrun("keygen", path, "--encryption") == OWN_FAILURE
     assert "never overwritten" in capsys.readouterr().err
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["key", "--encryption"])
+def test_keygen_of_a_worker_is_the_servers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sandrun("keygen", "--", name) == 0
+    public = keys.bytes_of(capsys.readouterr().out.strip(), 32)
+    assert bytes(SigningKey(keys.read(Path(name), KeyKind.worker)).verify_key) == public
+
+
 def test_keygen_where_nothing_can_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sandrun("keygen", tmp_path / "no" / "key") == FAILED
+    assert sandrun("keygen", "--encryption", tmp_path / "no" / "key") == OWN_FAILURE
     assert "cannot be made" in capsys.readouterr().err
 
 
+def first_sealed(files: dict[str, bytes]) -> bytes:
+    """As the first version sealed outputs, whose index tells neither modes nor times."""
+    listed = [(path.encode(), len(data), sha256(data).hexdigest()) for path, data in files.items()]
+    index = b"".join(b"%b\0%d\0%b\0" % (path, size, digest.encode()) for path, size, digest in listed)
+    data = b"".join(files.values())
+    boxes = b"".join(sealing.seal_outputs(READER.public_key, index, [data], len(data)))
+    return sealing.FIRST_MAGIC + boxes.removeprefix(sealing.MAGIC)
+
+
+@pytest.mark.parametrize("seal", [sealed, first_sealed])
 @pytest.mark.parametrize("path", ["../x", "/tmp/x", "a/../../x", "a//b", "./a", "", "a/", "."])
 def test_decrypt_writes_nowhere_else(
-    tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str], path: str
+    tmp_path: Path,
+    key: Path,
+    capsys: pytest.CaptureFixture[str],
+    path: str,
+    seal: Callable[[dict[str, bytes]], bytes],
 ) -> None:
-    (tmp_path / "outputs.sealed").write_bytes(sealed({"good": b"1", path: b"2"}))
+    (tmp_path / "outputs.sealed").write_bytes(seal({"good": b"1"}))
+    assert sandrun("decrypt", key, tmp_path / "outputs.sealed", "-o", tmp_path / "good") == 0
+    (tmp_path / "outputs.sealed").write_bytes(seal({"good": b"1", path: b"2"}))
     before = sorted(tmp_path.rglob("*"))
     assert sandrun("decrypt", key, tmp_path / "outputs.sealed", "-o", tmp_path / "new") == 1
     assert "names no output" in capsys.readouterr().err
@@ -122,8 +146,10 @@ def test_decrypt_says_when_the_end_is_missing(
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sandrun("decrypt", key, tmp_path / "none") == FAILED
+    assert sandrun("decrypt", key, tmp_path / "none") == OWN_FAILURE
     assert "none" in capsys.readouterr().err
+    assert sandrun("decrypt", tmp_path / "no.key", tmp_path / "none") == OWN_FAILURE
+    assert "cannot be read" in capsys.readouterr().err
     assert sandrun("verify", tmp_path / "none") == 1
     assert "DIFFERS" in capsys.readouterr().out
 
@@ -133,3 +159,12 @@ def test_verify_what_is_no_receipt(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "receipt").write_bytes(text)
     assert sandrun("verify", tmp_path / "receipt") == 1
     assert "no receipt" in capsys.readouterr().out
+
+
+def test_verify_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "receipt").write_bytes(b"{}")
+    assert sandrun("verify", "--json", tmp_path / "receipt") == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["holds"] is False
+    assert [check["holds"] for check in document["checks"]] == [False]
+    assert "no receipt" in document["checks"][0]["difference"]

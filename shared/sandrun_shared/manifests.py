@@ -1,0 +1,56 @@
+"""What a manifest is known by: the digest that the api hands on and that a receipt states.
+
+The api's model of a manifest (`sandrun_api.jobs.manifest`) says what its fields mean; a test compares both.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from sandrun_shared import canonical
+
+# Fields that count only when they differ from this; the entrypoint has no default.
+DEFAULTS: Mapping[str, Any] = {
+    "interpreter": None,
+    "environment": "default",
+    "args": [],
+    "env": {},
+    "stdin": None,
+    "outputs": [],
+    "requirements": None,
+    "timeout": None,
+    "memory_mb": None,
+    "cpu_seconds": None,
+    "gpu": None,
+    "warm": True,
+    "buffered": None,
+    "priority": "normal",
+    "encrypt_to": None,
+}
+# Likewise, of the object `gpu`.
+GPU_DEFAULTS: Mapping[str, Any] = {
+    "required": True,
+    "device_id": None,
+    "min_vram_gb": None,
+    "cuda_version": None,
+    "compute_capability": None,
+}
+
+
+def digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 in hex of the canonical manifest (RFC 8785), without what has its default.
+
+    Raises ValueError for what has no canonical form.
+    """
+    counted = _without(manifest, DEFAULTS)
+    if isinstance(gpu := counted.get("gpu"), Mapping):
+        counted["gpu"] = _without(gpu, GPU_DEFAULTS)
+    return hashlib.sha256(canonical.encode(counted)).hexdigest()
+
+
+def _without(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in defaults or (value is not None and value != defaults[name])
+    }
