@@ -15,9 +15,9 @@ HEAD = """\
 
 <!-- Written by docs/generate_api.py from docs/openapi.json. -->
 
-Every route, what it takes and what it answers. The same as a document for programs: [openapi.json](openapi.json)
-(OpenAPI 3.1), also at `/openapi.json` of a server. How to use it is told in [uploads](uploads.md), [live
-output](live-output.md), [quotas](quotas.md) and the [examples](examples/README.md).
+Every route, what it takes and what it answers. The same for programs: [openapi.json](openapi.json)
+(OpenAPI 3.1), also at `/openapi.json` of a server. How to use it is told in [examples](examples/README.md),
+[uploads](uploads.md), [live output](live-output.md) and [quotas](quotas.md).
 """
 
 
@@ -81,7 +81,10 @@ def _operation(method: str, path: str, operation: dict[str, Any], common: set[tu
     answers = []
     for status, answer in operation["responses"].items():
         if status < "400":
-            kinds = [f"`{media}` {_kind(entry.get('schema', {}))}" for media, entry in answer.get("content", {}).items()]
+            kinds = [
+                f"`{media}` {_kind(entry.get('schema', {}))}"
+                for media, entry in answer.get("content", {}).items()
+            ]
             answers.append((status, _cell(answer["description"]), "<br>".join(kinds)))
     parts.append(table(("answer", "", "body"), answers))
     failures = [f"{status} ({said})" for status, said in _failures(operation) if (status, said) not in common]
@@ -100,8 +103,8 @@ def _errors(document: dict[str, Any], common: set[tuple[str, str]]) -> str:
     lines = "\n".join(json.dumps(examples[status], ensure_ascii=False) for status in sorted(examples))
     everywhere = "; ".join(f"{status} ({said})" for status, said in sorted(common))
     return (
-        f"All are an [`ErrorBody`](#errorbody) (RFC 9457, `application/json`). Every route may answer {everywhere}."
-        f" One example of each status:\n\n```\n{lines}\n```"
+        f"All are an [`ErrorBody`](#errorbody) (RFC 9457, `application/json`)."
+        f" Every route may answer {everywhere}. One example of each status:\n\n```\n{lines}\n```"
     )
 
 
@@ -125,23 +128,31 @@ def _schema(name: str, schema: dict[str, Any]) -> str:
 
 def _kind(schema: dict[str, Any]) -> str:
     """A type in a few words, with links to documents."""
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
-    choices = schema.get("anyOf") or schema.get("oneOf")
-    if choices:
-        return " or ".join(dict.fromkeys(_kind(choice) for choice in choices))
-    if "const" in schema or "enum" in schema:
-        values = schema.get("enum", [schema.get("const")])
-        return ", ".join(f"`{_cell(json.dumps(value))}`" for value in values)
-    kind = schema.get("type", "any")
-    if kind == "array":
-        return f"list of {_kind(schema.get('items', {}))}"
-    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
-        return f"object of {_kind(schema['additionalProperties'])}"
-    if schema.get("format") == "binary":
-        return "bytes"
-    return " or ".join(kind) if isinstance(kind, list) else str(kind)
+    match schema:
+        case {"$ref": str(target)}:
+            name = target.rpartition("/")[2]
+            return f"[{name}](#{name.lower()})"
+        case {"anyOf": [*choices]} | {"oneOf": [*choices]}:
+            return " or ".join(dict.fromkeys(map(_kind, choices)))
+        case {"enum": [*values]}:
+            return ", ".join(_code(value) for value in values)
+        case {"const": value}:
+            return _code(value)
+        case {"type": "array"}:
+            kind = f"list of {_kind(schema.get('items', {}))}"
+        case {"type": "object", "additionalProperties": dict(inner)}:
+            kind = f"object of {_kind(inner)}"
+        case {"format": "binary"}:
+            kind = "bytes"
+        case {"type": [*kinds]}:
+            kind = " or ".join(kinds)
+        case _:
+            kind = str(schema.get("type", "any"))
+    return kind
+
+
+def _code(value: object) -> str:
+    return f"`{_cell(json.dumps(value))}`"
 
 
 def _fields(schema: dict[str, Any]) -> str:
@@ -157,9 +168,15 @@ def _described(schema: dict[str, Any], text: str) -> str:
     """What is said of a value, its default and its bounds."""
     parts = [_cell(text or schema.get("description", "")).rstrip(".")]
     if schema.get("default") is not None:
-        parts.append(f"default `{_cell(json.dumps(schema['default']))}`")
+        parts.append(f"default {_code(schema['default'])}")
     for choice in (schema, *schema.get("anyOf", ())):
-        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("maxLength", "length ≤"), ("maxItems", "items ≤")):
+        for key, sign in (
+            ("minimum", "≥"),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "≤"),
+            ("maxLength", "length ≤"),
+            ("maxItems", "items ≤"),
+        ):
             if key in choice:
                 parts.append(f"{sign} {choice[key]:g}")
     return "; ".join(part for part in parts if part)

@@ -1,9 +1,9 @@
-"""Write every table of figures: README.md, docs/benchmark.md, docs/comparison.md, from JSON and from the tests.
+"""Write every table of figures: README.md, docs/benchmark.md, docs/comparison.md.
 
-python docs/generate_figures.py [RESULT.json]     with what `tests/bench/run.py --json` wrote: takes its figures first
+python docs/generate_figures.py [RESULT.json]     of `tests/bench/run.py --json`: takes its figures first
 
-docs/figures.json holds one run of the benchmark, docs/peers.json the measurements of others' software. Counts of
-tests come from the tests. A claim names what holds it; tests/repo/test_claims.py looks that up.
+docs/figures.json holds one run of the benchmark, docs/peers.json measurements of others' software. Counts of
+tests come from the tests. A claim names what holds it; tests/repo/test_pages.py looks that up.
 """
 
 import ast
@@ -82,13 +82,15 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
     jobs, clients, kills = (_default(load, name) for name in ("--jobs", "--clients", "--executor-kills"))
     return [
         Claim(
-            "A Python job over HTTP (`POST /run`), from request to result, to the time of a bare `python3`",
+            "Time of a Python job over HTTP (`POST /run`), as a fraction of a bare `python3`",
             _ratios(figures, "run python"),
             ("tests/bench/run.py",),
         ),
-        Claim("The same on the executor's socket", _ratios(figures, "executor python"), ("tests/bench/run.py",)),
         Claim(
-            "Root parses what a client wrote",
+            "The same on the executor's socket", _ratios(figures, "executor python"), ("tests/bench/run.py",)
+        ),
+        Claim(
+            "Root parses a byte that a client wrote",
             "never",
             (
                 "tests/repo/test_imports.py::test_executor_loads_no_web_library",
@@ -96,7 +98,7 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
             ),
         ),
         Claim(
-            "A result can be verified offline, and does not verify with one byte changed",
+            "A result can be verified offline, and no longer when one byte of it has changed",
             "every result",
             (
                 "tests/contract/test_receipts.py::test_status_and_downloads_carry_a_receipt_that_verifies",
@@ -105,12 +107,13 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
             ),
         ),
         Claim(
-            "Modules of CPython's own tests that end inside as outside, known differences listed",
+            "Modules of CPython's own tests, each test of which ends inside as outside"
+            " [or is listed](docs/parity.md)",
             str(len(_import("parity.suite").MODULES)),
             ("tests/parity/run.py", "tests/parity/test_suite.py::test_a_module_ends_inside_as_outside"),
         ),
         Claim(
-            "Attempts to get out that are contained, and each gets out when the layers against it are off",
+            "Attempts to get out of the sandbox that fail, and succeed when the layers against them are off",
             str(len(_import("support.probes").PROBES)),
             (
                 "tests/security/test_probes.py::test_contained",
@@ -118,7 +121,7 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
             ),
         ),
         Claim(
-            f"Jobs of {clients} clients, the executor killed {kills} times between: each has one end, nothing remains",
+            f"Jobs of {clients} clients while the executor is killed {kills} times, each with one end",
             f"{jobs:,}",
             (load, "tests/system/test_load.py::test_every_job_has_one_end_and_nothing_remains"),
         ),
@@ -182,9 +185,7 @@ def aims_block(figures: dict[str, Any]) -> str:
         (name, f"{value:g}", bound, "met" if met else "missed") for name, value, bound, met in figures["aims"]
     ]
     for name, (value, most) in figures["p99_ms"].items():
-        rows.append(
-            (f"{name}, p99 ms", f"{value:g}", f"≤ {most}", "met" if value <= most else "missed")
-        )
+        rows.append((f"{name}, p99 ms", f"{value:g}", f"≤ {most}", "met" if value <= most else "missed"))
     return table(("aim", "is", "to be", ""), rows, "lrr")
 
 
@@ -282,7 +283,9 @@ def compact(figures: dict[str, Any]) -> str:
     for key, value in figures.items():
         if isinstance(value, (dict, list)) and key != "machine":
             entries = value.items() if isinstance(value, dict) else ((None, entry) for entry in value)
-            lines = [("" if name is None else json.dumps(name) + ": ") + _line(entry) for name, entry in entries]
+            lines = [
+                ("" if name is None else json.dumps(name) + ": ") + _line(entry) for name, entry in entries
+            ]
             opening, closing = "{}" if isinstance(value, dict) else "[]"
             parts.append(f" {json.dumps(key)}: {opening}\n  " + ",\n  ".join(lines) + f"\n {closing}")
         else:

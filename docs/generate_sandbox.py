@@ -37,7 +37,7 @@ BEFORE = {
     "image": Row(
         "zygote",
         "`pivot_root`, tmpfs, binds",
-        "the host's files: there is a read-only `/usr` without `local` and `src`, and an `/etc` of a few files",
+        "the host's files but a read-only `/usr` without `local` and `src`, and an `/etc` of a few files",
         ("files_of_the_host", "software_of_the_host"),
         ("hide_local",),
     ),
@@ -45,7 +45,7 @@ BEFORE = {
     "rlimits": Row(
         "zygote",
         "`setrlimit`",
-        "core dumps, POSIX queues, real-time priority, more than 1,024 queued signals, 8 MiB of locked memory",
+        "core dumps, POSIX queues, real-time priority, queued signals above 1,024, locked memory above 8 MiB",
         ("limits", "timers"),
     ),
     "pid": Row("zygote", "`CLONE_NEWPID`", "other processes", ("process_id", _NAMESPACES)),
@@ -77,26 +77,53 @@ STEPS = {
         "memory, swap, processes and CPU beyond the job's limits",
         ("system/test_limits.py::test_bomb", "security/test_resources.py::test_charged_to_the_job"),
     ),
-    "cgroup": Row("PID 1", "`unshare(CLONE_NEWCGROUP)`", "the path of its group", ("control_group_path", _NAMESPACES)),
+    "cgroup": Row(
+        "PID 1", "`unshare(CLONE_NEWCGROUP)`", "the path of its group", ("control_group_path", _NAMESPACES)
+    ),
     "network": Row(
         "PID 1",
         "`setns(CLONE_NEWNET)`",
         "every network but a loopback that nobody else has used",
-        ("security/test_namespaces.py::test_nothing_of_the_machines_network_is_reached", "network_of_the_machine"),
+        (
+            "security/test_namespaces.py::test_nothing_of_the_machines_network_is_reached",
+            "network_of_the_machine",
+        ),
         ("network_modes",),
     ),
     "files": Row(
         "PID 1",
         "overlays and one tmpfs, `nosuid`",
-        "writing to the system, set-user-id programs, files, locks and watches of others, more disk than its own",
+        "writing to the system, set-user-id programs, files and locks of others, more disk than its own",
         ("writing_the_system", "mount_flags", _NEIGHBOURS),
         ("read_only_root", "nosuid"),
     ),
-    "devices": Row("PID 1", "a bind for each node, `nodev`", "devices but null, zero, full, random", ("device_nodes",), ("nodev",)),
+    "devices": Row(
+        "PID 1",
+        "a bind for each node, `nodev`",
+        "devices but null, zero, full, random",
+        ("device_nodes",),
+        ("nodev",),
+    ),
     "proc": Row("PID 1", "`proc`, `hidepid=invisible`", "sight of PID 1", ("first_process",), ("hidepid",)),
-    "mask_proc": Row("PID 1", "a bind of the null device over each file", "what `/proc` says of the machine", ("masked_proc",)),
-    "enter_root": Row("PID 1", "`pivot_root`, `umount2`", "the image that sandboxes are made of", ("files_of_the_host",), ("image",)),
-    "host_name": Row("PID 1", "`sethostname`", "the machine's name", ("security/test_namespaces.py::test_the_host_name_is_its_own",)),
+    "mask_proc": Row(
+        "PID 1",
+        "a bind of the null device over each file",
+        "what `/proc` says of the machine",
+        ("masked_proc",),
+    ),
+    "enter_root": Row(
+        "PID 1",
+        "`pivot_root`, `umount2`",
+        "the image that sandboxes are made of",
+        ("files_of_the_host",),
+        ("image",),
+    ),
+    "host_name": Row(
+        "PID 1",
+        "`sethostname`",
+        "the machine's name",
+        ("security/test_namespaces.py::test_the_host_name_is_its_own",),
+    ),
     "time": Row(
         "PID 1",
         "`unshare(CLONE_NEWTIME)`",
@@ -105,7 +132,12 @@ STEPS = {
     ),
     "session": Row("job", "`setsid`", "the terminal and process group of others", ("session",)),
     "oom_score": Row("job", "`oom_score_adj`", "that the kernel ends PID 1 first", ("oom_score",)),
-    "identity": Row("job, collector", "`setgroups`, `setresgid`, `setresuid`", "root's ids: a user id of the slot", ("user_id",)),
+    "identity": Row(
+        "job, collector",
+        "`setgroups`, `setresgid`, `setresuid`",
+        "root's ids: a user id of the slot",
+        ("user_id",),
+    ),
     "user_namespace": Row(
         "job",
         "`unshare(CLONE_NEWUSER)`",
@@ -113,9 +145,14 @@ STEPS = {
         ("id_map", _NAMESPACES),
     ),
     "capabilities": Row(
-        "job", "`capset`, bounding set, securebits", "every capability, and the way back to one", ("capability_sets", "securebits")
+        "job",
+        "`capset`, bounding set, securebits",
+        "every capability, and the way back to one",
+        ("capability_sets", "securebits"),
     ),
-    "no_new_privs": Row("job, collector", "`prctl(PR_SET_NO_NEW_PRIVS)`", "privileges of what it executes", ("no_new_privs",)),
+    "no_new_privs": Row(
+        "job, collector", "`prctl(PR_SET_NO_NEW_PRIVS)`", "privileges of what it executes", ("no_new_privs",)
+    ),
     "landlock": Row(
         "job, collector",
         "`landlock_restrict_self`",
@@ -159,12 +196,12 @@ def steps() -> list[str]:
     names: dict[str, None] = {}
     for module in LISTS:
         tree = ast.parse((SANDBOX / module).read_text())
-        found = [(node.lineno, name) for node in ast.walk(tree) if (name := _step(node))]
-        names |= dict.fromkeys(name for _, name in sorted(found))
+        pairs = [node for node in ast.walk(tree) if isinstance(node, ast.Tuple) and _step(node)]
+        names |= dict.fromkeys(map(_step, sorted(pairs, key=lambda pair: pair.lineno)))
     return list(names)
 
 
-def _step(node: ast.AST) -> str:
+def _step(node: ast.Tuple) -> str:
     """The name, where a node is a pair of a name and what can be called."""
     match node:
         case ast.Tuple(elts=[ast.Constant(value=str(name)), ast.Lambda() | ast.Name() | ast.Attribute()]):
@@ -177,13 +214,18 @@ def rows() -> dict[str, Row]:
     return {**BEFORE, **{name: STEPS[name] for name in steps()}, **AFTER}
 
 
+def _shown(held: str) -> str:
+    """A name in words, which a narrow column can wrap."""
+    path, _, function = held.partition("::")
+    words = (function or path).removeprefix("test_").replace("_", " ")
+    return f"[{words}](../tests/{path})" if function else words
+
+
 def body() -> str:
     """The table."""
     cells = []
     for name, row in rows().items():
-        functions = [held.partition("::") for held in row.held]
-        shown = [f"[{function}](../tests/{path})" if function else f"`{path}`" for path, _, function in functions]
-        held = ", ".join(shown) or f"none alone: {UNHELD[name]}"
+        held = ", ".join(map(_shown, row.held)) or f"none alone: {UNHELD[name]}"
         cells.append((f"`{name}`", row.who, row.call, row.takes, held))
     return table(("step", "in", "call", "what it takes away", "the test that fails without it"), cells)
 

@@ -1,6 +1,7 @@
 """Parts of pages that a program writes: between two comments that name the generator."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 DOCS = Path(__file__).parent
@@ -19,7 +20,7 @@ def with_block(text: str, name: str, generator: str, body: str) -> str:
     return changed
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]], align: str = "") -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], align: str = "") -> str:
     """A table in Markdown; `align` has one letter for each column, r for right."""
     rule = ["--:" if letter == "r" else "---" for letter in align.ljust(len(head))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, tuple(rule), *rows))
