@@ -98,9 +98,14 @@ def test_a_browser_reads_and_searches_it_without_another_host(address: str) -> N
         visit.page.goto("/index.html")
         visit.page.get_by_role("link", name="Receipts and sealed results").first.click()
         visit.page.get_by_role("heading", name="What a receipt says").wait_for()
-        visit.page.keyboard.press("Control+k")
-        visit.page.keyboard.type("sealed")
-        visit.page.get_by_text("results", exact=False).first.wait_for()
-        visit.page.get_by_role("link", name="Sealed results").first.wait_for()
+        visit.page.get_by_role("button", name="Search").click()
+        visit.page.locator("input:focus").wait_for()
+        visit.page.keyboard.type("ptrace")
+        visit.page.locator('a[href*="/sandbox.html?h=ptrace"]').first.click()
+        visit.page.get_by_role("heading", name="The sandbox").wait_for()
         assert visit.complaints == []
         assert {url.split("/")[2] for _, url in visit.requests} == {address}
+        # And where a page tries to, the browser does not let it.
+        refused = "fetch('http://example.invalid/').then(() => false, () => true)"
+        assert visit.page.evaluate(refused)
+        assert any("Content Security Policy" in complaint for complaint in visit.complaints)
