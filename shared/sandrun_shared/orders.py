@@ -1,6 +1,6 @@
 """The parts of a job that a client wrote, as NUL-separated bytes that only the sandbox reads.
 
-Written by the api, carried by the executor in a memfd it never opens, read inside the sandbox by code
+Written by the api, carried by the executor in a memfd it never parses, read inside the sandbox by code
 that has the standard library only (`sandrun_sandbox/orders.py` is the reader).
 Neither arguments, names nor patterns can hold a NUL (execve(2), path_resolution(7)).
 """

@@ -41,7 +41,7 @@ def checked(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _entry(name: str, value: float, sign: str, bound: float) -> dict[str, Any]:
     met = value <= bound if sign == "≤" else value >= bound
-    return {"name": name, "is": value, "to_be": f"{sign} {bound:.3g}", "met": met}
+    return {"name": name, "is": value, "to_be": f"{sign} {bound:.4g}", "met": met}
 
 
 def _latency(latency: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -72,6 +72,11 @@ def summary(
         for count, level in crowd.items()
     }
     result["aims"] = aims.checked(result)
+    result["most_ms"] = {
+        "log_latency": LOG_P99_MS,
+        "request_latency": REQUEST_P99_MS,
+        "recovery": RECOVERY_MS,
+    }
     return result
 
 

@@ -1,6 +1,7 @@
 """Measures Sandrun beside bare processes: sudo .venv/bin/python tests/bench/run.py [--quick]."""
 
 import argparse
+import datetime
 import json
 import os
 import signal
@@ -93,7 +94,8 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     summary = report.summary(samples, rates, sizes, logs, asked, back, levels)
-    result = {"machine": report.machine(), "rounds": rounds, **summary}
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    result = {"date": date, "machine": report.machine(), "rounds": rounds, **summary}
     print(json.dumps(result["machine"]))
     print(report.table(result))
     if options.json is not None:
