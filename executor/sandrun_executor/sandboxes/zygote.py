@@ -264,7 +264,6 @@ class Zygote:
         *,
         core_bytes: int,
         noswap: str,
-        without: Iterable[str] = (),
         image: Image | None = None,
         gpus: dict[str, Any] | None = None,
     ) -> "Zygote":
@@ -284,7 +283,6 @@ class Zygote:
             "gpu_seccomp": compile_filter(gpu=True) if gpus else seccomp,
             "core_bytes": core_bytes,
             "noswap": noswap,
-            "without": list(without),
             "environment": {} if image is None else image.variables,
             "links": None if image is None else image.links,
             "forks": image is None or bool(image.python),
