@@ -12,6 +12,7 @@ from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import lower_rlimits
 from sandrun_sandbox.job import ENVIRONMENT, Program
+from sandrun_sandbox.python import cpython_unsafe as cpython
 from sandrun_sandbox.python import frames, preview
 
 TYPE_CHECKING = False  # as typing's, without importing it
@@ -79,7 +80,7 @@ def main(config: dict[str, Any]) -> Program:
     """
     preloaded = config["preloaded"]
     if preloaded is not None:
-        config["thread_setters"] = linux.thread_setters()
+        config["thread_setters"] = cpython.thread_setters()
         preview.leave(preloaded["way_back"])
     linux.prctl(linux.PR_SET_PDEATHSIG, _signal.SIGKILL)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
@@ -92,12 +93,12 @@ def main(config: dict[str, Any]) -> Program:
     config["masks"], config["stat"] = root.read_masks(), root.read_stat()
     for name in ("seccomp", "gpu_seccomp"):
         config[name] = linux.SeccompProgram(config[name])
-    config["command_line"] = linux.command_line_room()
+    config["command_line"] = cpython.command_line_room()
     config["environment"] = {**ENVIRONMENT, **config["environment"]}
     os.environ.clear()
     os.environ.update(config["environment"])
     lower_rlimits(config["core_bytes"])
-    linux.lend_recursion(frames.DEPTH)
+    cpython.lend_recursion(frames.DEPTH)
     config["spared"] = tuple(config["baseline"] - {"sys", "builtins", "__main__"})
     config["kept"] = _forget_ourselves(config["baseline"])
     compile("", "<zygote>", "exec")  # whatever an interpreter sets up for its first program
