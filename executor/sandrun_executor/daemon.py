@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 from sandrun_executor import trusted_paths
@@ -76,11 +75,8 @@ def use_up_warnings() -> None:
     )
 
 
-async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
-    """Serve until SIGTERM or SIGINT. Raises DaemonError, OSError, CgroupError, ZygoteError, SandboxError.
-
-    `without` is for containment tests, which start the daemon from their own program.
-    """
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises DaemonError, OSError, CgroupError, ZygoteError, SandboxError."""
     # From the first on: a signal while it starts must not leave half of it behind.
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -102,7 +98,7 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
         swept = hierarchy.sweep()
         if swept:
             _log.warning("swept %d cgroups that a predecessor left", swept)
-        executor = Executor(settings, hierarchy, seccomp.compile_filter(), without, worker_key)
+        executor = Executor(settings, hierarchy, seccomp.compile_filter(), worker_key)
         listener = listen(path, settings.executor.user, BACKLOG)
         server = Server(
             listener,

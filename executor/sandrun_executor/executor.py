@@ -4,7 +4,6 @@ import logging
 import os
 import pwd
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,21 +80,19 @@ class Call:
 
 
 class Executor:
-    """Runs jobs; `without` switches layers off and exists for containment tests only."""
+    """Runs jobs."""
 
     def __init__(
         self,
         settings: Settings,
         hierarchy: Hierarchy,
         seccomp: bytes,
-        without: Iterable[str] = (),
         worker_key: WorkerKey | None = None,
     ) -> None:
         self._settings = settings.executor
         self._worker_key = worker_key
         self._hierarchy = hierarchy
         self._seccomp = seccomp
-        self._without = frozenset(without)
         self._limits = default_limits(settings)
         # Twice: a job's answer goes out before its sandbox is gone.
         slots = 2 * self._settings.slots + self._settings.parked + self._settings.installs
@@ -158,7 +155,6 @@ class Executor:
             self._seccomp,
             core_bytes=core_bytes(),
             noswap=noswap_option(),
-            without=self._without,
             image=image,
             gpus=for_image(self._lender.found.devices, self._lender.found.driver),
         )

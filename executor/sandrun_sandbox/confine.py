@@ -94,15 +94,12 @@ def within(value: int, hard: int) -> int:
 
 
 class Confinement:
-    """What a process of one sandbox gives everything up with; without names layers switched off by tests."""
+    """Drops every privilege of a sandbox process."""
 
-    def __init__(
-        self, uid: int, ruleset: int, seccomp: linux.SeccompProgram, without: frozenset[str]
-    ) -> None:
+    def __init__(self, uid: int, ruleset: int, seccomp: linux.SeccompProgram) -> None:
         self.uid = uid
         self.ruleset = ruleset
         self.seccomp = seccomp
-        self.without = without
 
     def enter(self) -> None:
         """Become the job's user with nothing but the job's folders. Raises StepError."""
@@ -115,7 +112,7 @@ class Confinement:
         )
         # Behind the filter no thread can name itself, and behind Landlock this file cannot be opened.
         comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
-        run_steps((*steps, *self._last_steps()), self.without)
+        run_steps((*steps, *self._last_steps()))
         os.write(comm, linux.own_name())
         os.close(comm)
 
@@ -124,7 +121,7 @@ class Confinement:
 
         Its capabilities go with the change of uid, and no_new_privs keeps them away (capabilities(7)).
         """
-        run_steps((("identity", lambda: _identity(self.uid)), *self._last_steps()), self.without)
+        run_steps((("identity", lambda: _identity(self.uid)), *self._last_steps()))
 
     def _last_steps(self) -> tuple[Step, ...]:
         return (

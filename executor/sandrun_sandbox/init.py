@@ -28,7 +28,7 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
     fds: the job's channel, the network namespace, then one `tasks` file per cgroup controller (v1).
     """
     job_fd, network, *tasks = fds
-    uid, without, sizes = request["uid"], config["without"], _sizes(config, request)
+    uid, sizes = request["uid"], _sizes(config, request)
     gpu = request["gpu"]
     try:
         run_steps(
@@ -45,13 +45,12 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
                 ("enter_root", root.enter),
                 ("host_name", lambda: linux.sethostname("sandrun")),
                 ("time", _new_clock),
-            ),
-            without,
+            )
         )
         # Packages are mounted when the job is handed over: until then the folder is empty and read-only.
         writable = (*root.WRITABLE, root.PACKAGES) if request["installs"] else root.WRITABLE
         ruleset = landlock.make_ruleset(writable, () if gpu is None else (gpu_files.DRIVER,))
-        confinement = Confinement(uid, ruleset, config["seccomp" if gpu is None else "gpu_seccomp"], without)
+        confinement = Confinement(uid, ruleset, config["seccomp" if gpu is None else "gpu_seccomp"])
     except StepError as error:
         link.report("failed " + error.report)
         os._exit(1)
@@ -76,8 +75,7 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
             helper.main(config, request["started"], confinement, Channel(job_fd))
         return job.main(config, confinement, Channel(job_fd))
     try:
-        if "imports" not in without:
-            imports.end()
+        imports.end()
         os.close(job_fd)
         _supervise(config, confinement, link, pid, children)
     finally:  # of an exception too: what the interpreter does at its end is not ours

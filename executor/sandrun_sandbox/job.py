@@ -12,6 +12,7 @@ from sandrun_sandbox import imports, orders, root, unpack
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import Confinement, lower, within
+from sandrun_sandbox.python import cpython_unsafe as cpython
 from sandrun_sandbox.steps import StepError
 
 TYPE_CHECKING = False  # as typing's, without importing it
@@ -153,7 +154,7 @@ def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], orde
     link.close()
     linux.close_range(3)
     words = [os.fsencode(word) for word in (*command, *order.args)]
-    linux.overwrite_command_line(config["command_line"], words)
+    cpython.overwrite_command_line(config["command_line"], words)
     finish = None
     if config["preloaded"] is not None:
         finish = config["preloaded"]["finish"]

@@ -12,18 +12,14 @@ from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import lower_rlimits
 from sandrun_sandbox.job import ENVIRONMENT, Program
+from sandrun_sandbox.python import cpython_unsafe as cpython
 from sandrun_sandbox.python import frames, preview
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
     from typing import Any
 
-_NAMESPACES = {
-    "pid": linux.CLONE_NEWPID,
-    "mount": linux.CLONE_NEWNS,
-    "ipc": linux.CLONE_NEWIPC,
-    "uts": linux.CLONE_NEWUTS,
-}
+_NAMESPACES = linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
 
 
 class _Mapping:
@@ -77,14 +73,14 @@ def main(config: dict[str, Any]) -> Program:
 
     config: control (descriptor), tasks (descriptors of the cgroup to join), seccomp and gpu_seccomp (BPF
     bytes; the latter for jobs with a GPU), core_bytes, noswap (mount option or ""), baseline (names of the
-    modules that every interpreter has), without (layers switched off, for containment tests), environment
-    (variables of jobs besides ENVIRONMENT), links (what HOME holds, None without an environment), forks
-    (whether a Python job may be a fork of this interpreter, or must start its environment's), preloaded (what
-    sandbox.preload found and how to leave its root, None without).
+    modules that every interpreter has), environment (variables of jobs besides ENVIRONMENT), links (what HOME
+    holds, None without an environment), forks (whether a Python job may be a fork of this interpreter, or
+    must start its environment's), preloaded (what sandbox.preload found and how to leave its root, None
+    without).
     """
     preloaded = config["preloaded"]
     if preloaded is not None:
-        config["thread_setters"] = linux.thread_setters()
+        config["thread_setters"] = cpython.thread_setters()
         preview.leave(preloaded["way_back"])
     linux.prctl(linux.PR_SET_PDEATHSIG, _signal.SIGKILL)
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
@@ -94,17 +90,15 @@ def main(config: dict[str, Any]) -> Program:
     control = Channel(config["control"])
     # The executor holds a pidfd of every sandbox; nobody needs the status of one.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
-    config["without"] = frozenset(config["without"])
     config["masks"], config["stat"] = root.read_masks(), root.read_stat()
     for name in ("seccomp", "gpu_seccomp"):
         config[name] = linux.SeccompProgram(config[name])
-    config["command_line"] = linux.command_line_room()
+    config["command_line"] = cpython.command_line_room()
     config["environment"] = {**ENVIRONMENT, **config["environment"]}
     os.environ.clear()
     os.environ.update(config["environment"])
-    if "rlimits" not in config["without"]:
-        lower_rlimits(config["core_bytes"])
-    linux.lend_recursion(frames.DEPTH)
+    lower_rlimits(config["core_bytes"])
+    cpython.lend_recursion(frames.DEPTH)
     config["spared"] = tuple(config["baseline"] - {"sys", "builtins", "__main__"})
     config["kept"] = _forget_ourselves(config["baseline"])
     compile("", "<zygote>", "exec")  # whatever an interpreter sets up for its first program
@@ -116,7 +110,6 @@ def main(config: dict[str, Any]) -> Program:
     # What fails before this line is for the operator to read; what fails after it may quote a client.
     os.dup2(1, 2)
     control.report("ready")
-    flags = sum(flag for name, flag in _NAMESPACES.items() if name not in config["without"])
     while True:
         message = control.receive()
         if message is None:
@@ -125,7 +118,7 @@ def main(config: dict[str, Any]) -> Program:
         into = fds.pop() if request["into_cgroup"] else None
         link = Channel(fds[0])
         try:
-            pid, pidfd = linux.clone3(flags, into)
+            pid, pidfd = linux.clone3(_NAMESPACES, into)
         except OSError as error:
             link.report(f"failed clone3 {error.errno}")
         else:

@@ -88,10 +88,9 @@ class Started(Message, frozen=True):
 
 
 class Output(Message, frozen=True):
-    """Bytes the job printed: stream is 1 (stdout) or 2 (stderr), sequence counts from 0 over both."""
+    """Bytes the job printed: stream is 1 (stdout) or 2 (stderr)."""
 
     stream: int
-    sequence: int
     data: bytes
 
 

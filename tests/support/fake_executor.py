@@ -169,8 +169,8 @@ class FakeExecutor:
             if code == CONNECTION_LOST:
                 return
             printed = _printed(request, program)
-            for sequence, (stream, data) in enumerate(printed):
-                await self._send(sock, Output(stream, sequence, data))
+            for stream, data in printed:
+                await self._send(sock, Output(stream, data))
             if program.waits:
                 if await self._receive(sock) is None:
                     self.hung_up += 1

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from itertools import combinations
 
 from sandrun_sandbox import root
 
@@ -163,9 +164,7 @@ PROBES = {
     ),
     "chroot": Probe("verdict(works(os.chroot, '/tmp'))", ("seccomp", "capabilities")),
     "set_host_name": Probe("verdict(works(socket.sethostname, 'mine'))", ("seccomp", *_PRIVILEGED)),
-    "make_device": Probe(
-        "verdict(works(os.mknod, '/tmp/null', 0o20666, os.makedev(1, 3)))", ("landlock", *_PRIVILEGED)
-    ),
+    "make_device": Probe("verdict(works(os.mknod, '/tmp/null', 0o20666, os.makedev(1, 3)))", _PRIVILEGED),
     # Who the job is.
     "user_id": Probe("verdict(os.getresuid() != (1000,) * 3 or os.getresgid() != (1000,) * 3)", _PRIVILEGED),
     "groups": Probe("verdict(works(os.setgroups, [0]) or os.getgroups())", _PRIVILEGED),
@@ -182,12 +181,12 @@ PROBES = {
     "seccomp_mode": Probe("verdict(status('Seccomp') != ['2'])", _SECCOMP),
     "no_new_privs": Probe("verdict(status('NoNewPrivs') != ['1'])", ("no_new_privs", "seccomp", "landlock")),
     "setuid_program": Probe(
-        # A set-user-id program that cannot go on: the pipe that it prints to is full.
+        # A set-user-id program that cannot go on, of a user who is not root: the pipe that it prints to is full.
         "import subprocess\n"
         "r, w = os.pipe(); os.set_blocking(w, False)\n"
         "while works(os.write, w, bytes(4096)): pass\n"
         "os.set_blocking(w, True)\n"
-        "program = subprocess.Popen(['/usr/bin/mount'], stdout=w)\n"
+        "program = subprocess.Popen(['/usr/bin/mount'], stdout=w, user=1000)\n"
         "def effective():\n"
         " try:\n  return next(l.split()[2] for l in open(f'/proc/{program.pid}/status') if l.startswith('Uid'))\n"
         " except FileNotFoundError: return '0'\n"
@@ -249,11 +248,16 @@ PROBES = {
     "software_of_the_host": Probe("verdict(os.path.exists('/usr/local'))", ("hide_local",)),
     "writing_the_system": Probe(
         "seen = []\n"
-        "for folder in ('/', '/etc', '/usr', '/usr/bin', '/var', '/home', '/dev', '/proc', '/usr/lib/python3'):\n"
+        "for folder in ('/', '/etc', '/usr', '/usr/bin', '/var', '/home', '/dev', '/usr/lib/python3'):\n"
         " seen += [folder] * works(lambda: os.close(os.open(folder + '/probe', os.O_CREAT | os.O_WRONLY)))\n"
         " seen += [folder] * works(os.chmod, folder, 0o777)\n"
         "seen += ['passwd'] * works(lambda: open('/etc/passwd', 'a'))\nverdict(seen, seen)",
         ("read_only_root", "landlock", *_PRIVILEGED),
+    ),
+    "changing_proc": Probe(
+        "create = os.O_CREAT | os.O_WRONLY\n"
+        "verdict(works(os.chmod, '/proc', 0o777) or works(lambda: os.close(os.open('/proc/probe', create))))",
+        _PRIVILEGED,
     ),
     "mount_flags": Probe(
         "lines = [l.split() for l in open('/proc/self/mountinfo')]\n"
@@ -285,3 +289,44 @@ PROBES = {
         ("network_modes",),
     ),
 }
+
+# Layers that have nothing to do with each other. Each is off in two executors, and no other layer in both: what
+# a probe does in the two is due to its own.
+_APART = (
+    *("rlimits", "session", "oom_score", "hidepid", "close_range", "environment", "mask_proc", "cgroup"),
+    *("image", "hide_local", "nosuid", "nodev", "network_modes", "capabilities"),
+)
+_PLACES = dict(zip(_APART, combinations(range(6), 2), strict=False))
+_WITHOUT_SOME = tuple(tuple(layer for layer in _APART if number in _PLACES[layer]) for number in range(6))
+# Layers that stand one behind the other: a probe gets through in the first executor that is without all that it
+# names, and in none that is without some of them.
+_WITHOUT_MORE = (
+    _SECCOMP,
+    _PRIVILEGED,
+    (*_SECCOMP, "landlock", "no_new_privs"),
+    (*_SECCOMP, "landlock", *_PRIVILEGED, "no_new_privs", "nosuid", "read_only_root"),
+    ("pid",),  # without it no process id is what it was
+)
+
+
+def _expected() -> dict[tuple[str, ...], dict[str, str]]:
+    expected: dict[tuple[str, ...], dict[str, str]] = {
+        layers: {} for layers in (*_WITHOUT_SOME, *_WITHOUT_MORE)
+    }
+    for name, probe in PROBES.items():
+        wanted = set(probe.without)
+        if wanted <= set(_APART):
+            for layers in _WITHOUT_SOME:
+                if wanted <= set(layers):
+                    expected[layers][name] = "ESCAPED"
+            continue
+        for layers in _WITHOUT_MORE:
+            if wanted <= set(layers):
+                expected[layers][name] = "ESCAPED"
+                break
+            if wanted & set(layers):
+                expected[layers][name] = "CONTAINED"
+    return expected
+
+
+WITHOUT = _expected()  # by the layers that are off in one executor, what each probe says there

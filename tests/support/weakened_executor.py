@@ -5,6 +5,7 @@ would otherwise end everything on the machine when it ends the job.
 """
 
 import asyncio
+import inspect
 import logging
 import os
 import signal
@@ -25,11 +26,18 @@ from sandrun_executor.sandboxes import zygote as zygotes
 from sandrun_executor.sandboxes.channel import Link
 from sandrun_executor.sandboxes.networks import Network
 from sandrun_executor.sandboxes.slots import Slot
+from sandrun_sandbox import confine, init
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_shared.settings import load
 
-# Layers without a switch: substitutions in (module of the sandbox, its text, the text without the layer).
+# Substitutions in (module of the sandbox, its text, the text without the layer). What is in neither table is
+# the name of a step, and that step is not run.
 PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "pid": (("zygote", "_NAMESPACES = linux.CLONE_NEWPID | ", "_NAMESPACES = "),),
+    "ipc": (("zygote", " | linux.CLONE_NEWIPC | ", " | "),),
+    "uts": (("zygote", " | linux.CLONE_NEWUTS\n", "\n"),),
+    "rlimits": (("zygote", '    lower_rlimits(config["core_bytes"])\n', ""),),
+    "imports": (("init", "        imports.end()\n", ""),),
     "image": (("etc", '"mime.types", ', '"mime.types", "shadow", '),),
     "hide_local": (("root", '("local", "src")', '("src",)'),),
     "overlay": (
@@ -190,13 +198,23 @@ def _without(text: str, layer: str, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
+def _without_step(name: str) -> tuple[tuple[str, str, str], ...]:
+    """What skips one step, wherever it is listed."""
+    listing = "".join(inspect.getsource(module) for module in (init, confine))
+    if f'("{name}", ' not in listing:
+        raise SystemExit(f"there is no layer {name}")
+    loop = "    for name, action in steps:\n"
+    return (("steps", loop, f"{loop}        if name == {name!r}: continue\n"),)
+
+
 def _patch(layers: set[str]) -> None:
+    patches = {layer: PATCHES.get(layer) or _without_step(layer) for layer in layers}
     original = zygotes._modules
 
     def weakened(names: Iterable[str]) -> list[tuple[str, str | None]]:
         sources = dict(original(names))
         for layer in layers:
-            for module, old, new in PATCHES[layer]:
+            for module, old, new in patches[layer]:
                 key = f"sandrun_sandbox.{module}"
                 if key in sources:
                     sources[key] = _without(sources[key] or "", layer, old, new)
@@ -210,12 +228,12 @@ def _inside(names: set[str]) -> None:
     linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
     linux.mount("proc", "/proc", "proc")
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
-    _patch(names & PATCHES.keys())
+    _patch(names - (REPLACEMENTS.keys() - PATCHES.keys()))
     for layer in names & REPLACEMENTS.keys():
         for replacement in REPLACEMENTS[layer]:
             setattr(*replacement)
     egress.PROGRAM = (str(PROXY), *names)
-    asyncio.run(serve(load(None), names - PATCHES.keys() - REPLACEMENTS.keys()))
+    asyncio.run(serve(load(None)))
 
 
 def main() -> int:

@@ -111,10 +111,10 @@ class Record:
         """End a job that never ran: its outcome, and on stderr what was said while it was set up."""
         self.begin()
         nothing = Collected(self._memfd(), self._memfd(), self._memfd())
-        logs: tuple[Output, ...] = (Output(2, 0, log),) if log else ()
+        logs: tuple[Output, ...] = (Output(2, log),) if log else ()
         if self.log_sealer is not None:
             lines = self.log_sealer.lines([(2, log)], last=True)
-            logs = tuple(Output(1, number, line) for number, line in enumerate(lines))
+            logs = tuple(Output(1, line) for line in lines)
         sink.send(*await self.finished(outcome, logs, nothing))
 
     def close(self) -> None:

@@ -35,7 +35,6 @@ class LogPump:
         """
         self._loop = asyncio.get_running_loop()
         self._sealer = sealer
-        self._sealed = 0
         self._overhead = 0 if sealer is None else LOG_OVERHEAD
         self._room = limit_bytes if sealer is None else limit_bytes // 4 * 3 - LOG_OVERHEAD
         self._deliver = deliver
@@ -43,7 +42,6 @@ class LogPump:
         self.write_fds: list[int] = []
         self._pending: list[Output] = []
         self._pending_bytes = 0
-        self._sequence = 0
         self._timer: asyncio.TimerHandle | None = None
         self._resting: asyncio.TimerHandle | None = None
         self._reading: set[int] = set()
@@ -133,10 +131,9 @@ class LogPump:
             return
         self._room -= len(kept) + overhead
         if last is not None:
-            self._pending[-1] = Output(stream, last.sequence, last.data + kept)
+            self._pending[-1] = Output(stream, last.data + kept)
         else:
-            self._pending.append(Output(stream, self._sequence, kept))
-            self._sequence += 1
+            self._pending.append(Output(stream, kept))
             self._pending_bytes += _AROUND
         self._pending_bytes += len(kept)
 
@@ -159,8 +156,7 @@ class LogPump:
         if self._sealer is None:
             return pending
         lines = self._sealer.lines([(output.stream, output.data) for output in pending], last=last)
-        self._sealed += len(lines)
-        return [Output(STDOUT, number, line) for number, line in enumerate(lines, self._sealed - len(lines))]
+        return [Output(STDOUT, line) for line in lines]
 
     def drain(self) -> tuple[Output, ...]:
         """Read what the dead job left in the pipes and close them; the output that was not yet passed on."""

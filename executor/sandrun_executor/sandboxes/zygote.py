@@ -26,9 +26,10 @@ _START_SECONDS = 20.0
 _PRELOAD_SECONDS = 120.0  # importing from a cold disk
 STOP_SECONDS = 5.0  # from SIGKILL to a zygote's end, which may have gigabytes to give back
 _log = logging.getLogger("sandrun.executor")
-# What becomes the sandbox, in an order in which each finds what it imports.
+# What becomes the sandbox, in an order in which each finds what it imports (tests/unit/sandbox/test_boot.py).
 _MODULES = (
     "sandrun_sandbox.linux_unsafe",
+    "sandrun_sandbox.python.cpython_unsafe",
     "sandrun_sandbox.imports",
     "sandrun_sandbox.steps",
     "sandrun_sandbox.gpu_files",
@@ -70,92 +71,8 @@ _PADDING = " " * 2048
 
 _PREVIEW_MODULES = (*_IMAGE_MODULES, "sandrun_sandbox.python.preview")
 _PRELOAD_MODULES = ("sandrun_sandbox.python.preload",)
-
-# The first stage builds the image and starts the interpreter anew inside it: what the host's site
-# configuration would load, as root, is not there.
-_LOAD = """\
-import sys
-def load(name, text):
-    module = type(sys)(name)
-    sys.modules[name] = module
-    parent, _, child = name.rpartition(".")
-    if parent:
-        setattr(sys.modules[parent], child, module)
-    if text is None:
-        module.__path__ = []
-    else:
-        if type(text) is str:  # else frames.compiled has compiled it
-            text = compile(text, "<" + child + ">", "exec", dont_inherit=True)
-        exec(text, module.__dict__)
-        module.code = text  # or each job would free it at its end, page by page
-"""
-_LOAD_ALL = """
-for name, text in {modules!r}:
-    load(name, text)
-"""
-_FIRST = """
-import os
-with open({second}) as file:
-    program = sys.modules["sandrun_sandbox.python.frames"].compiled(file.read())
-sys.modules["sandrun_sandbox.root"].enter_image(program, {gpus!r}, {folder!r})
-os.execve({command!r}[0], {command!r}, dict(os.environ))
-"""
-_FIRST_WITH_ENVIRONMENT = """
-import os
-with open({second}) as file:
-    program = sys.modules["sandrun_sandbox.python.frames"].compiled(file.read())
-sys.modules["sandrun_sandbox.root"].enter_image(b"", {gpus!r}, {folder!r})
-os.environ["WAY_BACK"] = str(sys.modules["sandrun_sandbox.python.preview"].enter({links!r}, program))
-os.environ.update({environment!r})
-os.execve({command!r}[0], {command!r}, dict(os.environ))
-"""
-# The modules of an environment are imported before any of ours, without privileges in effect.
-_PRELOAD = """
-import atexit, os
-way_back = int(os.environ.pop("WAY_BACK"))
-for fd in {tasks!r}:
-    os.write(fd, b"0")
-finish = []
-@atexit.register
-def run_finish():
-    while finish:
-        function, arguments = finish.pop()
-        function(*arguments)
-os.setgroups([])
-os.setresgid({uid}, {uid}, 0)
-os.setresuid({uid}, {uid}, 0)
-there = frozenset(sys.modules)
-for name, text in {unsafe!r}:
-    load(name, text)
-arenas_as_before = sys.modules["sandrun_sandbox.linux_unsafe"].arenas_from_heap()
-for name in sys.modules.keys() - there:
-    del sys.modules[name]
-for name, text in {modules!r}:
-    load(name, text)
-try:
-    preloaded = sys.modules["sandrun_sandbox.python.preload"].preload({names!r})
-except Exception as error:
-    os.write(2, f"sandrun.executor: a module cannot be imported ahead of jobs: {{error!r}}\\n".encode())
-    os._exit(1)
-preloaded["way_back"], preloaded["finish"] = way_back, finish
-for name, _ in {modules!r}:
-    del sys.modules[name]
-arenas_as_before()
-"""
-_SECOND = """
-config = {config!r}
-config["baseline"] = baseline
-config["preloaded"] = preloaded
-main = sys.modules["sandrun_sandbox.zygote"].main
-run = sys.modules["sandrun_sandbox.python.run_python"].run
-run(main(config))
-"""
-_NOTHING_PRELOADED = """
-preloaded = None
-"""
-_BASELINE = """
-baseline = frozenset(sys.modules)
-"""
+_UNSAFE_MODULES = ("sandrun_sandbox.python.cpython_unsafe",)
+_BOOT = "sandrun_sandbox.boot"
 
 
 class ZygoteError(Exception):
@@ -178,43 +95,34 @@ class Image:
 
 
 def _first_stage(second: int, command: list[str], image: Image | None, gpus: dict[str, Any]) -> str:
-    if image is None or not image.python:
-        folder = "" if image is None else image.folder
-        first = _FIRST.format(second=second, command=command, gpus=gpus, folder=folder)
-        return _load(_IMAGE_MODULES) + first
-    # As in a job, but one thread: others would not live through a fork.
-    environment = {**ENVIRONMENT, **image.variables, **dict.fromkeys(THREADS, "1")}
-    return _load(_PREVIEW_MODULES) + _FIRST_WITH_ENVIRONMENT.format(
-        second=second,
-        command=command,
-        folder=image.folder,
-        links=image.links,
-        environment=environment,
-        gpus=gpus,
-    )
+    environment = None
+    if image is not None and image.python:
+        # As in a job, but one thread: others would not live through a fork.
+        variables = {**ENVIRONMENT, **image.variables, **dict.fromkeys(THREADS, "1")}
+        environment = {"links": image.links, "variables": variables}
+    boot = {
+        "modules": _modules(_IMAGE_MODULES if environment is None else _PREVIEW_MODULES),
+        "second": second,
+        "gpus": gpus,
+        "folder": "" if image is None else image.folder,
+        "command": command,
+        "preview": environment,
+    }
+    return f"{_text_of(_BOOT)}\nenter_image({boot!r})\n"
 
 
 def _second_stage(config: dict[str, object], image: Image | None, tasks: list[int]) -> str:
-    preload = _NOTHING_PRELOADED
+    preload = None
     if image is not None and image.python:
-        preload = _PRELOAD.format(
-            tasks=tasks,
-            uid=preview.UID,
-            unsafe=_modules(("sandrun_sandbox.linux_unsafe",)),
-            modules=_modules(_PRELOAD_MODULES),
-            names=image.modules,
-        )
-    return (
-        _LOAD
-        + preload
-        + _BASELINE
-        + _LOAD_ALL.format(modules=_modules(_MODULES))
-        + _SECOND.format(config=config)
-    )
-
-
-def _load(names: Iterable[str]) -> str:
-    return _LOAD + _LOAD_ALL.format(modules=_modules(names))
+        preload = {
+            "tasks": tasks,
+            "uid": preview.UID,
+            "unsafe": _modules(_UNSAFE_MODULES),
+            "modules": _modules(_PRELOAD_MODULES),
+            "names": image.modules,
+        }
+    boot = {"modules": _modules(_MODULES), "preload": preload, "config": config}
+    return f"{_text_of(_BOOT)}\nrun, program = become_zygote({boot!r})\nrun(program)\n"
 
 
 def _source(text: str) -> int:
@@ -222,16 +130,21 @@ def _source(text: str) -> int:
     return memfds.create("zygote", text.encode())
 
 
-def _modules(names: Iterable[str]) -> list[tuple[str, str | None]]:
-    """Each module with its source, and before it the packages that it lies in, which have none."""
+def _modules(names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
+    """Each module with its text, and before it the packages that it lies in, which have none."""
     modules: dict[str, str | None] = {}
     for name in names:
         parts = name.split(".")
         for end in range(1, len(parts)):
             modules.setdefault(".".join(parts[:end]), None)
-        file = resources.files(parts[0]).joinpath(*parts[1:-1], f"{parts[-1]}.py")
-        modules[".".join(parts)] = file.read_text()
-    return list(modules.items())
+        modules[name] = _text_of(name)
+    return tuple(modules.items())
+
+
+def _text_of(name: str) -> str:
+    """What is in the file of a module that is not imported here."""
+    top, *folders, module = name.split(".")
+    return resources.files(top).joinpath(*folders, f"{module}.py").read_text()
 
 
 class Zygote:
@@ -261,7 +174,6 @@ class Zygote:
         *,
         core_bytes: int,
         noswap: str,
-        without: Iterable[str] = (),
         image: Image | None = None,
         gpus: dict[str, Any] | None = None,
     ) -> "Zygote":
@@ -281,7 +193,6 @@ class Zygote:
             "gpu_seccomp": compile_filter(gpu=True) if gpus else seccomp,
             "core_bytes": core_bytes,
             "noswap": noswap,
-            "without": list(without),
             "environment": {} if image is None else image.variables,
             "links": None if image is None else image.links,
             "forks": image is None or bool(image.python),

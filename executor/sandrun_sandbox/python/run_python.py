@@ -8,8 +8,8 @@ import io
 import os
 import sys
 
-from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.job import UNBUFFERED, Program
+from sandrun_sandbox.python import cpython_unsafe as cpython
 from sandrun_sandbox.python.frames import CAN_HIDE, hide
 
 TYPE_CHECKING = False  # as typing's, without importing it
@@ -95,7 +95,7 @@ class _Modules:
         if len(table) - len(others) != self._count:  # the program has taken some of the zygote's out itself
             return [table.pop(name) for name in self._names if name in table]
         names = (*_NEVER_SPARED, *reversed(others))
-        linux.refill_dict(table, {name: table[name] for name in names if name in table})
+        cpython.refill_dict(table, {name: table[name] for name in names if name in table})
         return []
 
 

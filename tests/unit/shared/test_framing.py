@@ -39,7 +39,7 @@ def test_message_and_descriptors_arrive(pair: tuple[socket.socket, socket.socket
 
 
 def test_packets_keep_their_boundaries(pair: tuple[socket.socket, socket.socket]) -> None:
-    sent = [protocol.Output(1, number, b"x" * number) for number in range(3)]
+    sent = [protocol.Output(1, b"x" * number) for number in range(3)]
     for message in sent:
         framing.send(pair[0], message)
     assert [framing.receive(pair[1], DECODER) for _ in sent] == [(message, []) for message in sent]
@@ -58,11 +58,11 @@ def test_empty_nonblocking_socket(pair: tuple[socket.socket, socket.socket]) -> 
 
 def test_too_large_is_not_sent(pair: tuple[socket.socket, socket.socket]) -> None:
     with pytest.raises(framing.FrameError):
-        framing.send(pair[0], protocol.Output(1, 0, bytes(framing.MAX_FRAME)))
+        framing.send(pair[0], protocol.Output(1, bytes(framing.MAX_FRAME)))
 
 
 def test_one_chunk_fits(pair: tuple[socket.socket, socket.socket]) -> None:
-    framing.send(pair[0], protocol.Output(1, 2**40, bytes(framing.CHUNK)))
+    framing.send(pair[0], protocol.Output(2**40, bytes(framing.CHUNK)))
     assert framing.receive(pair[1], DECODER) is not None
 
 
