@@ -10,7 +10,7 @@ import os
 import select
 import time
 
-from sandrun_sandbox import collect, gpu_files, imports, job, landlock, orders, root
+from sandrun_sandbox import collect, gpu_files, imports, job, landlock, layout, orders, root
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import Confinement
@@ -49,8 +49,8 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
             without,
         )
         # Packages are mounted when the job is handed over: until then the folder is empty and read-only.
-        writable = (*root.WRITABLE, root.PACKAGES) if request["installs"] else root.WRITABLE
-        ruleset = landlock.make_ruleset(writable, () if gpu is None else (gpu_files.DRIVER,))
+        writable = (*layout.WRITABLE, layout.PACKAGES) if request["installs"] else layout.WRITABLE
+        ruleset = landlock.make_ruleset(writable, () if gpu is None else (layout.DRIVER,))
         confinement = Confinement(uid, ruleset, config["seccomp" if gpu is None else "gpu_seccomp"], without)
     except StepError as error:
         link.report("failed " + error.report)
@@ -194,7 +194,7 @@ def _reap(job_pid: int) -> int | None:
 
 def _collect(confinement: Confinement, link: Channel) -> None:
     """Become the job's user while the executor looks at the job's end, then gather what it asks for."""
-    work = os.open(root.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    work = os.open(layout.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         confinement.enter_as_collector()
     except StepError as error:
@@ -216,6 +216,6 @@ def _collect(confinement: Confinement, link: Channel) -> None:
             max_bytes=request["bytes"],
             seconds=request["seconds"],
         )
-        link.report("collected " + " ".join([str(left_out[reason]) for reason in collect.REASONS]))
+        link.report("collected " + " ".join([str(left_out[reason]) for reason in layout.REASONS]))
     except (OSError, ValueError, MemoryError):
         link.report("failed collect 0")

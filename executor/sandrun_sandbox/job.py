@@ -8,10 +8,11 @@ import os
 import resource
 import stat
 
-from sandrun_sandbox import imports, orders, root, unpack
+from sandrun_sandbox import imports, layout, orders, root, unpack
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import Confinement, lower, within
+from sandrun_sandbox.layout import THREADS, UNBUFFERED
 from sandrun_sandbox.steps import StepError
 
 TYPE_CHECKING = False  # as typing's, without importing it
@@ -22,16 +23,6 @@ if TYPE_CHECKING:
 ENTRYPOINT = "{entrypoint}"  # in a command, as sandrun_shared.languages says it
 _EXEC_FAILED = 126
 SIGCHLD = (_signal.SIGCHLD,)  # blocked in PID 1, which reads it from a descriptor
-UNBUFFERED = "PYTHONUNBUFFERED"
-ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
-    "HOME": root.HOME,
-    "USER": "job",
-    "LOGNAME": "job",
-    "LANG": "C.UTF-8",
-    "TMPDIR": "/tmp",  # noqa: S108 (the job's own)
-    UNBUFFERED: "1",  # somebody may be following what a program prints
-}
 # What makes other programs write through too: C's standard streams (stdbuf(1)), and Ruby's and Perl's.
 _STDBUF = "/usr/libexec/coreutils/libstdbuf.so"
 _WRITE_THROUGH = {
@@ -40,8 +31,6 @@ _WRITE_THROUGH = {
     "RUBYOPT": f"-r{root.WRITE_THROUGH}/write_through.rb",
     "PERL5OPT": f"-I{root.WRITE_THROUGH} -Mwrite_through",
 }
-# How many threads a numerical library starts.
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Variables that the interpreter reads at its start: with one of these set it must start anew.
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC_", "TZ")
 
@@ -49,7 +38,7 @@ _READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC_", "TZ")
 class Program:
     """A Python program to run in this very process.
 
-    environment: variables besides ENVIRONMENT, which the zygote has; spared: names of modules that every
+    environment: variables besides layout.VARIABLES, which the zygote has; spared: names of modules that every
     interpreter has; buffered: whether what it writes may wait in a buffer; finish: what to call after all
     that atexit calls, where modules that the zygote imported have registered theirs.
     """
@@ -273,7 +262,7 @@ def _unpack(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> None:
 
 def _unpack_here(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> int:
     """0 done, 1 refused (the reason goes to the job's stderr), 2 no room."""
-    work = os.open(root.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    work = os.open(layout.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         snapshot = unpack.unpack(request["upload"], upload_fd, work)
         view = memoryview(snapshot)

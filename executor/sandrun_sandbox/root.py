@@ -8,18 +8,13 @@ import time
 
 from sandrun_sandbox import etc, gpu_files
 from sandrun_sandbox import linux_unsafe as linux
+from sandrun_sandbox.layout import ENVIRONMENT, HOME, INSTALLED, TOOLS, WORK, ZYGOTE_PROGRAM
 from sandrun_sandbox.prestarted import node
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
     from typing import Any
 
-WORK, HOME = "/work", "/home/job"
-ENVIRONMENT = "/usr/environment"  # where a job finds its packages, if its environment has any
-# Where packages are: below /usr, whose rule of Landlock holds for them too. INSTALLED in every job that
-# requires some, TOOLS only while they are installed.
-PACKAGES = "/usr/packages"
-INSTALLED, TOOLS = PACKAGES + "/installed", PACKAGES + "/tools"
 # A client's program is executed by this link to a descriptor: the last part of the path names the process
 # (proc_pid_comm(5)), and stands in the kernel's log. It is what compilers call theirs.
 EXECUTED, EXECUTED_FD = node.FOLDER + "/a.out", 3
@@ -28,12 +23,10 @@ _WRITE_THROUGH_FILES = {
     "write_through.rb": "$stdout.sync = true\n",
     "write_through.pm": "package write_through;\n$| = 1;\n1;\n",
 }
-WRITABLE = (WORK, HOME, "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the sandbox's own)
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
 
 _HIDDEN = ("local", "src")  # of /usr
 _MASKS, _STAT = "/masks", "/stat"  # in the image's parent, out of every job's sight
-PROGRAM = "/zygote.pyc"  # there too
 _DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 _NODES = [(f"/new/dev/{name}".encode(),) * 2 for name, _ in _DEVICES]
 
@@ -136,7 +129,7 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
     _build_skeleton(base + "/image")
     _write(base + _MASKS, _list_masks(base + "/new"))
     _write(base + _STAT, _blank_stat())
-    with open(base + PROGRAM, "wb") as file:
+    with open(base + ZYGOTE_PROGRAM, "wb") as file:
         file.write(program)
     gpu_files.build(base, gpus)
     for path in (INSTALLED, TOOLS):

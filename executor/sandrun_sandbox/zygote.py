@@ -11,7 +11,8 @@ from sandrun_sandbox import init, root
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import lower_rlimits
-from sandrun_sandbox.job import ENVIRONMENT, Program
+from sandrun_sandbox.job import Program
+from sandrun_sandbox.layout import VARIABLES
 from sandrun_sandbox.python import frames, preview
 
 TYPE_CHECKING = False  # as typing's, without importing it
@@ -78,7 +79,7 @@ def main(config: dict[str, Any]) -> Program:
     config: control (descriptor), tasks (descriptors of the cgroup to join), seccomp and gpu_seccomp (BPF
     bytes; the latter for jobs with a GPU), core_bytes, noswap (mount option or ""), baseline (names of the
     modules that every interpreter has), without (layers switched off, for containment tests), environment
-    (variables of jobs besides ENVIRONMENT), links (what HOME holds, None without an environment), forks
+    (variables of jobs besides layout.VARIABLES), links (what HOME holds, None without an environment), forks
     (whether a Python job may be a fork of this interpreter, or must start its environment's), preloaded (what
     sandbox.preload found and how to leave its root, None without).
     """
@@ -99,7 +100,7 @@ def main(config: dict[str, Any]) -> Program:
     for name in ("seccomp", "gpu_seccomp"):
         config[name] = linux.SeccompProgram(config[name])
     config["command_line"] = linux.command_line_room()
-    config["environment"] = {**ENVIRONMENT, **config["environment"]}
+    config["environment"] = {**VARIABLES, **config["environment"]}
     os.environ.clear()
     os.environ.update(config["environment"])
     if "rlimits" not in config["without"]:

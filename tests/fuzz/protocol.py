@@ -210,7 +210,7 @@ def _be_the_job(far: socket.socket) -> None:
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
-        job.root.WORK = "/nowhere"
+        job.layout.WORK = "/nowhere"
         config = {"preloaded": None, "forks": False, "environment": {}, "spared": ()}
         job.main(config, cast(Any, _Open()), Channel(os.dup(far.fileno())))
     finally:

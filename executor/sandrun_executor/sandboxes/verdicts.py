@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sandrun_sandbox.collect import REASONS
+from sandrun_sandbox.layout import REASONS
 from sandrun_shared.jobs import MAX_COUNT, LeftOut, LeftOutReason, Verdict
 
 _REASONS = tuple(map(LeftOutReason, REASONS))

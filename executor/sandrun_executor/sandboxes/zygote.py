@@ -8,7 +8,8 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from sandrun_executor.cgroups.probe import Cgroup
@@ -16,17 +17,15 @@ from sandrun_executor.sandboxes import faults
 from sandrun_executor.sandboxes.channel import Link, Words
 from sandrun_executor.sandboxes.slots import Slot
 from sandrun_executor.seccomp.filter import compile_filter
-from sandrun_sandbox.job import ENVIRONMENT, THREADS
-from sandrun_sandbox.python import preview
-from sandrun_sandbox.root import PROGRAM
+from sandrun_sandbox import layout
 
-PYTHON = "/usr/bin/python3"
 _START_SECONDS = 20.0
 _PRELOAD_SECONDS = 120.0  # importing from a cold disk
 STOP_SECONDS = 5.0  # from SIGKILL to a zygote's end, which may have gigabytes to give back
 _log = logging.getLogger("sandrun.executor")
 # What becomes the sandbox, in an order in which each finds what it imports.
 _MODULES = (
+    "sandrun_sandbox.layout",
     "sandrun_sandbox.linux_unsafe",
     "sandrun_sandbox.imports",
     "sandrun_sandbox.steps",
@@ -57,6 +56,7 @@ _MODULES = (
     "sandrun_sandbox.python.run_python",
 )
 _IMAGE_MODULES = (
+    "sandrun_sandbox.layout",
     "sandrun_sandbox.linux_unsafe",
     "sandrun_sandbox.gpu_files",
     "sandrun_sandbox.prestarted.node",
@@ -182,7 +182,7 @@ def _first_stage(second: int, command: list[str], image: Image | None, gpus: dic
         first = _FIRST.format(second=second, command=command, gpus=gpus, folder=folder)
         return _load(_IMAGE_MODULES) + first
     # As in a job, but one thread: others would not live through a fork.
-    environment = {**ENVIRONMENT, **image.variables, **dict.fromkeys(THREADS, "1")}
+    environment = {**layout.VARIABLES, **image.variables, **dict.fromkeys(layout.THREADS, "1")}
     return _load(_PREVIEW_MODULES) + _FIRST_WITH_ENVIRONMENT.format(
         second=second,
         command=command,
@@ -198,7 +198,7 @@ def _second_stage(config: dict[str, object], image: Image | None, tasks: list[in
     if image is not None and image.python:
         preload = _PRELOAD.format(
             tasks=tasks,
-            uid=preview.UID,
+            uid=layout.PREVIEW_UID,
             unsafe=_modules(("sandrun_sandbox.linux_unsafe",)),
             modules=_modules(_PRELOAD_MODULES),
             names=image.modules,
@@ -232,8 +232,9 @@ def _modules(names: Iterable[str]) -> list[tuple[str, str | None]]:
         parts = name.split(".")
         for end in range(1, len(parts)):
             modules.setdefault(".".join(parts[:end]), None)
-        file = resources.files(parts[0]).joinpath(*parts[1:-1], f"{parts[-1]}.py")
-        modules[".".join(parts)] = file.read_text()
+        # Not by importlib.resources, which reads zip files too and imports what it does that with.
+        folder = Path(import_module(parts[0]).__path__[0])
+        modules[name] = folder.joinpath(*parts[1:-1], f"{parts[-1]}.py").read_text()
     return list(modules.items())
 
 
@@ -291,16 +292,16 @@ class Zygote:
         }
         gpus = gpus or {"devices": [], "driver": ""}
         second = _source(_second_stage(config, image, tasks))
-        command = [PYTHON, PROGRAM, _PADDING]
+        command = [layout.PYTHON, layout.ZYGOTE_PROGRAM, _PADDING]
         if image is not None and image.python:
-            command = [image.python, preview.PROGRAM, _PADDING]
+            command = [image.python, layout.PREVIEW_PROGRAM, _PADDING]
         first = _source(_first_stage(second, command, image, gpus))
         try:
             process = subprocess.Popen(  # noqa: ASYNC220 (a millisecond, at start)
-                [PYTHON, "-ISc", f"import os;exec(os.fdopen({first}).read())"],
+                [layout.PYTHON, "-ISc", f"import os;exec(os.fdopen({first}).read())"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=ENVIRONMENT,  # a job's own, so that its interpreter starts no other way
+                env=layout.VARIABLES,  # a job's own, so that its interpreter starts no other way
                 cwd="/",
                 pass_fds=(first, second, link.far, *tasks),
                 start_new_session=True,
@@ -342,7 +343,7 @@ class Zygote:
                 await self.ended()
         if not served:
             why = f"after {seconds:g} s it is {state}" if state else "its own words are above"
-            raise ZygoteError(f"{PYTHON} did not become a zygote: {why}")
+            raise ZygoteError(f"{layout.PYTHON} did not become a zygote: {why}")
 
     def spawn(self, link: Link, job_link: Link, slot: Slot, kind: Mapping[str, object]) -> None:
         """Ask for a sandbox; it reports on the two links. Raises OSError when the zygote is gone or deaf."""

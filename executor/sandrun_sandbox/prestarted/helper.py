@@ -15,6 +15,7 @@ from sandrun_sandbox import imports, job, orders
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import Confinement
+from sandrun_sandbox.layout import THREADS
 from sandrun_sandbox.prestarted import node
 from sandrun_sandbox.steps import StepError
 
@@ -84,7 +85,7 @@ def _encoded(request: dict[str, Any], order: orders.Order) -> bytes:
     """The job as a bootstrap reads it."""
     # The null device that stands for no input is the host's: Landlock opens only the sandbox's own.
     given = "n" if stat.S_ISCHR(os.fstat(0).st_mode) else "y"
-    threads = dict.fromkeys(job.THREADS, str(request["threads"]))
+    threads = dict.fromkeys(THREADS, str(request["threads"]))
     variables = [f"{key}={value}" for key, value in {**threads, **request["env"], **order.env}.items()]
     fields = [str(os.getpid()), given, order.entrypoint]
     for items in (order.args, variables):

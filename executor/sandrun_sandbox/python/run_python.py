@@ -9,7 +9,8 @@ import os
 import sys
 
 from sandrun_sandbox import linux_unsafe as linux
-from sandrun_sandbox.job import UNBUFFERED, Program
+from sandrun_sandbox.job import Program
+from sandrun_sandbox.layout import UNBUFFERED
 from sandrun_sandbox.python.frames import CAN_HIDE, hide
 
 TYPE_CHECKING = False  # as typing's, without importing it

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from sandrun_executor.sandboxes import zygote
+from sandrun_sandbox import layout
 from sandrun_sandbox import linux_unsafe as linux
 
 ARENAS = """
@@ -83,6 +84,6 @@ def test_a_dict_keeps_a_part_of_what_it_held() -> None:
 def test_the_zygotes_modules_import_little() -> None:
     """Each large module more is memory that every fork goes over."""
     program = zygote._load(zygote._MODULES) + "print(*sorted(sys.modules))"
-    loaded = set(run(program, zygote.PYTHON, "-IS").split())
+    loaded = set(run(program, layout.PYTHON, "-IS").split())
     assert "sandrun_sandbox.python.run_python" in loaded
     assert not loaded & {"typing", "re", "enum", "collections", "functools", "contextlib"}
