@@ -8,7 +8,7 @@ import os
 import resource
 import stat
 
-from sandrun_sandbox import imports, layout, orders, root, unpack
+from sandrun_sandbox import imports, layout, messages, orders, root, unpack
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import Confinement, lower, within
@@ -75,46 +75,44 @@ def reset_ignored() -> None:
 
 
 def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Program:
-    """Confine this process, take the order, unpack, and become the program; returns for Python run warm.
-
-    Descriptors of the message: stdin, stdout, stderr, order, upload, snapshot.
-    """
+    """Confine this process, take the order, unpack, and become the program; returns for Python run warm."""
     reset_signals()
     try:
         confinement.enter()
         if config["preloaded"] is not None:
             config["preloaded"]["renew"]()
-        link.report("ready")
-        message = link.receive()
+        link.report(messages.Ready())
+        message = link.receive(messages.JobMessage)
         if message is None:
             os._exit(0)
         request, fds = message
         order = take(request, fds)
         for kind, value in rlimits(request):
             lower(kind, value)
-        order.env = {**request["env"], **order.env}
-        if order.env.get(UNBUFFERED) == "1" and not request["buffered"]:
+        order.env = {**request.language_variables, **order.env}
+        if order.env.get(UNBUFFERED) == "1" and not request.buffered:
             del order.env[UNBUFFERED]  # as it is anyway: no reason to start anew
-        warm = request["warm"] and config["forks"]
-        request["warm"] = warm and not _were_read(order.env, config["preloaded"])
-        threads = dict.fromkeys(THREADS, str(request["threads"]))
-        order.env = {**threads, **request["packages"], **_buffering(config, request["buffered"]), **order.env}
-        if request["compiler"]:
+        warm = request.warm and config["forks"]
+        request.warm = warm and not _were_read(order.env, config["preloaded"])
+        threads = dict.fromkeys(THREADS, str(request.threads))
+        buffering = _buffering(config, request.buffered)
+        order.env = {**threads, **request.package_variables, **buffering, **order.env}
+        if request.compiler:
             for fd in fds:  # which a compiler could open through /proc/PID/fd, as it can no socket
                 os.close(fd)
-            link.report("compiling")
-            _compile(config, _filled_in(request["compiler"], order), order)
-        link.report("started")
+            link.report(messages.Compiling())
+            _compile(config, _filled_in(request.compiler, order), order)
+        link.report(messages.Started())
         return _become(config, link, request, order)
-    except StepError as error:
-        link.report("failed " + error.report)
+    except (StepError, messages.MessageError) as error:
+        link.report(error.report)
     except (OSError, ValueError, MemoryError) as error:
-        # An order that is none, descriptors that are no files.
-        link.report(f"failed take {getattr(error, 'errno', 0) or 0}")
+        # A malformed order, or a descriptor that is not a file.
+        link.report(messages.Failed("take", getattr(error, "errno", 0) or 0))
     os._exit(1)
 
 
-def take(request: dict[str, Any], fds: list[int]) -> orders.Order:
+def take(request: messages.JobMessage, fds: list[int]) -> orders.Order:
     """The order; standard streams are in place then, the upload unpacked. Raises as main catches."""
     stdin, stdout, stderr, order_fd, upload_fd, snapshot_fd = fds
     order = orders.decode_order(orders.read_all(order_fd))
@@ -124,20 +122,22 @@ def take(request: dict[str, Any], fds: list[int]) -> orders.Order:
     return order
 
 
-def rlimits(request: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+def rlimits(request: messages.JobMessage) -> tuple[tuple[int, int], ...]:
     """The resource limits that are the job's own (setrlimit(2))."""
     return (
-        (resource.RLIMIT_FSIZE, request["disk_bytes"]),
-        (resource.RLIMIT_NOFILE, request["open_files"]),
-        (resource.RLIMIT_NPROC, request["processes"]),
+        (resource.RLIMIT_FSIZE, request.disk_bytes),
+        (resource.RLIMIT_NOFILE, request.open_files),
+        (resource.RLIMIT_NPROC, request.processes),
     )
 
 
-def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], order: orders.Order) -> Program:
-    command = _filled_in(request["command"], order)
-    if not request["warm"]:
-        if request["stack_bytes"]:
-            _raise_stack(request["stack_bytes"])
+def _become(
+    config: dict[str, Any], link: Channel, request: messages.JobMessage, order: orders.Order
+) -> Program:
+    command = _filled_in(request.command, order)
+    if not request.warm:
+        if request.stack_bytes:
+            _raise_stack(request.stack_bytes)
         _exec(config, command, order)
     link.close()
     linux.close_range(3)
@@ -146,15 +146,15 @@ def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], orde
     finish = None
     if config["preloaded"] is not None:
         finish = config["preloaded"]["finish"]
-        for set_threads in config["thread_setters"] if request["threads"] > 1 else ():
-            set_threads(request["threads"])
+        for set_threads in config["thread_setters"] if request.threads > 1 else ():
+            set_threads(request.threads)
     return Program(
         command[0],
         order.entrypoint,
         order.args,
         order.env,
         config["spared"],
-        buffered=bool(request["buffered"]),
+        buffered=bool(request.buffered),
         finish=finish,
     )
 
@@ -240,16 +240,16 @@ def _were_read(names: Iterable[str], preloaded: dict[str, Any] | None) -> bool:
     )
 
 
-def _unpack(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> None:
+def _unpack(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> None:
     """Unpack the upload into the work directory; archives in a child, whose parser leaves nothing here."""
-    if request["upload"] == "bundle":
+    if request.upload == "bundle":
         code = _unpack_here(request, upload_fd, snapshot_fd)
     else:
         pid = os.fork()
         if pid == 0:
             code = 3
             try:
-                unpack.load(request["upload"])
+                unpack.load(request.upload)
                 imports.end()  # a member of the archive may have a library's name
                 code = _unpack_here(request, upload_fd, snapshot_fd)
             finally:
@@ -260,11 +260,11 @@ def _unpack(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> None:
         raise StepError("unpack" if code != 2 else "disk", code)
 
 
-def _unpack_here(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> int:
+def _unpack_here(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> int:
     """0 done, 1 refused (the reason goes to the job's stderr), 2 no room."""
     work = os.open(layout.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        snapshot = unpack.unpack(request["upload"], upload_fd, work)
+        snapshot = unpack.unpack(request.upload, upload_fd, work)
         view = memoryview(snapshot)
         while view:
             view = view[os.write(snapshot_fd, view) :]

@@ -14,6 +14,7 @@ OF_THE_SANDBOX = {
     "sandrun_sandbox",
     "sandrun_sandbox.layout",
     "sandrun_sandbox.linux_unsafe",
+    "sandrun_sandbox.messages",
 }
 OF_THE_HELPERS = {"sandrun_helpers", "sandrun_helpers.messages"}
 # What reads what strangers write. `ssl` is missing here: asyncio imports it in every process, and nothing of

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
 from sandrun_executor.packages import egress, installers
 from sandrun_executor.packages.layers import Keeper
 from sandrun_executor.receipts.record import Record
-from sandrun_executor.sandboxes.handover import Packages, Program
+from sandrun_executor.sandboxes.handover import Packages
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.verdicts import Stop
 from sandrun_helpers import messages
@@ -20,7 +22,7 @@ from sandrun_helpers.messages import Task
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.layout import PYTHON
 from sandrun_shared.jobs import Installer, Limits, Outcome, Verdict
-from sandrun_shared.languages import ENTRYPOINT
+from sandrun_shared.languages import BY_NAME, ENTRYPOINT
 from sandrun_shared.orders import Order, encode_bundle, encode_order
 from sandrun_shared.protocol import Event, Execute, Finished, Output, Usage
 from sandrun_shared.settings import Settings
@@ -220,16 +222,11 @@ class Installing:
         installation.runs_in(sandbox)
         try:
             asked = Execute("install", "python3", self._limits, warm=False)
-            program: Program = {
-                "command": (PYTHON, "-I", ENTRYPOINT),
-                "compiler": (),
-                "env": {},
-                "native": False,
-            }
+            isolated = msgspec.structs.replace(BY_NAME["python3"], command=(PYTHON, "-I", ENTRYPOINT))
             record = Record(None, asked, fds)
             undo.callback(record.close)
             began = time.monotonic()
-            await sandbox.execute(asked, program, fds, installation, began, record=record, packages=packages)
+            await sandbox.execute(asked, isolated, fds, installation, began, record=record, packages=packages)
         finally:
             installation.runs_in(None)
 

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,10 +14,11 @@ from typing import Any
 
 from sandrun_executor.cgroups.probe import Cgroup
 from sandrun_executor.sandboxes import faults
-from sandrun_executor.sandboxes.channel import Link, Words
+from sandrun_executor.sandboxes.channel import Heard, Link
 from sandrun_executor.sandboxes.slots import Slot
 from sandrun_executor.seccomp.filter import compile_filter
 from sandrun_sandbox import layout
+from sandrun_sandbox.messages import FROM_ZYGOTE, Failed, Ready, Spawn, ZygoteConfig
 
 _START_SECONDS = 20.0
 _PRELOAD_SECONDS = 120.0  # importing from a cold disk
@@ -26,6 +27,7 @@ _log = logging.getLogger("sandrun.executor")
 # What becomes the sandbox, in an order in which each finds what it imports.
 _MODULES = (
     "sandrun_sandbox.layout",
+    "sandrun_sandbox.messages",
     "sandrun_sandbox.linux_unsafe",
     "sandrun_sandbox.imports",
     "sandrun_sandbox.steps",
@@ -67,7 +69,7 @@ _IMAGE_MODULES = (
 # Room for the command line that a job's /proc/self/cmdline is to show.
 _PADDING = " " * 2048
 
-_PREVIEW_MODULES = (*_IMAGE_MODULES, "sandrun_sandbox.python.preview")
+_PREVIEW_MODULES = (*_IMAGE_MODULES, "sandrun_sandbox.messages", "sandrun_sandbox.python.preview")
 _PRELOAD_MODULES = ("sandrun_sandbox.python.preload",)
 
 # The first stage builds the image and starts the interpreter anew inside it: what the host's site
@@ -142,12 +144,9 @@ for name, _ in {modules!r}:
 arenas_as_before()
 """
 _SECOND = """
-config = {config!r}
-config["baseline"] = baseline
-config["preloaded"] = preloaded
 main = sys.modules["sandrun_sandbox.zygote"].main
 run = sys.modules["sandrun_sandbox.python.run_python"].run
-run(main(config))
+run(main({config!r}, baseline, preloaded))
 """
 _NOTHING_PRELOADED = """
 preloaded = None
@@ -187,13 +186,13 @@ def _first_stage(second: int, command: list[str], image: Image | None, gpus: dic
         second=second,
         command=command,
         folder=image.folder,
-        links=image.links,
+        links=tuple(image.links),
         environment=environment,
         gpus=gpus,
     )
 
 
-def _second_stage(config: dict[str, object], image: Image | None, tasks: list[int]) -> str:
+def _second_stage(config: ZygoteConfig, image: Image | None, tasks: list[int]) -> str:
     preload = _NOTHING_PRELOADED
     if image is not None and image.python:
         preload = _PRELOAD.format(
@@ -208,7 +207,7 @@ def _second_stage(config: dict[str, object], image: Image | None, tasks: list[in
         + preload
         + _BASELINE
         + _LOAD_ALL.format(modules=_modules(_MODULES))
-        + _SECOND.format(config=config)
+        + _SECOND.format(config=config.encode())
     )
 
 
@@ -278,18 +277,18 @@ class Zygote:
             tasks = [os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.into_fd)]
         else:
             tasks = [os.dup(fd) for fd in cgroup.join_fds]
-        config = {
-            "control": link.far,
-            "tasks": tasks,
-            "seccomp": seccomp,
-            "gpu_seccomp": compile_filter(gpu=True) if gpus else seccomp,
-            "core_bytes": core_bytes,
-            "noswap": noswap,
-            "without": list(without),
-            "environment": {} if image is None else image.variables,
-            "links": None if image is None else image.links,
-            "forks": image is None or bool(image.python),
-        }
+        config = ZygoteConfig(
+            control=link.far,
+            tasks=tuple(tasks),
+            seccomp=seccomp,
+            gpu_seccomp=compile_filter(gpu=True) if gpus else seccomp,
+            core_bytes=core_bytes,
+            noswap=noswap,
+            without=tuple(without),
+            variables={} if image is None else image.variables,
+            links=None if image is None else tuple(image.links),
+            forks=image is None or bool(image.python),
+        )
         gpus = gpus or {"devices": [], "driver": ""}
         second = _source(_second_stage(config, image, tasks))
         command = [layout.PYTHON, layout.ZYGOTE_PROGRAM, _PADDING]
@@ -322,15 +321,17 @@ class Zygote:
         ready: asyncio.Future[bool] = self._loop.create_future()
         state = ""
 
-        def heard(words: Words, fd: int | None) -> None:
+        def hear(heard: Heard, fd: int | None) -> None:
             if fd is not None:
                 os.close(fd)
             if not ready.done():
-                ready.set_result(words == ["ready"])
-            if not words:
+                ready.set_result(heard == Ready())
+            if heard is None:
                 self.alive = False
+            elif isinstance(heard, Failed):
+                _log.error("a zygote ended: %s", faults.of_step(heard.step, heard.code))
 
-        self._link.listen(heard)
+        self._link.listen(FROM_ZYGOTE, hear)
         served = False
         try:
             async with asyncio.timeout(seconds):
@@ -345,14 +346,14 @@ class Zygote:
             why = f"after {seconds:g} s it is {state}" if state else "its own words are above"
             raise ZygoteError(f"{layout.PYTHON} did not become a zygote: {why}")
 
-    def spawn(self, link: Link, job_link: Link, slot: Slot, kind: Mapping[str, object]) -> None:
+    def spawn(self, link: Link, job_link: Link, slot: Slot, request: Spawn) -> None:
         """Ask for a sandbox; it reports on the two links. Raises OSError when the zygote is gone or deaf."""
         cgroup = slot.cgroup
         fds = [link.far, job_link.far, slot.network.fd, *cgroup.join_fds]
         if cgroup.into_fd is not None:
             fds.append(cgroup.into_fd)
         try:
-            self._link.send({"uid": slot.uid, "into_cgroup": cgroup.into_fd is not None, **kind}, fds)
+            self._link.send(request, fds)
         except BlockingIOError:  # it has not read for long
             self.answers = False
             raise ZygoteError(str(faults.ZYGOTE_STUCK)) from None
