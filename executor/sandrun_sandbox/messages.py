@@ -109,9 +109,11 @@ _READ: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _read(annotation: str, value: Any) -> Any:
-    kind = annotation.replace(" | None", "")
-    return None if value is None and kind != annotation else _READ[kind](value)
+def _optional(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else read(value)
+
+
+_READ.update({f"{kind} | None": _optional(read) for kind, read in list(_READ.items())})
 
 
 @dataclass_transform()
@@ -189,7 +191,7 @@ def decode_order(data: bytes, *kinds: type[D]) -> D:
         if name == kind.NAME and len(kind.FIELDS) == len(values):
             try:
                 fields = zip(kind.FIELDS, values)  # noqa: B905 (Python 3.9)
-                order = kind(*[_read(annotation, value) for (_, annotation), value in fields])
+                order = kind(*[_READ[annotation](value) for (_, annotation), value in fields])
                 order.check()
             except (TypeError, ValueError):
                 break
