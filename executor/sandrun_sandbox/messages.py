@@ -368,7 +368,7 @@ def _values_of(words: list[str], fields: tuple[tuple[str, str], ...]) -> list[An
 
 
 def _decimal(word: str) -> int:
-    _require(len(word) <= _DIGITS and word.isdigit() and word.isascii() and str(int(word)) == word)
+    _require(len(word) <= _DIGITS and word.isdigit() and str(int(word)) == word)
     return int(word)
 
 

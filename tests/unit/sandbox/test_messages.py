@@ -191,6 +191,44 @@ def test_descriptors_are_as_many_as_an_order_needs(order: Order, counts: set[int
     assert {count for count in range(17) if order.takes(count)} == counts
 
 
+GOOD: dict[str, Any] = {
+    "bool": True,
+    "bytes": b"x",
+    "dict[str, str]": {"a": "b"},
+    "float": 1.0,
+    "int": 1,
+    "str": "",
+    "TmpfsLimits": (1, 1, 1),
+    "tuple[int, ...]": (1,),
+    "tuple[str, ...]": ("a",),
+}
+BAD: dict[str, tuple[Any, ...]] = {
+    "bool": (0, 1, "", [True]),
+    "bytes": ("x", 1, (1,)),
+    "dict[str, str]": ({"a": 1}, {1: "a"}, [("a", "b")], (("a", "b"),), {"a": b"b"}),
+    "float": (-1.0, float("nan"), float("inf"), "1", True),
+    "int": (-1, True, 1.0, "1", 10**18),
+    "str": (b"", 1, ("a",)),
+    "TmpfsLimits": ((1, 1), (1, 1, 1, 1), (1, 1, -1), (1, 1, "1"), 1),
+    "tuple[int, ...]": ([1], (-1,), ("1",), 1),
+    "tuple[str, ...]": (["a"], "a", (b"a",), (1,)),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [(kind, place) for kind in ORDERS for place in range(len(kind.FIELDS))]
+)
+def test_a_value_of_another_type_or_out_of_bounds_is_an_error(kind: Any, place: int) -> None:
+    notes = [note.replace(" | None", "") for _, note in kind.FIELDS]
+    good = [("installing" if kind is Configure and note == "str" else GOOD[note]) for note in notes]
+    assert type(decode_order(marshal.dumps((kind.NAME, *good), 2), kind)) is kind
+    bad = BAD[notes[place]] + (() if kind.FIELDS[place][1].endswith(" | None") else (None,))
+    for value in bad:
+        values = [*good[:place], value, *good[place + 1 :]]
+        with pytest.raises(MessageError, match=kind.NAME):
+            decode_order(marshal.dumps((kind.NAME, *values), 2), kind)
+
+
 def test_configurations_that_contradict_themselves_are_none() -> None:
     for packages, tools in (("layer", ("uv",)), ("", ("uv",)), ("other", ())):
         with pytest.raises(MessageError):
