@@ -1,5 +1,6 @@
 """The executor: environments, their parked sandboxes, and the jobs that run in them."""
 
+import dataclasses
 import logging
 import os
 import pwd
@@ -30,6 +31,7 @@ from sandrun_executor.server import Peer, nothing
 from sandrun_shared.environments import DefinitionError
 from sandrun_shared.framing import close_all
 from sandrun_shared.jobs import Installer, Limits
+from sandrun_shared.languages import BY_NAME
 from sandrun_shared.protocol import (
     VERSION,
     Describe,
@@ -262,15 +264,16 @@ class Executor:
         if peer.gone or self._stopping:
             sandbox.stop(Stop.cancelled)
         try:
-            program = interpreters.program_of(request.interpreter)
+            language = BY_NAME[request.interpreter]
             if pool.build is not None:
-                program = pool.build.program(program)
+                language = pool.build.runs(language)
             if call.loan is not None:
                 sandbox.on_released = call.loan.until_then()
-                program["env"] = {**program["env"], **call.loan.environment}
+                variables = {**language.env, **call.loan.environment}
+                language = dataclasses.replace(language, env=variables)
             await sandbox.execute(
                 request,
-                program,
+                language,
                 call.fds,
                 peer,
                 call.requested_at,

@@ -9,16 +9,10 @@ from typing import Any
 
 import msgspec
 
+from sandrun_helpers.messages import Probed
 from sandrun_shared.protocol import MAX_GPUS, Gpu
 
 _UUID = re.compile(r"GPU-[0-9a-f-]{1,60}\Z")
-
-
-class Probed(msgspec.Struct, frozen=True):
-    """The devices that jobs may have, each with the minor number of its node, and why others may not."""
-
-    gpus: tuple[tuple[Gpu, int], ...] = ()
-    problem: str = ""
 
 
 def probe(nvml: Any) -> Probed:

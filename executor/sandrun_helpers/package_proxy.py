@@ -16,23 +16,12 @@ import sys
 
 import msgspec
 
+from sandrun_helpers.messages import Task
 from sandrun_helpers.relay import MAX_HEAD, Relay, Rules
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_shared import framing
 
 _BACKLOG = 128
-
-
-class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a proxy is to let through; as root it becomes uid; seccomp is its filter of system calls."""
-
-    hosts: tuple[str, ...]
-    max_bytes: int
-    uid: int
-    seccomp: bytes
-    networks: tuple[str, ...] = ()
-    credentials: dict[str, tuple[str, str]] = {}
-    ca: str = ""
 
 
 def lower(task: Task) -> None:

@@ -63,15 +63,14 @@ def enter_image(boot: "dict[str, Any]") -> "NoReturn":
 def become_zygote(boot: "dict[str, Any]") -> "tuple[Callable[[Program], None], Program]":
     """Be the second stage; returns only in a process that is a job: how to run its program, and the program.
 
-    boot: modules; preload (None, or the argument of _preload); config (that of zygote.main, but what is found
-    here). The caller runs the program, so that no frame of ours is below it.
+    boot: modules; preload (None, or the argument of _preload); config (encoded messages.ZygoteConfig). The
+    caller runs the program, so that no frame of ours is below it.
     """
-    config = boot["config"]
-    config["preloaded"] = None if boot["preload"] is None else _preload(boot["preload"])
-    config["baseline"] = frozenset(sys.modules)
+    preloaded = None if boot["preload"] is None else _preload(boot["preload"])
+    baseline = frozenset(sys.modules)
     load(boot["modules"])
     run = sys.modules["sandrun_sandbox.python.run_python"].run
-    return run, sys.modules["sandrun_sandbox.zygote"].main(config)
+    return run, sys.modules["sandrun_sandbox.zygote"].main(boot["config"], baseline, preloaded)
 
 
 def _preload(boot: "dict[str, Any]") -> "dict[str, Any]":

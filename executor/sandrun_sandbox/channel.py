@@ -1,21 +1,16 @@
-"""The socket between the executor and one process of a sandbox.
-
-Downwards: marshalled dictionaries of our own numbers and names, with descriptors. Upwards: a short line of
-ASCII words. Neither direction ever carries a byte that a client wrote.
-"""
+"""The socket between the executor and one process of a sandbox, which carries what messages.py names."""
 
 from __future__ import annotations
 
 import _socket
-import marshal
 import struct
+
+from sandrun_sandbox.messages import MAX_DESCRIPTORS, ORDER_BYTES, MessageError, decode_order
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
-    from typing import Any
+    from sandrun_sandbox.messages import D, Report
 
-_ROOM = 4096
-_MAX_FDS = 16
 _RIGHTS = _socket.SCM_RIGHTS
 
 
@@ -29,10 +24,13 @@ class Channel:
         """The descriptor, for poll(2)."""
         return self._socket.fileno()
 
-    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message and its descriptors, or None when the executor hung up."""
+    def receive(self, *kinds: type[D]) -> tuple[D, list[int]] | None:
+        """The next order, of one of these kinds, and its descriptors; None when the executor hung up.
+
+        Raises MessageError for any other.
+        """
         data, ancillary, _, _ = self._socket.recvmsg(
-            _ROOM, _socket.CMSG_SPACE(4 * _MAX_FDS), _socket.MSG_CMSG_CLOEXEC
+            ORDER_BYTES, _socket.CMSG_SPACE(4 * MAX_DESCRIPTORS), _socket.MSG_CMSG_CLOEXEC
         )
         fds = [
             fd
@@ -40,13 +38,18 @@ class Channel:
             if (level, kind) == (_socket.SOL_SOCKET, _RIGHTS)
             for (fd,) in struct.iter_unpack("i", payload)
         ]
-        return (marshal.loads(data), fds) if data else None  # noqa: S302 (written by the executor)
+        if not data:
+            return None
+        order = decode_order(data, *kinds)
+        if not order.takes(len(fds)):
+            raise MessageError(order.NAME)
+        return order, fds
 
-    def report(self, words: str, fd: int | None = None) -> None:
-        """Send a line to the executor, with a descriptor. A peer that is gone is not an error."""
+    def report(self, report: Report, fd: int | None = None) -> None:
+        """Send a report to the executor, with a descriptor. A peer that is gone is not an error."""
         rights = [(_socket.SOL_SOCKET, _RIGHTS, struct.pack("i", fd))] if fd is not None else []
         try:  # noqa: SIM105 (contextlib would be one more module in every job's interpreter)
-            self._socket.sendmsg([words.encode("ascii")], rights, _socket.MSG_NOSIGNAL)
+            self._socket.sendmsg([report.encode()], rights, _socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
             pass
 

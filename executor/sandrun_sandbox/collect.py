@@ -13,6 +13,7 @@ import stat
 import time
 
 from sandrun_sandbox import beneath
+from sandrun_sandbox.layout import REASONS
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
@@ -24,18 +25,6 @@ MAX_PATH_BYTES = 1024
 MAX_INDEX_BYTES = 64 << 20
 FILE_BYTES = 48 + 5  # of the index, for each file besides its path
 MAX_TIME_SECONDS = 2**32 - 1  # what every archive can say
-# Why files are left out (sandrun_shared.jobs.LeftOutReason): the order is that of the report.
-REASONS = (
-    "path_too_long",
-    "too_deep",
-    "same_name",
-    "unreadable",
-    "too_large",
-    "too_many_files",
-    "too_many_entries",
-    "no_memory",
-    "out_of_time",
-)
 
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _READ_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -9,12 +9,12 @@ import os
 import stat
 
 from sandrun_sandbox import linux_unsafe as linux
+from sandrun_sandbox.layout import DRIVER
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
     from typing import Any
 
-DRIVER = "/opt/nvidia"
 _LAYERS, _MOUNTED = "/gpu", "/driver"  # in the image's parent
 _TOLD = "/var/gpu"  # in a job
 # The driver's library looks for its modules and numbers, and for whether it may make nodes: it may not.

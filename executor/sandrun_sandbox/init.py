@@ -10,10 +10,11 @@ import os
 import select
 import time
 
-from sandrun_sandbox import collect, gpu_files, imports, job, landlock, orders, root
+from sandrun_sandbox import collect, gpu_files, imports, job, landlock, layout, messages, orders, root
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import Confinement
+from sandrun_sandbox.messages import Failed
 from sandrun_sandbox.prestarted import helper
 from sandrun_sandbox.steps import StepError, run_steps
 
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: list[int]) -> job.Program:
+def main(config: dict[str, Any], request: messages.Spawn, link: Channel, fds: list[int]) -> job.Program:
     """Set the sandbox up, fork the job's process and look after it; returns only in that process.
 
     fds: the job's channel, the network namespace, then one `tasks` file per cgroup controller (v1).
     """
     job_fd, network, *tasks = fds
-    uid, sizes = request["uid"], _sizes(config, request)
-    gpu = request["gpu"]
+    uid, gpu = request.uid, request.gpu
+    limits, noswap = request.limits, config["noswap"]
     try:
         run_steps(
             (
@@ -38,8 +39,8 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
                 ("join_cgroup", lambda: [os.write(fd, b"0") for fd in tasks]),
                 ("cgroup", lambda: linux.unshare(linux.CLONE_NEWCGROUP)),
                 ("network", lambda: linux.setns(network, linux.CLONE_NEWNET)),
-                ("files", lambda: root.mount_files(uid, sizes, config["links"], gpu)),
-                ("devices", lambda: root.mount_devices(sizes, gpu)),
+                ("files", lambda: root.mount_files(uid, limits, noswap, config["links"], gpu)),
+                ("devices", lambda: root.mount_devices(limits, noswap, gpu)),
                 ("proc", root.mount_proc),
                 ("mask_proc", lambda: root.mask_proc(gpu_files.masks(config["masks"], gpu), config["stat"])),
                 ("enter_root", root.enter),
@@ -48,14 +49,14 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
             )
         )
         # Packages are mounted when the job is handed over: until then the folder is empty and read-only.
-        writable = (*root.WRITABLE, root.PACKAGES) if request["installs"] else root.WRITABLE
-        ruleset = landlock.make_ruleset(writable, () if gpu is None else (gpu_files.DRIVER,))
+        writable = (*layout.WRITABLE, layout.PACKAGES) if request.installs else layout.WRITABLE
+        ruleset = landlock.make_ruleset(writable, () if gpu is None else (layout.DRIVER,))
         confinement = Confinement(uid, ruleset, config["seccomp" if gpu is None else "gpu_seccomp"])
     except StepError as error:
-        link.report("failed " + error.report)
+        link.report(error.report)
         os._exit(1)
     except OSError as error:
-        link.report(f"failed landlock {error.errno}")
+        link.report(Failed("landlock", error.errno or 0))
         os._exit(1)
     for fd in (network, *tasks):
         os.close(fd)
@@ -66,13 +67,13 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
     try:
         pid = os.fork()
     except OSError as error:
-        link.report(f"failed fork {error.errno}")
+        link.report(Failed("fork", error.errno or 0))
         os._exit(1)
     if pid == 0:
         link.close()
         os.close(children)
-        if request["started"]:
-            helper.main(config, request["started"], confinement, Channel(job_fd))
+        if request.started:
+            helper.main(config, request.started, confinement, Channel(job_fd))
         return job.main(config, confinement, Channel(job_fd))
     try:
         imports.end()
@@ -80,10 +81,6 @@ def main(config: dict[str, Any], request: dict[str, Any], link: Channel, fds: li
         _supervise(config, confinement, link, pid, children)
     finally:  # of an exception too: what the interpreter does at its end is not ours
         os._exit(0)
-
-
-def _sizes(config: dict[str, Any], request: dict[str, Any]) -> root.Sizes:
-    return root.Sizes(request["disk_bytes"], request["inodes"], request["shm_bytes"], config["noswap"])
 
 
 def _new_clock() -> None:
@@ -130,43 +127,42 @@ def _supervise(
             os.waitpid(-1, 0)
         except ChildProcessError:
             break
-    link.report(f"exited {status} {int(root.is_full())}")
+    link.report(messages.Exited(status, root.is_full()))
     _collect(confinement, link)
 
 
 def _heed(config: dict[str, Any], link: Channel) -> float | None:
     """Do what the executor says; the seconds from SIGTERM to SIGKILL when it says to end the job."""
-    message = link.receive()
+    try:
+        message = link.receive(messages.Stop, messages.Configure)
+    except messages.MessageError as error:
+        link.report(error.report)
+        os._exit(1)
     if message is None:
         os._exit(0)  # the executor is gone: the kernel ends the whole namespace with us
     request, fds = message
-    if "resize" in request:
-        try:
-            root.resize(_sizes(config, request))
-            link.report("resized")
-        except OSError as error:
-            link.report(f"failed sizes {error.errno}")
-            os._exit(1)
-    elif "packages" in request:
-        _mount_packages(request["packages"], fds, link)
-    else:
-        return float(request["stop"])
-    return None
+    if isinstance(request, messages.Configure):
+        _configure(config, request, fds, link)
+    return request.grace_seconds if isinstance(request, messages.Stop) else None
 
 
-def _mount_packages(tools: list[str] | None, fds: list[int], link: Channel) -> None:
-    """Mount what the executor sent: a finished layer, or a folder to install to and what installs."""
+def _configure(config: dict[str, Any], request: messages.Configure, fds: list[int], link: Channel) -> None:
+    """Give the job's folders another size, and mount a layer or a folder to install to and what installs."""
+    step = "sizes"
     try:
-        if tools is None:
+        if request.limits is not None:
+            root.resize(request.limits, config["noswap"])
+        step = "packages"
+        if request.packages == messages.LAYER:
             root.mount_installed(fds[0])
-        else:
-            root.mount_installing(fds[0], list(zip(tools, fds[1:], strict=True)))
+        elif request.packages == messages.INSTALLING:
+            root.mount_installing(fds[0], list(zip(request.tools, fds[1:], strict=True)))
     except OSError as error:
-        link.report(f"failed packages {error.errno}")
+        link.report(Failed(step, error.errno or 0))
         os._exit(1)
     for fd in fds:
         os.close(fd)
-    link.report("mounted")
+    link.report(messages.Configured())
 
 
 def _signal_all(number: int) -> None:
@@ -192,16 +188,20 @@ def _reap(job_pid: int) -> int | None:
 
 def _collect(confinement: Confinement, link: Channel) -> None:
     """Become the job's user while the executor looks at the job's end, then gather what it asks for."""
-    work = os.open(root.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    work = os.open(layout.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         confinement.enter_as_collector()
     except StepError as error:
-        link.report("failed " + error.report)
+        link.report(error.report)
         return
-    message = link.receive()
-    if message is None:
+    try:
+        asked = _asked_to_collect(link)
+    except messages.MessageError as error:
+        link.report(error.report)
         return
-    request, (order_fd, snapshot_fd, data_fd, names_fd, numbers_fd) = message
+    if asked is None:
+        return
+    request, (order_fd, snapshot_fd, data_fd, names_fd, numbers_fd) = asked
     try:
         order = orders.decode_order(orders.read_all(order_fd))
         snapshot = orders.read_all(snapshot_fd)
@@ -210,10 +210,22 @@ def _collect(confinement: Confinement, link: Channel) -> None:
             order.outputs,
             snapshot,
             collect.Into(data_fd, names_fd, numbers_fd),
-            max_files=request["files"],
-            max_bytes=request["bytes"],
-            seconds=request["seconds"],
+            max_files=request.files,
+            max_bytes=request.size_bytes,
+            seconds=request.seconds,
         )
-        link.report("collected " + " ".join([str(left_out[reason]) for reason in collect.REASONS]))
+        link.report(messages.Collected(tuple([left_out[reason] for reason in layout.REASONS])))
     except (OSError, ValueError, MemoryError):
-        link.report("failed collect 0")
+        link.report(Failed("collect", 0))
+
+
+def _asked_to_collect(link: Channel) -> tuple[messages.Collect, list[int]] | None:
+    """What to collect; None when the executor hung up. Raises MessageError."""
+    while True:
+        message = link.receive(messages.Stop, messages.Collect)
+        if message is None:
+            return None
+        request, fds = message
+        if isinstance(request, messages.Collect):
+            return request, fds
+        # The job ended by itself while it was being stopped.

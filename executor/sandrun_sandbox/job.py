@@ -8,10 +8,11 @@ import os
 import resource
 import stat
 
-from sandrun_sandbox import imports, orders, root, unpack
+from sandrun_sandbox import imports, layout, messages, orders, root, unpack
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import Confinement, lower, within
+from sandrun_sandbox.layout import THREADS, UNBUFFERED
 from sandrun_sandbox.python import cpython_unsafe as cpython
 from sandrun_sandbox.steps import StepError
 
@@ -23,16 +24,6 @@ if TYPE_CHECKING:
 ENTRYPOINT = "{entrypoint}"  # in a command, as sandrun_shared.languages says it
 _EXEC_FAILED = 126
 SIGCHLD = (_signal.SIGCHLD,)  # blocked in PID 1, which reads it from a descriptor
-UNBUFFERED = "PYTHONUNBUFFERED"
-ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
-    "HOME": root.HOME,
-    "USER": "job",
-    "LOGNAME": "job",
-    "LANG": "C.UTF-8",
-    "TMPDIR": "/tmp",  # noqa: S108 (the job's own)
-    UNBUFFERED: "1",  # somebody may be following what a program prints
-}
 # What makes other programs write through too: C's standard streams (stdbuf(1)), and Ruby's and Perl's.
 _STDBUF = "/usr/libexec/coreutils/libstdbuf.so"
 _WRITE_THROUGH = {
@@ -41,8 +32,6 @@ _WRITE_THROUGH = {
     "RUBYOPT": f"-r{root.WRITE_THROUGH}/write_through.rb",
     "PERL5OPT": f"-I{root.WRITE_THROUGH} -Mwrite_through",
 }
-# How many threads a numerical library starts.
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Variables that the interpreter reads at its start: with one of these set it must start anew.
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC_", "TZ")
 
@@ -50,7 +39,7 @@ _READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC_", "TZ")
 class Program:
     """A Python program to run in this very process.
 
-    environment: variables besides ENVIRONMENT, which the zygote has; spared: names of modules that every
+    environment: variables besides layout.VARIABLES, which the zygote has; spared: names of modules that every
     interpreter has; buffered: whether what it writes may wait in a buffer; finish: what to call after all
     that atexit calls, where modules that the zygote imported have registered theirs.
     """
@@ -87,46 +76,44 @@ def reset_ignored() -> None:
 
 
 def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Program:
-    """Confine this process, take the order, unpack, and become the program; returns for Python run warm.
-
-    Descriptors of the message: stdin, stdout, stderr, order, upload, snapshot.
-    """
+    """Confine this process, take the order, unpack, and become the program; returns for Python run warm."""
     reset_signals()
     try:
         confinement.enter()
         if config["preloaded"] is not None:
             config["preloaded"]["renew"]()
-        link.report("ready")
-        message = link.receive()
+        link.report(messages.Ready())
+        message = link.receive(messages.JobMessage)
         if message is None:
             os._exit(0)
         request, fds = message
         order = take(request, fds)
         for kind, value in rlimits(request):
             lower(kind, value)
-        order.env = {**request["env"], **order.env}
-        if order.env.get(UNBUFFERED) == "1" and not request["buffered"]:
+        order.env = {**request.language_variables, **order.env}
+        if order.env.get(UNBUFFERED) == "1" and not request.buffered:
             del order.env[UNBUFFERED]  # as it is anyway: no reason to start anew
-        warm = request["warm"] and config["forks"]
-        request["warm"] = warm and not _were_read(order.env, config["preloaded"])
-        threads = dict.fromkeys(THREADS, str(request["threads"]))
-        order.env = {**threads, **request["packages"], **_buffering(config, request["buffered"]), **order.env}
-        if request["compiler"]:
+        warm = request.warm and config["forks"]
+        request.warm = warm and not _were_read(order.env, config["preloaded"])
+        threads = dict.fromkeys(THREADS, str(request.threads))
+        buffering = _buffering(config, request.buffered)
+        order.env = {**threads, **request.package_variables, **buffering, **order.env}
+        if request.compiler:
             for fd in fds:  # which a compiler could open through /proc/PID/fd, as it can no socket
                 os.close(fd)
-            link.report("compiling")
-            _compile(config, _filled_in(request["compiler"], order), order)
-        link.report("started")
+            link.report(messages.Compiling())
+            _compile(config, _filled_in(request.compiler, order), order)
+        link.report(messages.Started())
         return _become(config, link, request, order)
-    except StepError as error:
-        link.report("failed " + error.report)
+    except (StepError, messages.MessageError) as error:
+        link.report(error.report)
     except (OSError, ValueError, MemoryError) as error:
-        # An order that is none, descriptors that are no files.
-        link.report(f"failed take {getattr(error, 'errno', 0) or 0}")
+        # A malformed order, or a descriptor that is not a file.
+        link.report(messages.Failed("take", getattr(error, "errno", 0) or 0))
     os._exit(1)
 
 
-def take(request: dict[str, Any], fds: list[int]) -> orders.Order:
+def take(request: messages.JobMessage, fds: list[int]) -> orders.Order:
     """The order; standard streams are in place then, the upload unpacked. Raises as main catches."""
     stdin, stdout, stderr, order_fd, upload_fd, snapshot_fd = fds
     order = orders.decode_order(orders.read_all(order_fd))
@@ -136,20 +123,22 @@ def take(request: dict[str, Any], fds: list[int]) -> orders.Order:
     return order
 
 
-def rlimits(request: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+def rlimits(request: messages.JobMessage) -> tuple[tuple[int, int], ...]:
     """The resource limits that are the job's own (setrlimit(2))."""
     return (
-        (resource.RLIMIT_FSIZE, request["disk_bytes"]),
-        (resource.RLIMIT_NOFILE, request["open_files"]),
-        (resource.RLIMIT_NPROC, request["processes"]),
+        (resource.RLIMIT_FSIZE, request.disk_bytes),
+        (resource.RLIMIT_NOFILE, request.open_files),
+        (resource.RLIMIT_NPROC, request.processes),
     )
 
 
-def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], order: orders.Order) -> Program:
-    command = _filled_in(request["command"], order)
-    if not request["warm"]:
-        if request["stack_bytes"]:
-            _raise_stack(request["stack_bytes"])
+def _become(
+    config: dict[str, Any], link: Channel, request: messages.JobMessage, order: orders.Order
+) -> Program:
+    command = _filled_in(request.command, order)
+    if not request.warm:
+        if request.stack_bytes:
+            _raise_stack(request.stack_bytes)
         _exec(config, command, order)
     link.close()
     linux.close_range(3)
@@ -158,15 +147,15 @@ def _become(config: dict[str, Any], link: Channel, request: dict[str, Any], orde
     finish = None
     if config["preloaded"] is not None:
         finish = config["preloaded"]["finish"]
-        for set_threads in config["thread_setters"] if request["threads"] > 1 else ():
-            set_threads(request["threads"])
+        for set_threads in config["thread_setters"] if request.threads > 1 else ():
+            set_threads(request.threads)
     return Program(
         command[0],
         order.entrypoint,
         order.args,
         order.env,
         config["spared"],
-        buffered=bool(request["buffered"]),
+        buffered=bool(request.buffered),
         finish=finish,
     )
 
@@ -252,16 +241,16 @@ def _were_read(names: Iterable[str], preloaded: dict[str, Any] | None) -> bool:
     )
 
 
-def _unpack(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> None:
+def _unpack(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> None:
     """Unpack the upload into the work directory; archives in a child, whose parser leaves nothing here."""
-    if request["upload"] == "bundle":
+    if request.upload == "bundle":
         code = _unpack_here(request, upload_fd, snapshot_fd)
     else:
         pid = os.fork()
         if pid == 0:
             code = 3
             try:
-                unpack.load(request["upload"])
+                unpack.load(request.upload)
                 imports.end()  # a member of the archive may have a library's name
                 code = _unpack_here(request, upload_fd, snapshot_fd)
             finally:
@@ -272,11 +261,11 @@ def _unpack(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> None:
         raise StepError("unpack" if code != 2 else "disk", code)
 
 
-def _unpack_here(request: dict[str, Any], upload_fd: int, snapshot_fd: int) -> int:
+def _unpack_here(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> int:
     """0 done, 1 refused (the reason goes to the job's stderr), 2 no room."""
-    work = os.open(root.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    work = os.open(layout.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        snapshot = unpack.unpack(request["upload"], upload_fd, work)
+        snapshot = unpack.unpack(request.upload, upload_fd, work)
         view = memoryview(snapshot)
         while view:
             view = view[os.write(snapshot_fd, view) :]

@@ -8,18 +8,15 @@ import time
 
 from sandrun_sandbox import etc, gpu_files
 from sandrun_sandbox import linux_unsafe as linux
+from sandrun_sandbox.layout import ENVIRONMENT, HOME, INSTALLED, TOOLS, WORK, ZYGOTE_PROGRAM
 from sandrun_sandbox.prestarted import node
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
     from typing import Any
 
-WORK, HOME = "/work", "/home/job"
-ENVIRONMENT = "/usr/environment"  # where a job finds its packages, if its environment has any
-# Where packages are: below /usr, whose rule of Landlock holds for them too. INSTALLED in every job that
-# requires some, TOOLS only while they are installed.
-PACKAGES = "/usr/packages"
-INSTALLED, TOOLS = PACKAGES + "/installed", PACKAGES + "/tools"
+    from sandrun_sandbox.messages import TmpfsLimits
+
 # A client's program is executed by this link to a descriptor: the last part of the path names the process
 # (proc_pid_comm(5)), and stands in the kernel's log. It is what compilers call theirs.
 EXECUTED, EXECUTED_FD = node.FOLDER + "/a.out", 3
@@ -28,12 +25,10 @@ _WRITE_THROUGH_FILES = {
     "write_through.rb": "$stdout.sync = true\n",
     "write_through.pm": "package write_through;\n$| = 1;\n1;\n",
 }
-WRITABLE = (WORK, HOME, "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the sandbox's own)
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
 
 _HIDDEN = ("local", "src")  # of /usr
 _MASKS, _STAT = "/masks", "/stat"  # in the image's parent, out of every job's sight
-PROGRAM = "/zygote.pyc"  # there too
 _DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 _NODES = [(f"/new/dev/{name}".encode(),) * 2 for name, _ in _DEVICES]
 
@@ -52,7 +47,6 @@ _COPIED_SYS = (
     " vm/overcommit_memory"
 ).split()
 _SYS = "/var/proc/sys"  # in a job
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def _write(path: str, text: str) -> None:
@@ -136,7 +130,7 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
     _build_skeleton(base + "/image")
     _write(base + _MASKS, _list_masks(base + "/new"))
     _write(base + _STAT, _blank_stat())
-    with open(base + PROGRAM, "wb") as file:
+    with open(base + ZYGOTE_PROGRAM, "wb") as file:
         file.write(program)
     gpu_files.build(base, gpus)
     for path in (INSTALLED, TOOLS):
@@ -170,28 +164,13 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
     linux.mount("", "/", "", linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | _SAFE)
 
 
-class Sizes:
-    """The room of a job's tmpfs folders, in bytes and inodes; noswap is the mount option or ""."""
-
-    def __init__(self, disk_bytes: int, inodes: int, shm_bytes: int, noswap: str) -> None:
-        self.disk_bytes = disk_bytes
-        self.inodes = inodes
-        self.shm_bytes = shm_bytes
-        self.noswap = noswap
-
-    def disk(self) -> str:
-        """Mount options of the folders that share one tmpfs, and a page of ours, /proc/stat (tmpfs(5))."""
-        return f"size={self.disk_bytes + _PAGE},nr_inodes={self.inodes}{self.noswap}"
-
-    def shm(self) -> str:
-        """Mount options of /dev/shm."""
-        return f"size={self.shm_bytes},nr_inodes={self.inodes}{self.noswap}"
-
-
-def mount_files(uid: int, sizes: Sizes, links: list[str] | None = None, gpu: int | None = None) -> None:
+def mount_files(
+    uid: int, limits: TmpfsLimits, noswap: str, links: tuple[str, ...] | None = None, gpu: int | None = None
+) -> None:
     """Mount one job's root at /new: overlays with inodes of their own, and its tmpfs folders.
 
-    links: what the environment puts into HOME; without, the zygote has no environment. gpu: the job's device.
+    noswap: a mount option of tmpfs, or "". links: what the environment puts into HOME; without, the zygote
+    has no environment. gpu: the job's device.
     """
     read_only = _SAFE | linux.MS_RDONLY
     # Device nodes open in it until mount_devices has bound each.
@@ -202,7 +181,7 @@ def mount_files(uid: int, sizes: Sizes, links: list[str] | None = None, gpu: int
         options = "lowerdir=/environment:/empty"
         linux.mount("overlay", "/new" + ENVIRONMENT, "overlay", read_only, options)
     gpu_files.mount_driver(gpu)
-    linux.mount("tmpfs", "/stage", "tmpfs", _SAFE, "mode=755," + sizes.disk())
+    linux.mount("tmpfs", "/stage", "tmpfs", _SAFE, "mode=755," + limits.disk(noswap))
     umask = os.umask(0)
     for name, target, mode in (
         ("work", WORK, 0o700),
@@ -223,13 +202,13 @@ def mount_files(uid: int, sizes: Sizes, links: list[str] | None = None, gpu: int
             os.symlink(f"{ENVIRONMENT}/home/{link}", path)
 
 
-def mount_devices(sizes: Sizes, gpu: int | None = None) -> None:
+def mount_devices(limits: TmpfsLimits, noswap: str, gpu: int | None = None) -> None:
     """Bind each device node of the job's own overlay, let no other open, and mount /dev/shm."""
     # A bind has the flags of the mount it is made from: these nodes open in a root that is nodev.
     linux.bind_each(_NODES if gpu is None else [*_NODES, *gpu_files.nodes(gpu)])
     flags = _SAFE | linux.MS_NOEXEC | linux.MS_RDONLY
     linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | flags)
-    linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777," + sizes.shm())
+    linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777," + limits.shm(noswap))
 
 
 def mount_proc() -> None:
@@ -286,13 +265,13 @@ def enter() -> None:
     os.chdir(WORK)
 
 
-def resize(sizes: Sizes) -> None:
+def resize(limits: TmpfsLimits, noswap: str) -> None:
     """Give the job's folders another size. Raises OSError.
 
     noswap cannot change with a remount, but has to be named again where it was given (tmpfs(5)).
     """
-    linux.mount("", WORK, "", linux.MS_REMOUNT | _SAFE, sizes.disk())
-    linux.mount("", "/dev/shm", "", linux.MS_REMOUNT | _SAFE, sizes.shm())  # noqa: S108
+    linux.mount("", WORK, "", linux.MS_REMOUNT | _SAFE, limits.disk(noswap))
+    linux.mount("", "/dev/shm", "", linux.MS_REMOUNT | _SAFE, limits.shm(noswap))  # noqa: S108
 
 
 def mount_installing(layer: int, tools: list[tuple[str, int]]) -> None:

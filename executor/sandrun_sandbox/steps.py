@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sandrun_sandbox import linux_unsafe as linux
+from sandrun_sandbox.messages import Failed
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class StepError(Exception):
-    """A step of the set-up failed; `report` is what goes to the executor: "name errno"."""
+    """A step of the set-up failed; `report` is what goes to the executor."""
 
     def __init__(self, name: str, code: int) -> None:
         super().__init__(name, code)
-        self.report = f"{name} {code}"
+        self.report = Failed(name, code)
 
 
 def run_steps(steps: Iterable[Step]) -> None:

@@ -7,11 +7,12 @@ import gc
 import os
 import sys
 
-from sandrun_sandbox import init, root
+from sandrun_sandbox import init, messages, root
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import lower_rlimits
-from sandrun_sandbox.job import ENVIRONMENT, Program
+from sandrun_sandbox.job import Program
+from sandrun_sandbox.layout import VARIABLES
 from sandrun_sandbox.python import cpython_unsafe as cpython
 from sandrun_sandbox.python import frames, preview
 
@@ -68,17 +69,29 @@ def _forget_ourselves(baseline: frozenset[str]) -> list[object]:
     return [sys.modules.pop(name) for name in list(sys.modules) if name not in baseline]
 
 
-def main(config: dict[str, Any]) -> Program:
+def _next_request(control: Channel) -> tuple[messages.Spawn, list[int]]:
+    """Wait for the executor; end with it, and when it says what is not to be said here."""
+    try:
+        received = control.receive(messages.Spawn)
+    except messages.MessageError as error:
+        control.report(error.report)
+        os._exit(1)
+    if received is None:
+        os._exit(0)
+    return received
+
+
+def main(config_data: bytes, baseline: frozenset[str], preloaded: dict[str, Any] | None) -> Program:
     """Serve the executor until it hangs up; returns only in a process that is a job.
 
-    config: control (descriptor), tasks (descriptors of the cgroup to join), seccomp and gpu_seccomp (BPF
-    bytes; the latter for jobs with a GPU), core_bytes, noswap (mount option or ""), baseline (names of the
-    modules that every interpreter has), environment (variables of jobs besides ENVIRONMENT), links (what HOME
-    holds, None without an environment), forks (whether a Python job may be a fork of this interpreter, or
-    must start its environment's), preloaded (what sandbox.preload found and how to leave its root, None
-    without).
+    config_data is an encoded messages.ZygoteConfig; baseline has the names of the modules that every
+    interpreter has; preloaded is what sandbox.preload found and how to leave its root, None without. Raises
+    MessageError.
     """
-    preloaded = config["preloaded"]
+    message = messages.decode_order(config_data, messages.ZygoteConfig)
+    # What every sandbox is made with: the message's fields, and what is added to them below.
+    config: dict[str, Any] = {name: getattr(message, name) for name, _ in message.FIELDS}
+    config["baseline"], config["preloaded"] = baseline, preloaded
     if preloaded is not None:
         config["thread_setters"] = cpython.thread_setters()
         preview.leave(preloaded["way_back"])
@@ -94,7 +107,7 @@ def main(config: dict[str, Any]) -> Program:
     for name in ("seccomp", "gpu_seccomp"):
         config[name] = linux.SeccompProgram(config[name])
     config["command_line"] = cpython.command_line_room()
-    config["environment"] = {**ENVIRONMENT, **config["environment"]}
+    config["environment"] = {**VARIABLES, **config["variables"]}
     os.environ.clear()
     os.environ.update(config["environment"])
     lower_rlimits(config["core_bytes"])
@@ -109,23 +122,20 @@ def main(config: dict[str, Any]) -> Program:
     _use_huge_pages(maps)
     # What fails before this line is for the operator to read; what fails after it may quote a client.
     os.dup2(1, 2)
-    control.report("ready")
+    control.report(messages.Ready())
     while True:
-        message = control.receive()
-        if message is None:
-            os._exit(0)
-        request, fds = message
-        into = fds.pop() if request["into_cgroup"] else None
+        request, fds = _next_request(control)
+        into = fds.pop() if request.into_cgroup else None
         link = Channel(fds[0])
         try:
             pid, pidfd = linux.clone3(_NAMESPACES, into)
         except OSError as error:
-            link.report(f"failed clone3 {error.errno}")
+            link.report(messages.Failed("clone3", error.errno or 0))
         else:
             if pid == 0:
                 control.close()
                 return init.main(config, request, link, fds[1:])
-            link.report("pid", pidfd)
+            link.report(messages.Forked(), pidfd)
             os.close(pidfd)
         link.close()
         for fd in (*fds[1:], *([into] if into is not None else [])):

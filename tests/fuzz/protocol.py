@@ -18,21 +18,20 @@ from hypothesis import strategies as st
 
 from fuzz.target import Target
 from sandrun_executor.cgroups.driver import CgroupError
-from sandrun_executor.sandboxes.channel import Words
+from sandrun_executor.sandboxes.channel import Heard
 from sandrun_executor.sandboxes.sandbox import Sandbox, SandboxError
 from sandrun_executor.sandboxes.slots import Slot, SlotPool
 from sandrun_executor.sandboxes.verdicts import judge
 from sandrun_executor.sandboxes.zygote import Zygote
-from sandrun_sandbox import job
+from sandrun_sandbox import job, messages
 from sandrun_sandbox.channel import Channel
 from sandrun_shared.jobs import Limits, Verdict
 
 _SECONDS = 20
 _WORDS = [
-    "pid",
+    "forked",
     "ready",
-    "resized",
-    "mounted",
+    "configured",
     "exited 0 0",
     "exited 0 1",
     "exited 9 0",
@@ -99,7 +98,7 @@ def _send(fd: int, data: bytes, fds: list[int]) -> None:
         os.close(one)
 
 
-async def _hears(messages: list[tuple[bool, bytes, str]], readable: bool) -> None:
+async def _hears(said: list[tuple[bool, bytes, str]], readable: bool) -> None:
     loop = asyncio.get_running_loop()
     raised: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: raised.append(context))
@@ -109,16 +108,16 @@ async def _hears(messages: list[tuple[bool, bytes, str]], readable: bool) -> Non
     sandbox.kill = lambda: killed.append(1)  # type: ignore[method-assign]  # a pidfd here is our own
     heard = asyncio.Event()
 
-    def counted(says: Callable[[Words, int | None], None]) -> Callable[[Words, int | None], None]:
-        def hear(words: Words, fd: int | None) -> None:
+    def counted(says: Callable[[Heard, int | None], None]) -> Callable[[Heard, int | None], None]:
+        def hear(message: Heard, fd: int | None) -> None:
             heard.set()
-            says(words, fd)
+            says(message, fd)
 
         return hear
 
-    sandbox._init.listen(counted(sandbox._init_says))
-    sandbox._job.listen(counted(sandbox._job_says))
-    for to_init, data, descriptors in messages:
+    sandbox._init.listen(messages.FROM_INIT, counted(sandbox._init_says))
+    sandbox._job.listen(messages.FROM_JOB, counted(sandbox._job_says))
+    for to_init, data, descriptors in said:
         link = sandbox._init if to_init else sandbox._job
         _send(link.far, data or b" ", _opened(descriptors))
         await heard.wait()
@@ -126,7 +125,7 @@ async def _hears(messages: list[tuple[bool, bytes, str]], readable: bool) -> Non
     try:
         assert not raised, raised
         assert not sandbox._started_at, "a job cannot start that was not handed over"
-        assert not sandbox._resized.done() or sandbox._dead.done()
+        assert not sandbox._configured.done() or sandbox._dead.done()
         assert not sandbox._collected.done() or sandbox._dead.done()
         exited = sandbox._exited.result() if sandbox._exited.done() else None
         assert judge(None, exited, 0, bool(sandbox._started_at), sandbox._failure) in (
@@ -162,20 +161,15 @@ class _Open:
         return
 
 
-_KEYS = [
-    "upload",
-    "env",
-    "warm",
-    "threads",
-    "packages",
-    "compiler",
-    "command",
-    "disk_bytes",
-    "open_files",
-    "processes",
-]
+_JOB = messages.JobMessage(("/bin/true",), (), {}, {}, "zip", False, None, 1, 1 << 20, 64, 8, 0)
 _values = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3) | st.binary(max_size=3)
-_requests = st.dictionaries(st.sampled_from(_KEYS), _values | st.lists(_values, max_size=2), max_size=10)
+_some = _values | st.lists(_values, max_size=2).map(tuple) | st.dictionaries(_values, _values, max_size=2)
+_requests = st.builds(
+    lambda name, values, changes: (name, *[changes.get(index, value) for index, value in enumerate(values)]),
+    st.sampled_from(["job", "job", "stop", ""]),
+    st.just(_JOB.values()) | st.lists(_some, max_size=13),
+    st.dictionaries(st.integers(0, 11), _some, max_size=3),
+)
 
 
 def the_job_does_not_start(case: tuple[Any, int]) -> None:
@@ -202,7 +196,9 @@ def the_job_does_not_start(case: tuple[Any, int]) -> None:
             reports.append(data)
     assert ready, "the process still waits"
     assert reports[0] == b"ready"
-    assert all(report.startswith(b"failed take ") for report in reports[1:]), reports
+    refused = (b"failed take ", b"failed message_")
+    assert len(reports) == 2, reports
+    assert reports[1].startswith(refused), reports
 
 
 def _be_the_job(far: socket.socket) -> None:
@@ -210,7 +206,7 @@ def _be_the_job(far: socket.socket) -> None:
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
-        job.root.WORK = "/nowhere"
+        job.layout.WORK = "/nowhere"
         config = {"preloaded": None, "forks": False, "environment": {}, "spared": ()}
         job.main(config, cast(Any, _Open()), Channel(os.dup(far.fileno())))
     finally:
@@ -227,7 +223,7 @@ TARGETS = [
     Target(
         "requests to the job's process",
         the_job_does_not_start,
-        st.tuples(_requests | _values, st.integers(0, 8)),
+        st.tuples(_requests | _some, st.integers(0, 8) | st.just(6)),
         40,
     ),
 ]

@@ -15,9 +15,8 @@ from types import TracebackType
 
 from sandrun_sandbox import etc
 from sandrun_sandbox.confine import INNER_ID
-from sandrun_sandbox.job import ENVIRONMENT, THREADS, UNBUFFERED
+from sandrun_sandbox.layout import PYTHON, THREADS, UNBUFFERED, VARIABLES
 
-PYTHON = "/usr/bin/python3"
 _ID = str(INNER_ID)
 _ENV = ("/usr/bin/env", "--default-signal", "-i", "-C", "/work")  # whoever runs the tests may ignore some
 _MAKE = """
@@ -87,7 +86,7 @@ class BareRoot:
         limits = ["prlimit", "--nofile=1024:1024", "--core=0:0", "--stack=8388608:"]
         enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", *limits]
         change = ["chroot", "--groups=", f"--userspec={_ID}:{_ID}", str(self._folder)]
-        variables = {**ENVIRONMENT, **dict.fromkeys(THREADS, "1")}  # as many as a job has processors
+        variables = {**VARIABLES, **dict.fromkeys(THREADS, "1")}  # as many as a job has processors
         if buffered:
             del variables[UNBUFFERED]
         settings = [f"{name}={value}" for name, value in variables.items()]

@@ -1,15 +1,19 @@
 """The import contracts: in the source (import-linter, AST) and in a running interpreter."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from sandrun_executor.sandboxes import zygote
+from support.root_process import FOLDER, OF_THE_HELPERS, OF_THE_SANDBOX, lines_of, loaded_by, wrong
 
 ROOT = Path(__file__).parents[2]
+MOST_LINES = 5500  # of code that runs as root, without shared/
 WEB = {"fastapi", "starlette", "uvicorn", "pydantic", "httpx", "anyio"}
 OURS = {
     "sandrun_admin",
@@ -22,16 +26,6 @@ OURS = {
 }
 
 
-def loaded_by(module: str) -> set[str]:
-    """Top-level names in sys.modules of a fresh interpreter that imported the module."""
-    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
-
-
 def imported_names(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -42,16 +36,23 @@ def imported_names(path: Path) -> set[str]:
     return names
 
 
-def modules_of_shared(path: Path) -> set[str]:
-    """What a file imports of sandrun_shared, by the modules' full names."""
+def modules_of(path: Path, package: str, folder: Path) -> set[str]:
+    """What a file imports of a package in this folder, by the modules' full names."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sandrun_shared"):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if f"{alias.name}.".startswith(f"{package}.")}
+        elif isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}."):
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
-                is_module = (ROOT / "shared" / f"{name.replace('.', '/')}.py").exists()
+                is_module = (folder / name.replace(".", "/")).with_suffix(".py").exists()
                 names.add(name if is_module else str(node.module))
     return names
+
+
+def tops(names: Iterable[str]) -> set[str]:
+    """Their top-level packages."""
+    return {name.partition(".")[0] for name in names}
 
 
 def test_contracts_hold() -> None:
@@ -69,7 +70,31 @@ def test_contracts_hold() -> None:
 
 
 def test_executor_loads_no_web_library() -> None:
-    assert not loaded_by("sandrun_executor.__main__") & (WEB | {"sandrun_api", "sandrun_client"})
+    assert not tops(loaded_by("sandrun_executor.__main__")) & (WEB | {"sandrun_api", "sandrun_client"})
+
+
+def test_root_loads_no_code_of_jobs_or_helpers_and_no_parser_of_what_strangers_write() -> None:
+    """What a daemon has loaded that has run jobs says tests/system/test_root_process.py."""
+    assert wrong(loaded_by("sandrun_executor.__main__", "sandrun_executor.daemon")) == set()
+
+
+def test_root_names_no_code_of_jobs_or_helpers() -> None:
+    """Not even inside a function, nor under TYPE_CHECKING."""
+    named = set()
+    for path in (FOLDER / "sandrun_executor").rglob("*.py"):
+        named |= modules_of(path, "sandrun_sandbox", FOLDER) | modules_of(path, "sandrun_helpers", FOLDER)
+    assert named <= OF_THE_SANDBOX | OF_THE_HELPERS
+    assert "sandrun_sandbox.linux_unsafe" in named
+
+
+def test_root_code_is_as_short_as_the_docs_say() -> None:
+    """To the next hundreds: docs/architecture.md need not change with each line."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    found = re.search(r"fewer\s+than\s+([\d,]+)\s+lines\s+of\s+code", text)
+    assert found is not None
+    stated = int(found[1].replace(",", ""))
+    assert stated <= MOST_LINES
+    assert stated - 200 < lines_of(loaded_by("sandrun_executor.__main__", "sandrun_executor.daemon")) < stated
 
 
 def test_executor_loads_four_libraries() -> None:
@@ -85,7 +110,7 @@ def test_executor_loads_four_libraries() -> None:
 
 
 def test_api_loads_no_executor() -> None:
-    assert not loaded_by("sandrun_api.__main__, sandrun_admin.cli") & {
+    assert not tops(loaded_by("sandrun_api.__main__", "sandrun_admin.cli")) & {
         "sandrun_executor",
         "pyseccomp",
         "pyroute2",
@@ -93,13 +118,13 @@ def test_api_loads_no_executor() -> None:
 
 
 def test_shared_loads_neither() -> None:
-    loaded = loaded_by("sandrun_shared.framing, sandrun_shared.settings, sandrun_shared.orders")
+    loaded = tops(loaded_by("sandrun_shared.framing", "sandrun_shared.settings", "sandrun_shared.orders"))
     assert not loaded & (OURS - {"sandrun_shared"} | WEB)
 
 
 def test_client_loads_nothing_of_the_server() -> None:
     """Nor what only receipts and keys need: that is slow to load, and each `sandrun FILE` would wait for it."""
-    loaded = loaded_by("sandrun_client.cli.main")
+    loaded = tops(loaded_by("sandrun_client.cli.main"))
     unwanted = {"mcp", "msgspec", "nacl"}
     assert not loaded & (OURS - {"sandrun_client", "sandrun_shared"} | WEB - {"httpx", "anyio"} | unwanted)
 
@@ -119,7 +144,7 @@ def test_sandbox_code_needs_only_the_standard_library() -> None:
     used = set().union(*(imported_names(path) for path in sources))
     ours = {"sandrun_sandbox", "sandrun_shared"}
     assert used <= sys.stdlib_module_names | ours | {p.stem for p in sources}
-    shared = set().union(*(modules_of_shared(path) for path in sources))
+    shared = set().union(*(modules_of(path, "sandrun_shared", ROOT / "shared") for path in sources))
     assert carried
     assert shared <= carried
 

@@ -28,6 +28,7 @@ from sandrun_executor.sandboxes.networks import Network
 from sandrun_executor.sandboxes.slots import Slot
 from sandrun_sandbox import confine, init
 from sandrun_sandbox import linux_unsafe as linux
+from sandrun_sandbox.messages import Spawn
 from sandrun_shared.settings import load
 
 # Substitutions in (module of the sandbox, its text, the text without the layer). What is in neither table is
@@ -77,12 +78,12 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (
             "root",
-            'linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777," + sizes.shm())',
+            'linux.mount("tmpfs", "/new/dev/shm", "tmpfs", _SAFE, "mode=1777," + limits.shm(noswap))',
             'linux.mount("/shared/tmp", "/new/dev/shm", "", linux.MS_BIND)',
         ),
         (
-            "root",
-            "size={self.shm_bytes},nr_inodes={self.inodes}{self.noswap}",
+            "messages",
+            "size={self.shm_bytes},nr_inodes={self.inodes}{noswap}",
             "size={self.shm_bytes},nr_inodes={self.inodes}",
         ),
     ),
@@ -130,15 +131,15 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
         (
             "init",
             '("host_name", lambda: linux.sethostname("sandrun")),',
-            '("host_name", lambda: linux.sethostname("sandrun")), ("seccomp", lambda: _fail(request["sabotage"])),',
+            '("host_name", lambda: linux.sethostname("sandrun")), ("seccomp", lambda: _fail(request.started)),',
         ),
         (
             "init",
-            "def _sizes(",
+            "def _new_clock(",
             "def _fail(how: str) -> None:\n"
             "    if how == 'hang': os.read(os.pipe()[0], 1)\n"
             "    if how: raise OSError(int(how), '')\n\n\n"
-            "def _sizes(",
+            "def _new_clock(",
         ),
     ),
     "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
@@ -162,11 +163,10 @@ def _limit_unwatched(group: CgroupV1, **limits: Any) -> None:
 _spawn = zygotes.Zygote.spawn
 
 
-def _sabotaged(
-    zygote: zygotes.Zygote, link: Link, job_link: Link, slot: Slot, kind: dict[str, object]
-) -> None:
+def _sabotaged(zygote: zygotes.Zygote, link: Link, job_link: Link, slot: Slot, request: Spawn) -> None:
     order = Path("sabotage")
-    _spawn(zygote, link, job_link, slot, {**kind, "sabotage": order.read_text() if order.exists() else ""})
+    request.started = order.read_text() if order.exists() else ""  # no interpreter, but how to fail
+    _spawn(zygote, link, job_link, slot, request)
 
 
 # The same for what the daemon itself does: attributes and what they become.

@@ -1,5 +1,6 @@
 """The environments of this machine: which there are, which are built, and the build that jobs get now."""
 
+import dataclasses
 import fcntl
 import os
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from sandrun_shared.environments import (
     load,
     read_built,
 )
+from sandrun_shared.languages import Language
 from sandrun_shared.protocol import Environment
 
 _PATH = f"{PLACE}/bin:/usr/bin:/bin"
@@ -61,12 +63,12 @@ class Build:
             modules=record.modules if preload and self._import_ahead else (),
         )
 
-    def program(self, program: dict[str, object]) -> dict[str, object]:
-        """A program of the table of languages, run by this environment's interpreter if it has it."""
-        match program["command"]:
-            case (command, *words) if command == INTERPRETERS["python3"]:
-                return {**program, "command": (self.python, *words)}
-        return program
+    def runs(self, language: Language) -> Language:
+        """How programs of a language run, by this environment's interpreter if it has it."""
+        command, *words = language.command
+        if command != INTERPRETERS["python3"]:
+            return language
+        return dataclasses.replace(language, command=(self.python, *words))
 
     @property
     def python(self) -> str:

@@ -5,9 +5,8 @@ import re
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from sandrun_shared.languages import BY_NAME, LANGUAGES, Language
+from sandrun_shared.languages import LANGUAGES, Language
 from sandrun_shared.protocol import Interpreter
 
 _SECONDS = 20.0
@@ -42,14 +41,3 @@ def _version(language: Language) -> str:
     said = answer.stdout + answer.stderr
     match = _VERSION.search(said) or (_WORD.match(said) if answer.returncode == 0 else None)
     return match[0] if match else ""
-
-
-def program_of(name: str) -> dict[str, Any]:
-    """What the sandbox needs of a language of the table, for the channel to it."""
-    language = BY_NAME[name]
-    return {
-        "command": language.command,
-        "compiler": language.compiler,
-        "env": language.env,
-        "native": language.is_native,
-    }

@@ -19,6 +19,7 @@ import msgspec
 
 from sandrun_executor import trusted_paths
 from sandrun_executor.gpu.types import Device, Driver
+from sandrun_helpers.messages import Probed
 from sandrun_shared.protocol import Gpu
 
 DEV = Path("/dev")
@@ -36,11 +37,6 @@ _DEFAULT = tuple(
     Path(path)
     for path in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
 )
-
-
-class _Probed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    gpus: tuple[tuple[Gpu, int], ...] = ()
-    problem: str = ""
 
 
 class GpuError(Exception):
@@ -74,7 +70,7 @@ async def find(user: int, group: int) -> Found:
     return Found(tuple(devices), driver, "; ".join(problems))
 
 
-async def _probe(user: int, group: int) -> _Probed:
+async def _probe(user: int, group: int) -> Probed:
     try:
         process = await asyncio.create_subprocess_exec(
             *PROBE,
@@ -95,7 +91,7 @@ async def _probe(user: int, group: int) -> _Probed:
             answer = await _read(process)
             if len(answer) < ANSWER_BYTES:
                 await process.wait()
-        return msgspec.msgpack.decode(answer, type=_Probed)
+        return msgspec.msgpack.decode(answer, type=Probed)
     except TimeoutError:
         raise GpuError("NVML does not answer") from None
     except (msgspec.DecodeError, UnicodeDecodeError):

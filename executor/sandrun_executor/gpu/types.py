@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sandrun_sandbox import gpu_files as sandbox_devices
+from sandrun_sandbox.layout import DRIVER
 from sandrun_shared.protocol import Gpu
 
 
@@ -28,7 +28,7 @@ class Driver:
     @property
     def inside(self) -> str:
         """The folder's name in a job, "" if it needs none."""
-        return sandbox_devices.DRIVER if self.mounted else self.searched
+        return DRIVER if self.mounted else self.searched
 
 
 def for_image(devices: tuple[Device, ...], driver: Driver) -> dict[str, Any]:

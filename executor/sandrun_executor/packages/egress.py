@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from sandrun_executor.cgroups.probe import Cgroup
 from sandrun_executor.sandboxes import faults
 from sandrun_executor.sandboxes.networks import Network
-from sandrun_helpers.package_proxy import Task
+from sandrun_helpers.messages import Task
 from sandrun_shared import framing
 from sandrun_shared.credentials import locate
 from sandrun_shared.settings import Executor as Settings

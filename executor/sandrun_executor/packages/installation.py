@@ -1,26 +1,28 @@
 """One installation of packages: a sandbox, a proxy as its one way out, and a layer that comes of it."""
 
+import dataclasses
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import Protocol
 
 from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
 from sandrun_executor.packages import egress, installers
 from sandrun_executor.packages.layers import Keeper
 from sandrun_executor.receipts.record import Record
-from sandrun_executor.sandboxes.handover import Packages, Program, held
+from sandrun_executor.sandboxes.handover import Packages, held
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.verdicts import Stop
-from sandrun_helpers import install
-from sandrun_helpers.package_proxy import Task
+from sandrun_helpers import messages
+from sandrun_helpers.messages import Task
 from sandrun_sandbox import linux_unsafe as linux
+from sandrun_sandbox.layout import PYTHON
 from sandrun_shared import memfds
 from sandrun_shared.jobs import Installer, Limits, Outcome, Verdict
-from sandrun_shared.languages import ENTRYPOINT
+from sandrun_shared.languages import BY_NAME, ENTRYPOINT
 from sandrun_shared.orders import Order, encode_bundle, encode_order
 from sandrun_shared.protocol import Event, Execute, Finished, Output, Usage
 from sandrun_shared.settings import Settings
@@ -207,7 +209,7 @@ class Installing:
             linux.mount_read_only(mounts[-1])
         entry, version = installers.TABLE[installer], self.version_for(installer)
         order = Order(_DRIVER, (installer.value, entry.file, installers.short(version)))
-        driver = resources.files(install.__package__).joinpath(_DRIVER).read_bytes()
+        driver = Path(messages.__file__).with_name(_DRIVER).read_bytes()
         bundle = encode_bundle({_DRIVER: driver}) + _read(requirements_fd)
         fds = [_memfd(undo, encode_order(order)), _memfd(undo, bundle)]
         environment = installers.environment_to_install(installer, self._settings, self._credentials)
@@ -226,16 +228,11 @@ class Installing:
         installation.runs_in(sandbox)
         try:
             asked = Execute("install", "python3", self._limits, warm=False)
-            program: Program = {
-                "command": ("/usr/bin/python3", "-I", ENTRYPOINT),
-                "compiler": (),
-                "env": {},
-                "native": False,
-            }
+            isolated = dataclasses.replace(BY_NAME["python3"], command=(PYTHON, "-I", ENTRYPOINT))
             record = Record(None, asked, fds)
             undo.callback(record.close)
             began = time.monotonic()
-            await sandbox.execute(asked, program, fds, installation, began, record=record, packages=packages)
+            await sandbox.execute(asked, isolated, fds, installation, began, record=record, packages=packages)
         finally:
             installation.runs_in(None)
 
@@ -251,7 +248,7 @@ class Installing:
             Verdict.disk_limit: f"the packages take more than {own.install_disk_mb} MiB",
             Verdict.nonzero_exit: _DETAILS.get(outcome.exit_code or 0, "the installer failed: see stderr"),
         }
-        if outcome.verdict is Verdict.nonzero_exit and outcome.exit_code == install.NO_SPACE:
+        if outcome.verdict is Verdict.nonzero_exit and outcome.exit_code == messages.NO_SPACE:
             detail = details[Verdict.disk_limit]
         else:
             detail = details.get(outcome.verdict, outcome.detail or "the installer ended before its time")
@@ -261,8 +258,8 @@ class Installing:
 
 
 _DETAILS = {
-    install.REFUSED: "the installation asked for what this server does not let it reach: see stderr",
-    install.UNREACHABLE: "a host of packages could not be reached: see stderr",
+    messages.REFUSED: "the installation asked for what this server does not let it reach: see stderr",
+    messages.UNREACHABLE: "a host of packages could not be reached: see stderr",
 }
 
 

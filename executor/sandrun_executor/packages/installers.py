@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from sandrun_executor.packages.egress import PORT
 from sandrun_executor.trusted_paths import find_uv
-from sandrun_helpers.install import INSTALLED, SCRATCH, TEMPORARY, TOOLS
+from sandrun_sandbox.layout import INSTALLED, PYTHON, SCRATCH, TEMPORARY, TOOLS
 from sandrun_shared.environments import DEFAULT, PLACE
 from sandrun_shared.jobs import Installer
 from sandrun_shared.settings import Executor as Settings
@@ -78,7 +78,7 @@ def _uv(settings: Settings, credentials: dict[str, tuple[str, str]]) -> dict[str
         "UV_LINK_MODE": "hardlink",
         "UV_NO_CONFIG": "1",
         "UV_NO_PROGRESS": "1",
-        "UV_PYTHON": "/usr/bin/python3",
+        "UV_PYTHON": PYTHON,
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_HTTP_TIMEOUT": "30",
         "UV_HTTP_RETRIES": "1",

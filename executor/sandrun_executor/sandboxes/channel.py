@@ -1,15 +1,23 @@
-"""The executor's end of a sandbox channel: dictionaries of its own down, short ASCII lines up."""
+"""The executor's end of a channel to a process of a sandbox (sandrun_sandbox/messages.py)."""
 
 import array
 import asyncio
-import marshal
+import errno
 import os
 import socket
 from collections.abc import Callable
 
-Words = list[str]
-_ROOM = 256  # bytes; a report is a few words, anything longer is cut and refused
-_MARSHAL_VERSION = 2  # the oldest that has every type used here, the same on all supported CPythons
+from sandrun_sandbox.messages import (
+    ORDER_BYTES,
+    REPORT_BYTES,
+    MessageError,
+    Order,
+    Report,
+    decode_report,
+)
+
+# What was said: a report, what is none of those that may come here, or None once the far end is gone.
+Heard = Report | MessageError | None
 
 
 class Link:
@@ -28,31 +36,42 @@ class Link:
             os.close(self.far)
             self.far = -1
 
-    def send(self, message: dict[str, object], fds: list[int]) -> None:
-        """Send one message. Raises OSError when the other side is gone or does not read."""
+    def send(self, order: Order, fds: list[int]) -> None:
+        """Send one order. Raises OSError when the other side is gone or does not read."""
+        data = order.encode()
+        if len(data) > ORDER_BYTES:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        self._near.sendmsg([marshal.dumps(message, _MARSHAL_VERSION)], rights, socket.MSG_NOSIGNAL)
+        self._near.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 
-    def listen(self, on_words: Callable[[Words, int | None], None]) -> None:
-        """Call on_words with each report and its descriptor; with an empty list when the far end is gone."""
+    def listen(self, kinds: tuple[type[Report], ...], hear: Callable[[Heard, int | None], None]) -> None:
+        """Call hear with each report, if it is of one of these kinds, and its descriptor."""
         self._reading = True
         # By number: asyncio puts the text of a socket object into an exception on the way.
-        asyncio.get_running_loop().add_reader(self._near.fileno(), self._readable, on_words)
+        asyncio.get_running_loop().add_reader(self._near.fileno(), self._readable, kinds, hear)
 
-    def _readable(self, on_words: Callable[[Words, int | None], None]) -> None:
+    def _readable(self, kinds: tuple[type[Report], ...], hear: Callable[[Heard, int | None], None]) -> None:
         try:
-            data, ancillary, _, _ = self._near.recvmsg(_ROOM, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, flags, _ = self._near.recvmsg(
+                REPORT_BYTES, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return
         except ConnectionResetError:
-            data, ancillary = b"", []
+            data, ancillary, flags = b"", [], 0
         fds = array.array("i")
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(payload)
-        if not data:
+        heard: Heard = None
+        if data:
+            try:
+                heard = decode_report(data if not flags & socket.MSG_TRUNC else b"", *kinds)
+            except MessageError as error:
+                heard = error
+        else:
             self._stop_reading()
-        on_words(data.decode("ascii", "replace").split(), fds[0] if fds else None)
+        hear(heard, fds[0] if fds else None)
 
     def _stop_reading(self) -> None:
         if self._reading:

@@ -6,10 +6,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
+from sandrun_sandbox.messages import INSTALLING, LAYER, Configure, JobMessage, TmpfsLimits
+from sandrun_sandbox.messages import NO_PACKAGES as NONE
 from sandrun_shared.jobs import Limits
+from sandrun_shared.languages import Language
 from sandrun_shared.protocol import Event, Execute
-
-Program = dict[str, object]  # what a language's table entry says, for the channel
 
 
 class Sink(Protocol):
@@ -43,23 +44,44 @@ def held(undo: ExitStack, fd: int) -> int:
     return fd
 
 
+def tmpfs_limits(limits: Limits) -> TmpfsLimits:
+    """The size of the folders of a job with these limits."""
+    return TmpfsLimits(limits.disk_bytes, limits.inodes, limits.memory_bytes)
+
+
+def configuration(mounted: TmpfsLimits, limits: Limits, packages: Packages) -> Configure | None:
+    """What PID 1 has to change for a job in folders that are mounted with a size; None for nothing."""
+    wanted: TmpfsLimits | None = tmpfs_limits(limits)
+    if wanted == mounted:
+        wanted = None
+    kind = NONE
+    if packages.mounts:
+        kind = LAYER if packages.tools is None else INSTALLING
+    elif wanted is None:
+        return None
+    return Configure(wanted, kind, packages.tools or ())
+
+
 def threads_of(limits: Limits) -> int:
     """How many threads a library may start for one computation: the job's share of the processors."""
     return min(math.ceil(limits.cpu_cores), os.cpu_count() or 1)
 
 
-def orders_for(request: Execute, program: Program, packages: Packages) -> dict[str, object]:
-    """The message to the process that becomes the job: numbers and names of ours only."""
+def job_message(request: Execute, language: Language, packages: Packages) -> JobMessage:
+    """What the process that becomes the job is told: numbers and names of ours only."""
     limits = request.limits
-    return {
-        **program,
-        "packages": packages.environment,
-        "upload": request.upload.value,
-        "warm": request.warm and packages.warm and request.interpreter == "python3" and request.gpu is None,
-        "buffered": request.buffered,
-        "threads": threads_of(limits),
-        "disk_bytes": limits.disk_bytes,
-        "open_files": limits.open_files,
-        "processes": limits.processes,
-        "stack_bytes": limits.memory_bytes if program["native"] else 0,
-    }
+    fork = request.warm and packages.warm and request.interpreter == "python3" and request.gpu is None
+    return JobMessage(
+        command=language.command,
+        compiler=language.compiler,
+        language_variables=language.env,
+        package_variables=packages.environment,
+        upload=request.upload.value,
+        warm=fork,
+        buffered=request.buffered,
+        threads=threads_of(limits),
+        disk_bytes=limits.disk_bytes,
+        open_files=limits.open_files,
+        processes=limits.processes,
+        stack_bytes=limits.memory_bytes if language.is_native else 0,
+    )

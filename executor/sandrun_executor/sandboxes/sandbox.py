@@ -15,19 +15,28 @@ from sandrun_executor.cgroups.probe import CgroupError
 from sandrun_executor.receipts.measures import Collected
 from sandrun_executor.receipts.record import FROZEN, NOT_COLLECTED, Record
 from sandrun_executor.sandboxes import faults
-from sandrun_executor.sandboxes.channel import Link, Words
+from sandrun_executor.sandboxes.channel import Heard, Link
 from sandrun_executor.sandboxes.compilations import Compilation
 from sandrun_executor.sandboxes.faults import Fault
-from sandrun_executor.sandboxes.folders import Folders
-from sandrun_executor.sandboxes.handover import NO_PACKAGES, Packages, Program, Sink, held, orders_for
+from sandrun_executor.sandboxes.handover import (
+    NO_PACKAGES,
+    Packages,
+    Sink,
+    configuration,
+    held,
+    job_message,
+    tmpfs_limits,
+)
 from sandrun_executor.sandboxes.output import STDERR, STDOUT, LogPump
 from sandrun_executor.sandboxes.pidfds import is_pidfd, pid_of
 from sandrun_executor.sandboxes.slots import Slot, SlotPool
 from sandrun_executor.sandboxes.timers import Timers
 from sandrun_executor.sandboxes.verdicts import Exit, Stop, judge, left_out_of
 from sandrun_executor.sandboxes.zygote import Zygote
+from sandrun_sandbox import messages
 from sandrun_shared import memfds
 from sandrun_shared.jobs import LeftOut, Limits, Outcome
+from sandrun_shared.languages import Language
 from sandrun_shared.protocol import Execute, Output, Started, Usage
 
 PREPARE_SECONDS = 5.0
@@ -70,12 +79,11 @@ class Sandbox:
             undo.pop_all()
         self._pidfd = -1
         self._limits = limits
-        self._folders = Folders.of(limits)
+        self._folders = tmpfs_limits(limits)
         self._pump: LogPump | None = None
         self._on_started: Callable[[], None] = lambda: None
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._resized: asyncio.Future[None] = self._loop.create_future()
-        self._mounted: asyncio.Future[None] = self._loop.create_future()
+        self._configured: asyncio.Future[None] = self._loop.create_future()
         self._setup_cpu_seconds = 0.0
         self._exited: asyncio.Future[Exit | None] = self._loop.create_future()
         self._collected: asyncio.Future[tuple[LeftOut, ...]] = self._loop.create_future()
@@ -116,10 +124,11 @@ class Sandbox:
             raise
         try:
             sandbox._limit(limits.memory_bytes)
-            sandbox._init.listen(sandbox._init_says)
-            sandbox._job.listen(sandbox._job_says)
-            kind = {"gpu": gpu, "started": started, "installs": installs, **sandbox._folders.as_message()}
-            zygote.spawn(sandbox._init, sandbox._job, sandbox._slot, kind)
+            sandbox._init.listen(messages.FROM_INIT, sandbox._init_says)
+            sandbox._job.listen(messages.FROM_JOB, sandbox._job_says)
+            into_cgroup = slot.cgroup.into_fd is not None
+            request = messages.Spawn(slot.uid, into_cgroup, sandbox._folders, gpu, started, installs)
+            zygote.spawn(sandbox._init, sandbox._job, slot, request)
             async with asyncio.timeout(PREPARE_SECONDS):
                 await sandbox._ready
         except TimeoutError:
@@ -157,23 +166,21 @@ class Sandbox:
         """Whether a parked sandbox still waits for its job."""
         return not self._failure and not self._exited.done() and not self._dead.done() and self._zygote.alive
 
-    def _init_says(self, words: Words, fd: int | None) -> None:
-        match words:
-            case ["pid"] if fd is not None and self._pidfd < 0 and is_pidfd(fd):
+    def _init_says(self, heard: Heard, fd: int | None) -> None:
+        match heard:
+            case messages.Forked() if fd is not None and self._pidfd < 0 and is_pidfd(fd):
                 self._pidfd = fd
                 self._loop.add_reader(fd, self._died)
                 return
-            case ["resized" | "mounted" as what] if self._was_asked(what):
-                _settle(self._resized if what == "resized" else self._mounted, None)
-            case ["exited", status, full] if (told := Exit.told(status, full)) is not None:
-                _settle(self._exited, told)
-            case ["collected", *counts] if (
-                self._was_asked("collected") and (left_out := left_out_of(counts)) is not None
-            ):
-                _settle(self._collected, left_out)
-            case ["failed", step, code]:
-                self._step_failed(step, code)
-            case []:
+            case messages.Configured() if self._was_asked("configured"):
+                _settle(self._configured, None)
+            case messages.Exited():
+                _settle(self._exited, Exit(heard.status, heard.disk_full))
+            case messages.Collected() if self._was_asked("collected"):
+                _settle(self._collected, left_out_of(heard.counts))
+            case messages.Failed():
+                self._step_failed(heard)
+            case None:
                 if self._pidfd < 0:
                     self._fail("the zygote is gone")
                     self._died()
@@ -182,21 +189,21 @@ class Sandbox:
         if fd is not None:
             os.close(fd)
 
-    def _job_says(self, words: Words, fd: int | None) -> None:
+    def _job_says(self, heard: Heard, fd: int | None) -> None:
         if fd is not None:
             os.close(fd)
-        match words:
-            case ["ready"] if self._was_asked("ready"):
+        match heard:
+            case messages.Ready() if self._was_asked("ready"):
                 _settle(self._ready, None)
-            case ["compiling"] if "started" in self._awaited:
+            case messages.Compiling() if "started" in self._awaited:
                 self._compilation.begin()
-            case ["started"] if self._was_asked("started"):
+            case messages.Started() if self._was_asked("started"):
                 self._started_at = time.monotonic()
                 self._compilation.end(self._started_at)
                 self._on_started()
-            case ["failed", step, code]:
-                self._step_failed(step, code)
-            case []:
+            case messages.Failed():
+                self._step_failed(heard)
+            case None:
                 pass  # the job's exec, or its end: PID 1 tells which
             case _:
                 self._misheard()
@@ -213,8 +220,8 @@ class Sandbox:
         self._fail("an unknown report")
         self.kill()
 
-    def _step_failed(self, step: str, code: str) -> None:
-        fault = faults.of_step(step, int(code) if code.isdigit() else 0)
+    def _step_failed(self, failed: messages.Failed) -> None:
+        fault = faults.of_step(failed.step, failed.code)
         if self._started_at:  # no sandbox can be made any more, perhaps, and only this one tells
             _log.error("after a job: %s", fault)
         self._fail(fault.found, fault)
@@ -236,8 +243,7 @@ class Sandbox:
         """Let nobody wait for a word of it any more."""
         _settle(self._exited, None)
         _settle(self._collected, (NOT_COLLECTED,))
-        _settle(self._resized, None)
-        _settle(self._mounted, None)
+        _settle(self._configured, None)
 
     def stop(self, why: Stop) -> None:
         """End the job; the first reason counts. PID 1 has END_SECONDS for it, after the grace of SIGTERM."""
@@ -252,7 +258,7 @@ class Sandbox:
         self._stop = why
         grace = self._grace_seconds if why is Stop.wall else 0.0
         try:
-            self._init.send({"stop": grace}, [])
+            self._init.send(messages.Stop(grace), [])
         except OSError:
             self.kill()
         self._timers.after(grace + ASK_SECONDS, self._end_job)
@@ -275,7 +281,7 @@ class Sandbox:
     async def execute(
         self,
         request: Execute,
-        program: Program,
+        language: Language,
         fds: list[int],
         sink: Sink,
         requested_at: float,
@@ -286,7 +292,7 @@ class Sandbox:
     ) -> None:
         """Run one job and send its events to the sink; Finished comes last.
 
-        program says how entrypoints of its language run (`interpreters.program_of`).
+        language says how its programs run.
         fds: order, upload, and stdin if the request has one; they stay the caller's, as the record does.
         grace_seconds: from SIGTERM to SIGKILL when the wall time is over.
         """
@@ -309,7 +315,7 @@ class Sandbox:
             own = [held(undo, memfds.create(name)) for name in ("snapshot", "outputs", "names", "numbers")]
             stdin_fd = fds[2] if request.has_stdin else held(undo, os.open("/dev/null", _EMPTY))
             handed = [stdin_fd, *pump.write_fds, *fds[:2], own[0]]
-            await self._hand_over(request, program, handed, packages)
+            await self._hand_over(request, language, handed, packages)
             pump.start()
             record.begin()
             self._watch(limits, sink)
@@ -366,36 +372,27 @@ class Sandbox:
             watched=True,
         )
 
-    async def _resize(self, folders: Folders) -> None:
-        """Give the job's folders another size than they were mounted with. Raises TimeoutError."""
-        if folders == self._folders:
-            return
-        self._awaited.add("resized")
-        self._init.send({"resize": True, **folders.as_message()}, [])
-        async with asyncio.timeout(PREPARE_SECONDS):
-            await self._resized
-
-    async def _mount(self, packages: Packages) -> None:
-        """Mount packages. Raises TimeoutError, OSError."""
-        if not packages.mounts:
+    async def _configure(self, limits: Limits, packages: Packages) -> None:
+        """Have PID 1 resize folders and mount packages where that is needed. Raises TimeoutError, OSError."""
+        order = configuration(self._folders, limits, packages)
+        if order is None:
             return
         self._setup_cpu_seconds = packages.cpu_seconds
-        self._awaited.add("mounted")
-        self._init.send({"packages": packages.tools}, packages.mounts)
+        self._awaited.add("configured")
+        self._init.send(order, packages.mounts)
         async with asyncio.timeout(PREPARE_SECONDS):
-            await self._mounted
+            await self._configured
 
     async def _hand_over(
-        self, request: Execute, program: Program, fds: list[int], packages: Packages
+        self, request: Execute, language: Language, fds: list[int], packages: Packages
     ) -> None:
         """Set the job's limits and tell its process what to run; a sandbox in which that fails is ended."""
         try:
             self._limit(request.limits.memory_bytes)
             self._loop.add_reader(self._slot.cgroup.oom_event_fd, self._look_at_memory)
-            await self._resize(Folders.of(request.limits))
-            await self._mount(packages)
+            await self._configure(request.limits, packages)
             self._awaited.add("started")
-            self._job.send(orders_for(request, program, packages), fds)
+            self._job.send(job_message(request, language, packages), fds)
         except (CgroupError, OSError) as error:
             fault = self._stuck() if isinstance(error, TimeoutError) else faults.of_error(error)
             if not self._exited.done():
@@ -445,13 +442,8 @@ class Sandbox:
         try:
             if 2 * peak_bytes + COLLECTOR_BYTES > limits.memory_bytes:  # outputs are copied
                 self._limit(limits.memory_bytes + limits.disk_bytes + COLLECTOR_BYTES)
-            what: dict[str, object] = {
-                "files": limits.output_files,
-                "bytes": limits.disk_bytes,
-                "seconds": COLLECT_SECONDS,
-            }
             self._awaited.add("collected")
-            self._init.send(what, fds)
+            self._init.send(messages.Collect(limits.output_files, limits.disk_bytes, COLLECT_SECONDS), fds)
         except (CgroupError, OSError):
             return (NOT_COLLECTED,)
         self._timers.after(COLLECT_END_SECONDS, self.kill)

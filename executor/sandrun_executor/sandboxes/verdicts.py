@@ -3,10 +3,10 @@
 import enum
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sandrun_sandbox.collect import REASONS
+from sandrun_sandbox.layout import REASONS
 from sandrun_shared.jobs import MAX_COUNT, LeftOut, LeftOutReason, Verdict
 
 _REASONS = tuple(map(LeftOutReason, REASONS))
@@ -28,15 +28,6 @@ class Exit:
     status: int
     disk_full: bool
 
-    @classmethod
-    def told(cls, status: str, disk_full: str) -> "Exit | None":
-        """What PID 1 says of it in two words; None for what no process ends with."""
-        if not status.isdigit() or len(status) > 5 or disk_full not in ("0", "1"):
-            return None
-        number = int(status)
-        ended = os.WIFEXITED(number) or os.WIFSIGNALED(number)
-        return cls(number, disk_full == "1") if number <= 0xFFFF and ended else None
-
     @property
     def code(self) -> int:
         """The exit code, 128+n for signal n."""
@@ -49,11 +40,9 @@ class Exit:
         return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else None
 
 
-def left_out_of(counts: Sequence[str]) -> tuple[LeftOut, ...] | None:
-    """What a collector reports, a number for each of its reasons; None for what it cannot have reported."""
-    if len(counts) != len(_REASONS) or not all(count.isdecimal() and len(count) < 20 for count in counts):
-        return None
-    said = zip(_REASONS, map(int, counts), strict=True)
+def left_out_of(counts: Iterable[int]) -> tuple[LeftOut, ...]:
+    """What a collector reports (messages.Collected)."""
+    said = zip(_REASONS, counts, strict=True)
     return tuple(LeftOut(reason, min(count, MAX_COUNT)) for reason, count in said if count)
 
 

@@ -5,29 +5,30 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from sandrun_executor.cgroups.probe import Cgroup
 from sandrun_executor.sandboxes import faults
-from sandrun_executor.sandboxes.channel import Link, Words
+from sandrun_executor.sandboxes.channel import Heard, Link
 from sandrun_executor.sandboxes.slots import Slot
 from sandrun_executor.seccomp.filter import compile_filter
-from sandrun_sandbox.job import ENVIRONMENT, THREADS
-from sandrun_sandbox.python import preview
-from sandrun_sandbox.root import PROGRAM
+from sandrun_sandbox import layout
+from sandrun_sandbox.messages import FROM_ZYGOTE, Failed, Ready, Spawn, ZygoteConfig
 from sandrun_shared import memfds
 
-PYTHON = "/usr/bin/python3"
 _START_SECONDS = 20.0
 _PRELOAD_SECONDS = 120.0  # importing from a cold disk
 STOP_SECONDS = 5.0  # from SIGKILL to a zygote's end, which may have gigabytes to give back
 _log = logging.getLogger("sandrun.executor")
 # What becomes the sandbox, in an order in which each finds what it imports (tests/unit/sandbox/test_boot.py).
 _MODULES = (
+    "sandrun_sandbox.layout",
+    "sandrun_sandbox.messages",
     "sandrun_sandbox.linux_unsafe",
     "sandrun_sandbox.python.cpython_unsafe",
     "sandrun_sandbox.imports",
@@ -59,6 +60,7 @@ _MODULES = (
     "sandrun_sandbox.python.run_python",
 )
 _IMAGE_MODULES = (
+    "sandrun_sandbox.layout",
     "sandrun_sandbox.linux_unsafe",
     "sandrun_sandbox.gpu_files",
     "sandrun_sandbox.prestarted.node",
@@ -69,7 +71,7 @@ _IMAGE_MODULES = (
 # Room for the command line that a job's /proc/self/cmdline is to show.
 _PADDING = " " * 2048
 
-_PREVIEW_MODULES = (*_IMAGE_MODULES, "sandrun_sandbox.python.preview")
+_PREVIEW_MODULES = (*_IMAGE_MODULES, "sandrun_sandbox.messages", "sandrun_sandbox.python.preview")
 _PRELOAD_MODULES = ("sandrun_sandbox.python.preload",)
 _UNSAFE_MODULES = ("sandrun_sandbox.python.cpython_unsafe",)
 _BOOT = "sandrun_sandbox.boot"
@@ -98,7 +100,7 @@ def _first_stage(second: int, command: list[str], image: Image | None, gpus: dic
     environment = None
     if image is not None and image.python:
         # As in a job, but one thread: others would not live through a fork.
-        variables = {**ENVIRONMENT, **image.variables, **dict.fromkeys(THREADS, "1")}
+        variables = {**layout.VARIABLES, **image.variables, **dict.fromkeys(layout.THREADS, "1")}
         environment = {"links": image.links, "variables": variables}
     boot = {
         "modules": _modules(_IMAGE_MODULES if environment is None else _PREVIEW_MODULES),
@@ -111,17 +113,17 @@ def _first_stage(second: int, command: list[str], image: Image | None, gpus: dic
     return f"{_text_of(_BOOT)}\nenter_image({boot!r})\n"
 
 
-def _second_stage(config: dict[str, object], image: Image | None, tasks: list[int]) -> str:
+def _second_stage(config: ZygoteConfig, image: Image | None, tasks: list[int]) -> str:
     preload = None
     if image is not None and image.python:
         preload = {
             "tasks": tasks,
-            "uid": preview.UID,
+            "uid": layout.PREVIEW_UID,
             "unsafe": _modules(_UNSAFE_MODULES),
             "modules": _modules(_PRELOAD_MODULES),
             "names": image.modules,
         }
-    boot = {"modules": _modules(_MODULES), "preload": preload, "config": config}
+    boot = {"modules": _modules(_MODULES), "preload": preload, "config": config.encode()}
     return f"{_text_of(_BOOT)}\nrun, program = become_zygote({boot!r})\nrun(program)\n"
 
 
@@ -142,9 +144,12 @@ def _modules(names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
 
 
 def _text_of(name: str) -> str:
-    """What is in the file of a module that is not imported here."""
+    """What is in the file of a module that is not imported here.
+
+    Not by importlib.resources, which reads zip files too and imports what it does that with.
+    """
     top, *folders, module = name.split(".")
-    return resources.files(top).joinpath(*folders, f"{module}.py").read_text()
+    return Path(import_module(top).__path__[0]).joinpath(*folders, f"{module}.py").read_text()
 
 
 class Zygote:
@@ -186,29 +191,29 @@ class Zygote:
             tasks = [os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.into_fd)]
         else:
             tasks = [os.dup(fd) for fd in cgroup.join_fds]
-        config = {
-            "control": link.far,
-            "tasks": tasks,
-            "seccomp": seccomp,
-            "gpu_seccomp": compile_filter(gpu=True) if gpus else seccomp,
-            "core_bytes": core_bytes,
-            "noswap": noswap,
-            "environment": {} if image is None else image.variables,
-            "links": None if image is None else image.links,
-            "forks": image is None or bool(image.python),
-        }
+        config = ZygoteConfig(
+            control=link.far,
+            tasks=tuple(tasks),
+            seccomp=seccomp,
+            gpu_seccomp=compile_filter(gpu=True) if gpus else seccomp,
+            core_bytes=core_bytes,
+            noswap=noswap,
+            variables={} if image is None else image.variables,
+            links=None if image is None else tuple(image.links),
+            forks=image is None or bool(image.python),
+        )
         gpus = gpus or {"devices": [], "driver": ""}
         second = _source(_second_stage(config, image, tasks))
-        command = [PYTHON, PROGRAM, _PADDING]
+        command = [layout.PYTHON, layout.ZYGOTE_PROGRAM, _PADDING]
         if image is not None and image.python:
-            command = [image.python, preview.PROGRAM, _PADDING]
+            command = [image.python, layout.PREVIEW_PROGRAM, _PADDING]
         first = _source(_first_stage(second, command, image, gpus))
         try:
             process = subprocess.Popen(  # noqa: ASYNC220 (a millisecond, at start)
-                [PYTHON, "-ISc", f"import os;exec(os.fdopen({first}).read())"],
+                [layout.PYTHON, "-ISc", f"import os;exec(os.fdopen({first}).read())"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=ENVIRONMENT,  # a job's own, so that its interpreter starts no other way
+                env=layout.VARIABLES,  # a job's own, so that its interpreter starts no other way
                 cwd="/",
                 pass_fds=(first, second, link.far, *tasks),
                 start_new_session=True,
@@ -229,15 +234,17 @@ class Zygote:
         ready: asyncio.Future[bool] = self._loop.create_future()
         state = ""
 
-        def heard(words: Words, fd: int | None) -> None:
+        def hear(heard: Heard, fd: int | None) -> None:
             if fd is not None:
                 os.close(fd)
             if not ready.done():
-                ready.set_result(words == ["ready"])
-            if not words:
+                ready.set_result(heard == Ready())
+            if heard is None:
                 self.alive = False
+            elif isinstance(heard, Failed):
+                _log.error("a zygote ended: %s", faults.of_step(heard.step, heard.code))
 
-        self._link.listen(heard)
+        self._link.listen(FROM_ZYGOTE, hear)
         served = False
         try:
             async with asyncio.timeout(seconds):
@@ -250,16 +257,16 @@ class Zygote:
                 await self.ended()
         if not served:
             why = f"after {seconds:g} s it is {state}" if state else "its own words are above"
-            raise ZygoteError(f"{PYTHON} did not become a zygote: {why}")
+            raise ZygoteError(f"{layout.PYTHON} did not become a zygote: {why}")
 
-    def spawn(self, link: Link, job_link: Link, slot: Slot, kind: Mapping[str, object]) -> None:
+    def spawn(self, link: Link, job_link: Link, slot: Slot, request: Spawn) -> None:
         """Ask for a sandbox; it reports on the two links. Raises OSError when the zygote is gone or deaf."""
         cgroup = slot.cgroup
         fds = [link.far, job_link.far, slot.network.fd, *cgroup.join_fds]
         if cgroup.into_fd is not None:
             fds.append(cgroup.into_fd)
         try:
-            self._link.send({"uid": slot.uid, "into_cgroup": cgroup.into_fd is not None, **kind}, fds)
+            self._link.send(request, fds)
         except BlockingIOError:  # it has not read for long
             self.answers = False
             raise ZygoteError(str(faults.ZYGOTE_STUCK)) from None

@@ -11,10 +11,11 @@ import os
 import resource
 import stat
 
-from sandrun_sandbox import imports, job, orders
+from sandrun_sandbox import imports, job, messages, orders
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import Confinement
+from sandrun_sandbox.layout import THREADS
 from sandrun_sandbox.prestarted import node
 from sandrun_sandbox.steps import StepError
 
@@ -46,9 +47,9 @@ def main(config: dict[str, Any], name: str, confinement: Confinement, link: Chan
         command = node.COMMANDS[name]
         os.execve(command[0], command, config["environment"])  # noqa: S606
     except StepError as error:
-        link.report("failed " + error.report)
+        link.report(error.report)
     except OSError as error:
-        link.report(f"failed start {error.errno}")
+        link.report(messages.Failed("start", error.errno or 0))
     os._exit(1)
 
 
@@ -57,8 +58,8 @@ def _help(interpreter: int, socket: _socket.socket, link: Channel) -> NoReturn:
     try:
         if socket.recv(1) != b"r":
             raise StepError("start", 0)
-        link.report("ready")
-        message = link.receive()
+        link.report(messages.Ready())
+        message = link.receive(messages.JobMessage)
         if message is None:
             os._exit(0)
         request, fds = message
@@ -69,23 +70,25 @@ def _help(interpreter: int, socket: _socket.socket, link: Channel) -> NoReturn:
         socket.sendall(_encoded(request, order))
         if socket.recv(1) != b"k":
             raise StepError("start", 1)
-        link.report("started")
-    except StepError as error:
-        link.report("failed " + error.report)
+        link.report(messages.Started())
+    except (StepError, messages.MessageError) as error:
+        link.report(error.report)
     except (OSError, ValueError, MemoryError) as error:
-        link.report(f"failed take {getattr(error, 'errno', 0) or 0}")
+        link.report(messages.Failed("take", getattr(error, "errno", 0) or 0))
     finally:
         # Before the socket, whose end the bootstrap waits for.
         link.close()
         os._exit(0)
 
 
-def _encoded(request: dict[str, Any], order: orders.Order) -> bytes:
+def _encoded(request: messages.JobMessage, order: orders.Order) -> bytes:
     """The job as a bootstrap reads it."""
     # The null device that stands for no input is the host's: Landlock opens only the sandbox's own.
     given = "n" if stat.S_ISCHR(os.fstat(0).st_mode) else "y"
-    threads = dict.fromkeys(job.THREADS, str(request["threads"]))
-    variables = [f"{key}={value}" for key, value in {**threads, **request["env"], **order.env}.items()]
+    threads = dict.fromkeys(THREADS, str(request.threads))
+    variables = [
+        f"{key}={value}" for key, value in {**threads, **request.language_variables, **order.env}.items()
+    ]
     fields = [str(os.getpid()), given, order.entrypoint]
     for items in (order.args, variables):
         fields += [str(len(items)), *items]

@@ -9,26 +9,25 @@ import os
 
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox import root
+from sandrun_sandbox.layout import PREVIEW_PROGRAM, PREVIEW_UID
+from sandrun_sandbox.messages import TmpfsLimits
 
-# As nobody; the real privileges come back afterwards.
-UID = 65534
-PROGRAM = root.WORK + "/zygote.pyc"
-_SIZES = root.Sizes(64 << 20, 4096, 64 << 20, "")
+_LIMITS = TmpfsLimits(64 << 20, 4096, 64 << 20)
 
 
-def enter(links: list[str], program: bytes) -> int:
-    """Mount it at /new, make it this process' root, with the zygote's program at PROGRAM. Raises OSError.
+def enter(links: tuple[str, ...], program: bytes) -> int:
+    """Mount it at /new, make it this process' root, with the program at PREVIEW_PROGRAM. Raises OSError.
 
     Returns a descriptor of the way back.
     """
     way_back = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
     os.set_inheritable(way_back, True)
-    root.mount_files(UID, _SIZES, links)
-    root.mount_devices(_SIZES)
+    root.mount_files(PREVIEW_UID, _LIMITS, "", links)
+    root.mount_devices(_LIMITS, "")
     root.mount_proc()
     os.chroot("/new")
     os.chdir("/")
-    with open(PROGRAM, "wb") as file:
+    with open(PREVIEW_PROGRAM, "wb") as file:
         file.write(program)
     return way_back
 

@@ -8,7 +8,8 @@ import io
 import os
 import sys
 
-from sandrun_sandbox.job import UNBUFFERED, Program
+from sandrun_sandbox.job import Program
+from sandrun_sandbox.layout import UNBUFFERED
 from sandrun_sandbox.python import cpython_unsafe as cpython
 from sandrun_sandbox.python.frames import CAN_HIDE, hide
 

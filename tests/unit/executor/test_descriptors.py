@@ -84,7 +84,7 @@ async def test_an_event_that_waits_has_all_its_descriptors_or_none() -> None:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     near.setblocking(False)
     peer = Peer(near)
-    while peer.send(Output(1, 0, b"x" * 10_000)):
+    while peer.send(Output(1, b"x" * 10_000)):
         pass
     before = open_now()
     with only(2), pytest.raises(OSError, match="Too many open files"):

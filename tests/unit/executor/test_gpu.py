@@ -111,7 +111,7 @@ def test_libraries_outside_of_usr_are_mounted(tmp_path: Path) -> None:
 
 def test_a_device_is_lent_once() -> None:
     answer = gpu_probe.probe(FakeNvml(FakeGpu(0)))
-    found = msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=devices._Probed)
+    found = msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=devices.Probed)
     lender = devices.Lender(devices.Found((Device(found.gpus[0][0], ()),), Driver(mounted="/x")))
     loan = lender.borrow(0)
     assert loan is not None

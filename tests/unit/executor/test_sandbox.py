@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -17,6 +17,7 @@ from sandrun_executor.sandboxes.sandbox import Sandbox, SandboxError
 from sandrun_executor.sandboxes.slots import NoSlotError, Slot, SlotPool
 from sandrun_executor.sandboxes.verdicts import Stop
 from sandrun_executor.sandboxes.zygote import Zygote
+from sandrun_sandbox import messages
 from sandrun_shared.jobs import Limits
 
 pytestmark = pytest.mark.anyio
@@ -82,9 +83,9 @@ class FakeZygote:
         self._pid = pid
         self.sandbox: Sandbox | None = None
 
-    def spawn(self, init: Any, _job: object, _slot: Slot, _kind: Mapping[str, object]) -> None:
+    def spawn(self, init: Any, _job: object, _slot: Slot, _request: messages.Spawn) -> None:
         if self._pid:
-            init.on_words(["pid"], os.pidfd_open(self._pid))
+            init.hear(messages.Forked(), os.pidfd_open(self._pid))
 
 
 class FakeSlot:
@@ -100,7 +101,7 @@ def hierarchy() -> FakeHierarchy:
 async def pool(hierarchy: FakeHierarchy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlotPool]:
     """One slot, and everybody is patient for a moment only."""
     monkeypatch.setattr("sandrun_executor.sandboxes.slots.Network", FakeNetwork)
-    monkeypatch.setattr(sandboxes.Link, "listen", lambda self, on_words: setattr(self, "on_words", on_words))
+    monkeypatch.setattr(sandboxes.Link, "listen", lambda self, _kinds, hear: setattr(self, "hear", hear))
     for name in ("PREPARE_SECONDS", "EMPTY_SECONDS", "LEAVE_SECONDS", "END_SECONDS"):
         monkeypatch.setattr(sandboxes, name, 0.01)
     monkeypatch.setattr(sandboxes, "ASK_SECONDS", 3600.0)
@@ -142,11 +143,11 @@ async def prepare(zygote: FakeZygote, pool: SlotPool) -> SandboxError:
 async def test_a_parked_sandbox_waits_until_something_in_it_ends() -> None:
     zygote = FakeZygote()
     waiting, without_job, dead = sandbox(zygote), sandbox(zygote), sandbox(zygote)
-    without_job._init_says(["exited", "9", "0"], None)  # killed, a started interpreter for example
+    without_job._init_says(messages.Exited(9, False), None)  # killed, a started interpreter for example
     dead._died()
     dead._ready.exception()  # nobody waits for it here
     babbles = sandbox(zygote)
-    babbles._init_says(["resized"], None)  # which nobody asked for
+    babbles._init_says(messages.Configured(), None)  # which nobody asked for
     babbles._ready.exception()
     assert [one.usable for one in (waiting, without_job, dead, babbles)] == [True, False, False, False]
     zygote.alive = False
@@ -239,8 +240,8 @@ async def test_a_job_that_cannot_be_killed_ends_for_its_client(
     pool: SlotPool, process: "subprocess.Popen[bytes]"
 ) -> None:
     running = Sandbox(cast(Zygote, FakeZygote()), pool, pool.acquire(), Limits())
-    running._init_says(["pid"], os.pidfd_open(process.pid))
-    running._job_says(["ready"], None)
+    running._init_says(messages.Forked(), os.pidfd_open(process.pid))
+    running._job_says(messages.Ready(), None)
     running.stop(Stop.wall)
     async with asyncio.timeout(20):
         assert await running._exited is None
@@ -251,10 +252,10 @@ async def test_a_job_that_cannot_be_killed_ends_for_its_client(
     assert pool.retired == 1
 
 
-@pytest.mark.parametrize(("code", "word"), [("524", "net.core.bpf_jit_limit"), ("11", "kernel.pid_max")])
-async def test_a_step_that_fails_is_told_with_its_remedy(code: str, word: str) -> None:
+@pytest.mark.parametrize(("code", "word"), [(524, "net.core.bpf_jit_limit"), (11, "kernel.pid_max")])
+async def test_a_step_that_fails_is_told_with_its_remedy(code: int, word: str) -> None:
     one = sandbox(FakeZygote())
-    one._job_says(["failed", "seccomp", code], None)
+    one._job_says(messages.Failed("seccomp", code), None)
     with pytest.raises(SandboxError, match=f"step seccomp failed with errno {code}.*{word}"):
         await one._ready
     one._init.close()
@@ -274,11 +275,11 @@ async def test_a_job_that_its_first_process_does_not_end_is_ended_from_outside(
         running = Sandbox(cast(Zygote, FakeZygote()), pool, pool.acquire(), Limits())
         group = hierarchy.made[0]
         monkeypatch.setattr(group, "pids", lambda: [process.pid, job.pid])
-        running._init_says(["pid"], os.pidfd_open(process.pid))
-        running._job_says(["ready"], None)
+        running._init_says(messages.Forked(), os.pidfd_open(process.pid))
+        running._job_says(messages.Ready(), None)
         running.stop(Stop.wall)
         assert await asyncio.to_thread(job.wait, 20) == -signal.SIGKILL
         assert process.poll() is None
-        running._init_says(["exited", "9", "0"], None)
+        running._init_says(messages.Exited(9, False), None)
         running._timers.cancel()
     await running.destroy()

@@ -82,22 +82,3 @@ def test_every_stop_is_a_verdict(stop: Stop) -> None:
 def test_wait_status(status: int, code: int, number: int | None) -> None:
     exited = Exit(status, False)
     assert (exited.code, exited.signal) == (code, number)
-    assert Exit.told(str(status), "0") == exited
-
-
-@pytest.mark.parametrize(
-    ("status", "full"),
-    [
-        ("127", "0"),
-        ("65535", "0"),
-        ("65536", "0"),
-        ("9" * 200, "0"),
-        ("-1", "0"),
-        ("", "0"),
-        ("0", "2"),
-        ("0", ""),
-    ],
-)
-def test_what_is_no_wait_status(status: str, full: str) -> None:
-    """Stopped, continued, or no number at all: no process ends so (wait(2))."""
-    assert Exit.told(status, full) is None

@@ -13,6 +13,7 @@ from sandrun_executor.sandboxes import zygote as zygotes
 from sandrun_executor.sandboxes.channel import Link
 from sandrun_executor.sandboxes.slots import Slot
 from sandrun_executor.sandboxes.zygote import Zygote, ZygoteError
+from sandrun_sandbox.messages import Spawn, TmpfsLimits
 
 pytestmark = pytest.mark.anyio
 
@@ -76,11 +77,13 @@ async def test_one_that_reads_nothing_is_known_not_to_answer(process: Immortal) 
         cgroup = type("Group", (), {"join_fds": (), "into_fd": None})
         network = type("Net", (), {"fd": 0})
 
+    request = Spawn(1000, False, TmpfsLimits(1, 1, 1), None, "", False)
+
     def fill_the_socket() -> None:
         while True:
             links = [Link(), Link()]
             try:
-                zygote.spawn(*links, cast(Slot, FakeSlot), {})
+                zygote.spawn(*links, cast(Slot, FakeSlot), request)
             finally:
                 for link in links:
                     link.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandrun_executor.sandboxes import zygote
-from sandrun_sandbox import boot
+from sandrun_sandbox import boot, layout
 
 LISTS = {
     name: getattr(zygote, name)
@@ -20,7 +20,7 @@ TEXT = Path(boot.__file__).read_text()
 
 def run(program: str, flags: str = "-IS") -> set[str]:
     """The words that the program prints in the system's interpreter, which finds nothing of ours."""
-    command = [zygote.PYTHON, flags, "-"]
+    command = [layout.PYTHON, flags, "-"]
     done = subprocess.run(command, input=program, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
     return set(done.stdout.split())

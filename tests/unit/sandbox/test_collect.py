@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sandrun_executor.receipts import measures
 from sandrun_sandbox import beneath, unpack
 from sandrun_sandbox import collect as module
+from sandrun_sandbox.layout import REASONS
 from sandrun_sandbox.orders import read_all
 from sandrun_shared import orders, outputs
 from sandrun_shared.jobs import LeftOutReason
@@ -64,7 +65,7 @@ def collected(
     finally:
         for fd in (work_fd, *into, index_fd):
             os.close(fd)
-    assert tuple(left_out) == module.REASONS
+    assert tuple(left_out) == REASONS
     entries = outputs.decode_index(index, len(data))
     files = {}
     for entry in entries:
@@ -281,7 +282,7 @@ def test_folders_that_cannot_be_read_are_said(tmp_path: Path, monkeypatch: pytes
 
 
 def test_reasons_are_those_that_both_sides_know() -> None:
-    assert [*module.REASONS, "not_collected"] == [reason.value for reason in LeftOutReason]
+    assert [*REASONS, "not_collected"] == [reason.value for reason in LeftOutReason]
     limits = ("MAX_PATH_BYTES", "MAX_INDEX_BYTES", "MAX_TIME_SECONDS")
     assert [getattr(module, name) for name in limits] == [getattr(outputs, name) for name in limits]
     assert (beneath.MAX_DEPTH, beneath.MAX_NAME_BYTES) == (outputs.MAX_DEPTH, outputs.MAX_NAME_BYTES)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandrun_sandbox import linux_unsafe as linux
+from sandrun_sandbox.messages import Failed
 from sandrun_sandbox.steps import StepError, run_steps
 
 
@@ -28,20 +29,20 @@ def test_first_failure_ends_the_list_and_is_named() -> None:
     ]
     with pytest.raises(StepError) as caught:
         run_steps(steps)
-    assert caught.value.report == f"second {errno.EPERM}"
+    assert caught.value.report == Failed("second", errno.EPERM)
     assert done == ["first"]
 
 
 def test_failure_without_a_number() -> None:
     with pytest.raises(StepError) as caught:
         run_steps([("only", lambda: fail(None))])
-    assert caught.value.report == "only 0"
+    assert caught.value.report == Failed("only", 0)
 
 
 def test_report_has_nothing_of_the_error() -> None:
     with pytest.raises(StepError) as caught:
         run_steps([("only", lambda: fail(2))])
-    assert "told" not in caught.value.report
+    assert "told" not in repr(caught.value.report)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
