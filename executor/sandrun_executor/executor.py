@@ -20,7 +20,8 @@ from sandrun_executor.packages.layers import Keeper
 from sandrun_executor.packages.provider import Dependencies
 from sandrun_executor.receipts.record import Record, RecordError
 from sandrun_executor.receipts.worker_key import WorkerKey
-from sandrun_executor.sandboxes.handover import NO_PACKAGES, Packages
+from sandrun_executor.sandboxes.execution import Execution
+from sandrun_executor.sandboxes.handover import NO_PACKAGES, Packages, Program
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.slots import SlotPool
 from sandrun_executor.sandboxes.verdicts import Stop
@@ -139,7 +140,7 @@ class Executor:
             keeper,
             self._settings,
         )
-        self._running: set[Sandbox] = set()
+        self._running: set[Execution] = set()
         self._admitted = 0
         self._lender = devices.Lender(devices.Found())
         self._stopping = False
@@ -263,11 +264,6 @@ class Executor:
                 _log.error("cannot prepare a sandbox: %s", error)
             peer.send(Refused("unavailable", fault_of(error).told))
             return
-        self._running.add(sandbox)
-        peer.on_gone = lambda: sandbox.stop(Stop.cancelled)
-        peer.on_room = sandbox.resume
-        if peer.gone or self._stopping:
-            sandbox.stop(Stop.cancelled)
         try:
             program = interpreters.program_of(request.interpreter)
             if pool.build is not None:
@@ -275,20 +271,25 @@ class Executor:
             if call.loan is not None:
                 sandbox.on_released = call.loan.until_then()
                 program["env"] = {**program["env"], **call.loan.environment}
-            await sandbox.execute(
-                request,
-                program,
-                call.fds,
-                peer,
-                call.requested_at,
-                record=call.record,
-                packages=packages,
-                grace_seconds=self._settings.grace_seconds,
-            )
+            await self._run_in(sandbox, call, program, packages)
         finally:
-            self._running.discard(sandbox)
-            peer.on_gone = nothing
             pool.end(sandbox)
+
+    async def _run_in(self, sandbox: Sandbox, call: Call, program: Program, packages: Packages) -> None:
+        peer, grace = call.peer, self._settings.grace_seconds
+        execution = Execution(
+            sandbox, call.request, peer, call.record, packages=packages, grace_seconds=grace
+        )
+        self._running.add(execution)
+        peer.on_gone = lambda: execution.stop(Stop.cancelled)
+        peer.on_room = execution.pump.resume
+        if peer.gone or self._stopping:
+            execution.stop(Stop.cancelled)
+        try:
+            await execution.run(program, call.fds, call.requested_at)
+        finally:
+            self._running.discard(execution)
+            peer.on_gone = nothing
 
     def _refusal(self, request: Execute) -> Refused | None:
         if self._stopping:
@@ -332,8 +333,8 @@ class Executor:
     def stop_jobs(self) -> None:
         """Take no more jobs and end those that run; each still gets its Finished."""
         self._stopping = True
-        for sandbox in self._running:
-            sandbox.stop(Stop.cancelled)
+        for execution in self._running:
+            execution.stop(Stop.cancelled)
         self._dependencies.stop()
 
     async def close(self) -> None:

@@ -21,7 +21,7 @@ from sandrun_executor.daemon import serve
 from sandrun_executor.packages import egress
 from sandrun_executor.packages import layers as layers_module
 from sandrun_executor.packages.layers import Keeper
-from sandrun_executor.sandboxes import networks, sandbox, slots
+from sandrun_executor.sandboxes import execution, networks, slots
 from sandrun_executor.sandboxes import zygote as zygotes
 from sandrun_executor.sandboxes.channel import Link
 from sandrun_executor.sandboxes.networks import Network
@@ -173,8 +173,8 @@ def _sabotaged(
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
     "collecting_time": (
-        (sandbox, "COLLECT_SECONDS", 7200.0),
-        (sandbox, "COLLECT_END_SECONDS", 7200.0),
+        (execution, "COLLECT_SECONDS", 7200.0),
+        (execution, "COLLECT_END_SECONDS", 7200.0),
     ),
     "memory_watch": (
         (CgroupV1, "limit", _limit_unwatched),

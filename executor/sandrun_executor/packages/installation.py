@@ -12,6 +12,7 @@ from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
 from sandrun_executor.packages import egress, installers
 from sandrun_executor.packages.layers import Keeper
 from sandrun_executor.receipts.record import Record
+from sandrun_executor.sandboxes.execution import Execution
 from sandrun_executor.sandboxes.handover import Packages, Program
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.verdicts import Stop
@@ -65,19 +66,19 @@ class Installation:
         self.log = bytearray()
         self.outcome: Outcome | None = None
         self._on_usage = on_usage
-        self._sandbox: Sandbox | None = None
+        self._execution: Execution | None = None
 
-    def runs_in(self, sandbox: Sandbox | None) -> None:
-        """Where it runs now."""
-        self._sandbox = sandbox
+    def runs_as(self, execution: Execution | None) -> None:
+        """The job that it is now."""
+        self._execution = execution
         if self.stopped:
             self.stop()
 
     def stop(self) -> None:
         """Nobody wants it any more."""
         self.stopped = True
-        if self._sandbox is not None:
-            self._sandbox.stop(Stop.cancelled)
+        if self._execution is not None:
+            self._execution.stop(Stop.cancelled)
 
     def send(self, event: Event, fds: tuple[int, ...] = ()) -> bool:
         """Take an event of the sandbox: keep the last words, pass on what is used."""
@@ -216,21 +217,21 @@ class Installing:
         )
         network, service = sandbox.slot.network, self._settings.package_proxy
         undo.enter_context(await egress.Proxy.start(task, network, self._cgroup, service))
-        installation.runs_in(sandbox)
+        asked = Execute("install", "python3", self._limits, warm=False)
+        program: Program = {
+            "command": ("/usr/bin/python3", "-I", ENTRYPOINT),
+            "compiler": (),
+            "env": {},
+            "native": False,
+        }
+        record = Record(None, asked, fds)
+        undo.callback(record.close)
+        execution = Execution(sandbox, asked, installation, record, packages=packages)
+        installation.runs_as(execution)
         try:
-            asked = Execute("install", "python3", self._limits, warm=False)
-            program: Program = {
-                "command": ("/usr/bin/python3", "-I", ENTRYPOINT),
-                "compiler": (),
-                "env": {},
-                "native": False,
-            }
-            record = Record(None, asked, fds)
-            undo.callback(record.close)
-            began = time.monotonic()
-            await sandbox.execute(asked, program, fds, installation, began, record=record, packages=packages)
+            await execution.run(program, fds, time.monotonic())
         finally:
-            installation.runs_in(None)
+            installation.runs_as(None)
 
     def _failure(self, installation: Installation) -> Failure | None:
         """What an installation came to, None when all is well."""

@@ -15,7 +15,6 @@ from sandrun_executor.receipts.record import NOT_COLLECTED
 from sandrun_executor.sandboxes import sandbox as sandboxes
 from sandrun_executor.sandboxes.sandbox import Sandbox, SandboxError
 from sandrun_executor.sandboxes.slots import NoSlotError, Slot, SlotPool
-from sandrun_executor.sandboxes.verdicts import Stop
 from sandrun_executor.sandboxes.zygote import Zygote
 from sandrun_shared.jobs import Limits
 
@@ -236,7 +235,7 @@ async def test_a_job_that_cannot_be_killed_ends_for_its_client(
     running = Sandbox(cast(Zygote, FakeZygote()), pool, pool.acquire(), Limits())
     running._init_says(["pid"], os.pidfd_open(process.pid))
     running._job_says(["ready"], None)
-    running.stop(Stop.wall)
+    running.end(0.0)
     async with asyncio.timeout(20):
         assert await running._exited is None
         assert await running._collected == (NOT_COLLECTED,)
