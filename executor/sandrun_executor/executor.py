@@ -1,16 +1,15 @@
 """The executor: environments, their parked sandboxes, and the jobs that run in them."""
 
 import logging
-import os
 import pwd
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
+from sandrun_executor.cgroups.probe import Hierarchy
 from sandrun_executor.environments import interpreters
 from sandrun_executor.environments.builds import Shelf
 from sandrun_executor.environments.circuit import Failures, Unavailable, fault_of
+from sandrun_executor.environments.maker import SandboxMaker, default_limits, noswap_option
 from sandrun_executor.environments.pools import Pool, Pools
 from sandrun_executor.environments.prestarted import usable
 from sandrun_executor.gpu import devices
@@ -25,12 +24,11 @@ from sandrun_executor.sandboxes.handover import NO_PACKAGES, Packages, Program
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.slots import SlotPool
 from sandrun_executor.sandboxes.verdicts import Stop
-from sandrun_executor.sandboxes.zygote import Image, Zygote
 from sandrun_executor.seccomp.filter import compile_filter
 from sandrun_executor.server import Peer, nothing
 from sandrun_shared.environments import DefinitionError
 from sandrun_shared.framing import close_all
-from sandrun_shared.jobs import Installer, Limits
+from sandrun_shared.jobs import Installer
 from sandrun_shared.protocol import (
     VERSION,
     Describe,
@@ -46,33 +44,10 @@ from sandrun_shared.settings import Settings
 _log = logging.getLogger("sandrun.executor")
 
 
-def default_limits(settings: Settings) -> Limits:
-    """The limits of a job that asks for nothing: parked sandboxes are made for these."""
-    limits = settings.limits
-    return Limits(
-        memory_bytes=limits.memory_mb << 20,
-        disk_bytes=limits.disk_mb << 20,
-        inodes=limits.inodes,
-        processes=limits.processes,
-        cpu_cores=limits.cpu_cores,
-    )
-
-
-def noswap_option() -> str:
-    """The tmpfs option that keeps a job's files out of swap, "" before Linux 6.4 (tmpfs(5))."""
-    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
-    return ",noswap" if (major, minor) >= (6, 4) else ""
-
-
 def _ids(user: str) -> tuple[int, int]:
     """The uid and gid of a user. Raises KeyError."""
     entry = pwd.getpwnam(user)
     return entry.pw_uid, entry.pw_gid
-
-
-def core_bytes() -> int:
-    """RLIMIT_CORE of jobs: a piped core_pattern ignores 0 but not 1 (core(5))."""
-    return 1 if Path("/proc/sys/kernel/core_pattern").read_text().startswith("|") else 0
 
 
 @dataclass(frozen=True)
@@ -100,14 +75,11 @@ class Executor:
         self._settings = settings.executor
         self._worker_key = worker_key
         self._hierarchy = hierarchy
-        self._seccomp = seccomp
-        self._limits = default_limits(settings)
         # Twice: a job's answer goes out before its sandbox is gone.
         slots = 2 * self._settings.slots + self._settings.parked + self._settings.installs
         slots += len(self._settings.started_interpreters)
         self._pool = SlotPool(hierarchy, self._settings.first_uid, slots)
         self._interpreters = interpreters.installed()
-        self._zygote_cgroup: Cgroup | None = None
         python = self._interpreters.get("python3")
         self._shelf = Shelf(
             self._settings.environments_dir,
@@ -115,12 +87,12 @@ class Executor:
             python.version if python is not None else "",
             import_ahead=self._settings.import_ahead,
         )
+        self._maker = SandboxMaker(self._pool, seccomp, default_limits(settings))
         self._pools = Pools(
             self._shelf,
+            self._maker,
             self._settings.parked,
             self._settings.warm_environments,
-            self._start_zygote,
-            self._prepare,
             started=usable(self._settings.started_interpreters, self._interpreters),
         )
         self._pool.on_freed = self._pools.slot_freed
@@ -134,7 +106,7 @@ class Executor:
                 compile_filter(resolver=True),
                 keeper,
                 versions=versions,
-                prepare=self._prepare_to_install,
+                prepare=self._pools.prepare_to_install,
                 first_uid=self._settings.first_uid + slots,
             ),
             keeper,
@@ -152,26 +124,11 @@ class Executor:
             _log.info("%d GPUs for jobs", len(self._lender.gpus))
             if self._lender.found.problem:
                 _log.warning("%s", self._lender.found.problem)
+        found = self._lender.found
+        self._maker.gpus = for_image(found.devices, found.driver)
         await self._dependencies.start()
         # One sandbox must work before anybody is told that we are ready.
         await self._pools.start([name.strip() for name in self._settings.preload.split(",") if name.strip()])
-
-    async def _start_zygote(self, image: Image | None) -> Zygote:
-        self._zygote_cgroup = self._zygote_cgroup or self._pool.create_cgroup("zygote")
-        return await Zygote.start(
-            self._zygote_cgroup,
-            self._seccomp,
-            core_bytes=core_bytes(),
-            noswap=noswap_option(),
-            image=image,
-            gpus=for_image(self._lender.found.devices, self._lender.found.driver),
-        )
-
-    async def _prepare(self, zygote: Zygote, gpu: int | None, started: str) -> Sandbox:
-        return await Sandbox.prepare(zygote, self._pool, self._limits, gpu, started=started)
-
-    async def _prepare_to_install(self, limits: Limits) -> Sandbox:
-        return await Sandbox.prepare(await self._pools.default_zygote(), self._pool, limits, installs=True)
 
     async def execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
         """Run one job and answer on its connection; every job that was not refused gets a Finished."""

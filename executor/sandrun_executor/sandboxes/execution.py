@@ -84,7 +84,7 @@ class Execution:
         return self._sink.send(output)
 
     def stop(self, why: Stop) -> None:
-        """End the job; the first reason counts. After it, cancelling ends the grace and the collecting too."""
+        """End the job; the first reason counts. Cancelling it then ends the grace and the collecting too."""
         if self._stop is not None or self._sandbox.exited.done():
             if why is Stop.cancelled:
                 self._sandbox.kill()  # its grace is over: nobody wants what it would leave

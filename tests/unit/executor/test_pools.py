@@ -11,6 +11,7 @@ import pytest
 
 from sandrun_executor.environments import park, pools
 from sandrun_executor.environments.builds import Shelf
+from sandrun_executor.environments.maker import SandboxMaker
 from sandrun_executor.environments.shares import Memory
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.slots import NoSlotError
@@ -102,10 +103,9 @@ class House:
         self.imported.set()
         self.running = pools.Pools(
             cast(Shelf, self.shelf),
+            cast(SandboxMaker, self),
             PLACES,
             2,
-            self.start_zygote,
-            self.prepare,
             clock=self.clock.seconds,
             memory=lambda: self.memory,
         )
