@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sandrun_executor.cgroups.probe import Hierarchy
 from sandrun_executor.environments import interpreters
-from sandrun_executor.environments.builds import Shelf
+from sandrun_executor.environments.builds import BuildStore
 from sandrun_executor.environments.circuit import Failures, Unavailable, fault_of
 from sandrun_executor.environments.maker import SandboxMaker, default_limits, noswap_option
 from sandrun_executor.environments.pools import Pool, Pools
@@ -15,7 +15,7 @@ from sandrun_executor.environments.prestarted import usable
 from sandrun_executor.gpu import devices
 from sandrun_executor.gpu.types import for_image
 from sandrun_executor.packages.installation import Failure, Installing, outcome_of
-from sandrun_executor.packages.layers import Keeper
+from sandrun_executor.packages.layers import LayerMounts
 from sandrun_executor.packages.provider import Dependencies
 from sandrun_executor.receipts.record import Record, RecordError
 from sandrun_executor.receipts.worker_key import WorkerKey
@@ -81,7 +81,7 @@ class Executor:
         self._pool = SlotPool(hierarchy, self._settings.first_uid, slots)
         self._interpreters = interpreters.installed()
         python = self._interpreters.get("python3")
-        self._shelf = Shelf(
+        self._builds = BuildStore(
             self._settings.environments_dir,
             self._settings.environment_definitions,
             python.version if python is not None else "",
@@ -89,7 +89,7 @@ class Executor:
         )
         self._maker = SandboxMaker(self._pool, seccomp, default_limits(settings))
         self._pools = Pools(
-            self._shelf,
+            self._builds,
             self._maker,
             self._settings.parked,
             self._settings.warm_environments,
@@ -97,21 +97,18 @@ class Executor:
         )
         self._pool.on_freed = self._pools.slot_freed
         self._pool.on_reclaimed = self._pools.slot_reclaimed
-        keeper = Keeper(noswap_option())
+        mounts = LayerMounts(noswap_option())
         versions = {name: found.version for name, found in self._interpreters.items()}
-        self._dependencies = Dependencies(
-            Installing(
-                settings,
-                hierarchy,
-                compile_filter(resolver=True),
-                keeper,
-                versions=versions,
-                prepare=self._pools.prepare_to_install,
-                first_uid=self._settings.first_uid + slots,
-            ),
-            keeper,
-            self._settings,
+        self._installing = Installing(
+            settings,
+            hierarchy,
+            compile_filter(resolver=True),
+            mounts,
+            versions=versions,
+            prepare=self._pools.prepare_to_install,
+            first_uid=self._settings.first_uid + slots,
         )
+        self._dependencies = Dependencies(self._installing, mounts, self._settings)
         self._running: set[Execution] = set()
         self._admitted = 0
         self._lender = devices.Lender(devices.Found())
@@ -126,7 +123,7 @@ class Executor:
                 _log.warning("%s", self._lender.found.problem)
         found = self._lender.found
         self._maker.gpus = for_image(found.devices, found.driver)
-        await self._dependencies.start()
+        await self._installing.start()
         # One sandbox must work before anybody is told that we are ready.
         await self._pools.start([name.strip() for name in self._settings.preload.split(",") if name.strip()])
 
@@ -174,7 +171,7 @@ class Executor:
     async def _install_and_run(self, call: Call, installer: Installer, fd: int) -> None:
         """Run a job with the packages that the bundle behind fd requires, or tell why they are not there."""
         peer, dependencies = call.peer, self._dependencies
-        if installer not in dependencies.installers:
+        if installer not in self._installing.installers:
             peer.send(Refused("unsupported", f"no packages can be installed with {installer.value} here"))
             return
         try:
@@ -185,7 +182,8 @@ class Executor:
                 finally:
                     peer.on_gone = nothing
                 if isinstance(provided, Failure):
-                    await call.record.tell(peer, outcome_of(provided, call.requested_at), provided.log)
+                    outcome = outcome_of(provided, call.requested_at)
+                    peer.send(*await call.record.finish_unstarted(outcome, provided.log))
                     return
                 try:
                     if call.request.install_only:
@@ -270,11 +268,11 @@ class Executor:
                 slots=self._settings.slots,
                 running=self._admitted,
                 interpreters=tuple(self._interpreters.values()),
-                environments=self._shelf.described(self._interpreters, self._pools.warm_names()),
+                environments=self._builds.described(self._interpreters, self._pools.warm_names()),
                 worker_id=self._worker_key.worker_id if self._worker_key is not None else "",
                 gpus=self._lender.gpus,
                 gpu_problem=self._lender.found.problem,
-                installers=self._dependencies.installers,
+                installers=self._installing.installers,
                 problem=problem or self._pools.known_problem(),
                 slots_retired=self._pool.retired,
                 slots_reclaimed=self._pool.reclaimed,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from sandrun_executor.environments.builds import Build, Shelf
+from sandrun_executor.environments.builds import Build, BuildStore
 from sandrun_executor.environments.maker import SandboxMaker
 from sandrun_executor.environments.park import Park
 from sandrun_executor.environments.prestarted import StartedParks
@@ -193,7 +193,7 @@ class Pools:
 
     def __init__(
         self,
-        shelf: Shelf,
+        builds: BuildStore,
         maker: SandboxMaker,
         places: int,
         warm: int,
@@ -202,7 +202,7 @@ class Pools:
         clock: Callable[[], float] = time.monotonic,
         memory: Callable[[], Memory] = Memory.read,
     ) -> None:
-        self._shelf = shelf
+        self._builds = builds
         self._places = places
         self._warm = warm
         self._maker = maker
@@ -233,7 +233,7 @@ class Pools:
 
     def refusal(self, name: str) -> str:
         """Why no job can run in this environment; "" when one can."""
-        return "" if name == DEFAULT or self._shelf.current(name) else self._shelf.missing(name)
+        return "" if name == DEFAULT or self._builds.current(name) else self._builds.why_missing(name)
 
     def take_started(self, request: Execute) -> tuple[Pool, Sandbox] | None:
         """As take, if a sandbox with an interpreter started for such a job waits."""
@@ -260,10 +260,10 @@ class Pools:
         pool = self._pools.get(name)
         if name == DEFAULT and pool is not None:
             return pool
-        digest = self._shelf.current(name)
+        digest = self._builds.current(name)
         if pool is not None and pool.build is not None and pool.build.record.digest == digest:
             return pool
-        build = self._shelf.take(name)
+        build = self._builds.open(name)
         if pool is not None:
             self._retire(name)
         self._pools[name] = self._make(build)
@@ -322,7 +322,7 @@ class Pools:
         """Follow what was built or removed, let go what is too much, share out the places."""
         memory = self._memory()
         for name in [name for name in self._pools if name != DEFAULT]:
-            if not self._shelf.current(name):
+            if not self._builds.current(name):
                 self._retire(name)
                 continue
             try:

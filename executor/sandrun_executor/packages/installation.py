@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
 from sandrun_executor.packages import egress, installers
-from sandrun_executor.packages.layers import Keeper
+from sandrun_executor.packages.layers import LayerMounts
 from sandrun_executor.receipts.record import Record
 from sandrun_executor.sandboxes.execution import Execution
 from sandrun_executor.sandboxes.handover import Packages, Program
@@ -42,7 +42,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Made:
-    """A layer that an installation made: its number with the keeper, its size, the CPU time it took."""
+    """A layer that an installation made: its number in LayerMounts, its size, the CPU time it took."""
 
     number: int
     size_bytes: int
@@ -106,7 +106,7 @@ class Installing:
         settings: Settings,
         hierarchy: Hierarchy,
         seccomp: bytes,
-        keeper: Keeper,
+        mounts: LayerMounts,
         *,
         versions: dict[str, str],
         prepare: Prepare,
@@ -119,7 +119,7 @@ class Installing:
         self._versions = versions
         self._hierarchy = hierarchy
         self._seccomp = seccomp
-        self._keeper = keeper
+        self._mounts = mounts
         self._prepare = prepare
         self._uids = list(range(first_uid, first_uid + own.installs))
         self._networks: tuple[str, ...] = ()
@@ -148,9 +148,9 @@ class Installing:
         self._cgroup.limit(
             memory_bytes=count * egress.MEMORY_BYTES, processes=count * egress.PROCESSES, cpu_cores=1.0
         )
-        number, fd = await self._keeper.create(1 << 20, 0)
+        number, fd = await self._mounts.create(1 << 20, 0)
         os.close(fd)
-        await self._keeper.drop(number)
+        await self._mounts.drop(number)
 
     def version_for(self, installer: Installer) -> str:
         """The version of the interpreter that an installer installs for."""
@@ -166,7 +166,7 @@ class Installing:
         made: Made | Failure = CANCELLED
         try:
             try:
-                number, layer_fd = await self._keeper.create(self._limits.disk_bytes, sandbox.slot.uid)
+                number, layer_fd = await self._mounts.create(self._limits.disk_bytes, sandbox.slot.uid)
                 with ExitStack() as undo:
                     undo.callback(os.close, layer_fd)
                     await self._execute(sandbox, installation, installer, (layer_fd, fd, uid), undo)
@@ -175,12 +175,12 @@ class Installing:
                 await sandbox.destroy()
             # Every process of it is dead: nobody has a file of the layer open any more.
             made = self._failure(installation) or Made(
-                number, await self._keeper.seal(number), _cpu(installation)
+                number, await self._mounts.seal(number), _cpu(installation)
             )
             return made
         finally:
             if number and isinstance(made, Failure):
-                await self._keeper.drop(number)
+                await self._mounts.drop(number)
 
     async def _execute(
         self,

@@ -80,7 +80,7 @@ class Execution:
         )
 
     def _deliver(self, output: Output) -> bool:
-        self._record.saw(output)
+        self._record.observe_output(output)
         return self._sink.send(output)
 
     def stop(self, why: Stop) -> None:

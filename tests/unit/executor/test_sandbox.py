@@ -98,7 +98,7 @@ def hierarchy() -> FakeHierarchy:
 @pytest.fixture
 async def pool(hierarchy: FakeHierarchy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlotPool]:
     """One slot, and everybody is patient for a moment only."""
-    monkeypatch.setattr("sandrun_executor.sandboxes.slots.Network", FakeNetwork)
+    monkeypatch.setattr("sandrun_executor.sandboxes.networks.Network", FakeNetwork)
     monkeypatch.setattr(sandboxes.Link, "listen", lambda self, on_words: setattr(self, "on_words", on_words))
     for name in ("PREPARE_SECONDS", "EMPTY_SECONDS", "LEAVE_SECONDS", "END_SECONDS"):
         monkeypatch.setattr(sandboxes, name, 0.01)
