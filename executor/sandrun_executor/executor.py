@@ -13,7 +13,6 @@ from sandrun_executor.environments.maker import SandboxMaker, default_limits, no
 from sandrun_executor.environments.pools import Pool, Pools
 from sandrun_executor.environments.prestarted import usable
 from sandrun_executor.gpu import devices
-from sandrun_executor.gpu.types import for_image
 from sandrun_executor.packages.installation import Failure, Installing, outcome_of
 from sandrun_executor.packages.layers import LayerMounts
 from sandrun_executor.packages.provider import Dependencies
@@ -122,7 +121,7 @@ class Executor:
             if self._lender.found.problem:
                 _log.warning("%s", self._lender.found.problem)
         found = self._lender.found
-        self._maker.gpus = for_image(found.devices, found.driver)
+        self._maker.gpus = devices.for_image(found.devices, found.driver)
         await self._installing.start()
         # One sandbox must work before anybody is told that we are ready.
         await self._pools.start([name.strip() for name in self._settings.preload.split(",") if name.strip()])
