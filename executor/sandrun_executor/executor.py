@@ -2,36 +2,34 @@
 
 import dataclasses
 import logging
-import os
 import pwd
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
+from sandrun_executor.cgroups.probe import Hierarchy
 from sandrun_executor.environments import interpreters
-from sandrun_executor.environments.builds import Shelf
+from sandrun_executor.environments.builds import BuildStore
 from sandrun_executor.environments.circuit import Failures, Unavailable, fault_of
+from sandrun_executor.environments.maker import SandboxMaker, default_limits, noswap_option
 from sandrun_executor.environments.pools import Pool, Pools
 from sandrun_executor.environments.prestarted import usable
 from sandrun_executor.gpu import devices
-from sandrun_executor.gpu.types import for_image
 from sandrun_executor.packages.installation import Failure, Installing, outcome_of
-from sandrun_executor.packages.layers import Keeper
+from sandrun_executor.packages.layers import LayerMounts
 from sandrun_executor.packages.provider import Dependencies
 from sandrun_executor.receipts.record import Record, RecordError
 from sandrun_executor.receipts.worker_key import WorkerKey
+from sandrun_executor.sandboxes.execution import Execution
 from sandrun_executor.sandboxes.handover import NO_PACKAGES, Packages
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.slots import SlotPool
 from sandrun_executor.sandboxes.verdicts import Stop
-from sandrun_executor.sandboxes.zygote import Image, Zygote
 from sandrun_executor.seccomp.filter import compile_filter
 from sandrun_executor.server import Peer, nothing
 from sandrun_shared.environments import DefinitionError
 from sandrun_shared.framing import close_all
-from sandrun_shared.jobs import Installer, Limits
-from sandrun_shared.languages import BY_NAME
+from sandrun_shared.jobs import Installer
+from sandrun_shared.languages import BY_NAME, Language
 from sandrun_shared.protocol import (
     VERSION,
     Describe,
@@ -47,26 +45,10 @@ from sandrun_shared.settings import Settings, words
 _log = logging.getLogger("sandrun.executor")
 
 
-def default_limits(settings: Settings) -> Limits:
-    """The limits of a job that asks for nothing: parked sandboxes are made for these."""
-    return settings.limits.default()
-
-
-def noswap_option() -> str:
-    """The tmpfs option that keeps a job's files out of swap, "" before Linux 6.4 (tmpfs(5))."""
-    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
-    return ",noswap" if (major, minor) >= (6, 4) else ""
-
-
 def _ids(user: str) -> tuple[int, int]:
     """The uid and gid of a user. Raises KeyError."""
     entry = pwd.getpwnam(user)
     return entry.pw_uid, entry.pw_gid
-
-
-def core_bytes() -> int:
-    """RLIMIT_CORE of jobs: a piped core_pattern ignores 0 but not 1 (core(5))."""
-    return 1 if Path("/proc/sys/kernel/core_pattern").read_text().startswith("|") else 0
 
 
 @dataclass(frozen=True)
@@ -94,47 +76,41 @@ class Executor:
         self._settings = settings.executor
         self._worker_key = worker_key
         self._hierarchy = hierarchy
-        self._seccomp = seccomp
-        self._limits = default_limits(settings)
         # Twice: a job's answer goes out before its sandbox is gone.
         slots = 2 * self._settings.slots + self._settings.parked + self._settings.installs
         slots += len(self._settings.started_interpreters)
         self._pool = SlotPool(hierarchy, self._settings.first_uid, slots)
         self._interpreters = interpreters.installed()
-        self._zygote_cgroup: Cgroup | None = None
         python = self._interpreters.get("python3")
-        self._shelf = Shelf(
+        self._builds = BuildStore(
             self._settings.environments_dir,
             self._settings.environment_definitions,
             python.version if python is not None else "",
             import_ahead=self._settings.import_ahead,
         )
+        self._maker = SandboxMaker(self._pool, seccomp, default_limits(settings))
         self._pools = Pools(
-            self._shelf,
+            self._builds,
+            self._maker,
             self._settings.parked,
             self._settings.warm_environments,
-            self._start_zygote,
-            self._prepare,
             started=usable(self._settings.started_interpreters, self._interpreters),
         )
         self._pool.on_freed = self._pools.slot_freed
         self._pool.on_reclaimed = self._pools.slot_reclaimed
-        keeper = Keeper(noswap_option())
+        mounts = LayerMounts(noswap_option())
         versions = {name: found.version for name, found in self._interpreters.items()}
-        self._dependencies = Dependencies(
-            Installing(
-                settings,
-                hierarchy,
-                compile_filter(resolver=True),
-                keeper,
-                versions=versions,
-                prepare=self._prepare_to_install,
-                first_uid=self._settings.first_uid + slots,
-            ),
-            keeper,
-            self._settings,
+        self._installing = Installing(
+            settings,
+            hierarchy,
+            compile_filter(resolver=True),
+            mounts,
+            versions=versions,
+            prepare=self._pools.prepare_to_install,
+            first_uid=self._settings.first_uid + slots,
         )
-        self._running: set[Sandbox] = set()
+        self._dependencies = Dependencies(self._installing, mounts, self._settings)
+        self._running: set[Execution] = set()
         self._admitted = 0
         self._lender = devices.Lender(devices.Found())
         self._stopping = False
@@ -146,26 +122,11 @@ class Executor:
             _log.info("%d GPUs for jobs", len(self._lender.gpus))
             if self._lender.found.problem:
                 _log.warning("%s", self._lender.found.problem)
-        await self._dependencies.start()
+        found = self._lender.found
+        self._maker.gpus = devices.for_image(found.devices, found.driver)
+        await self._installing.start()
         # One sandbox must work before anybody is told that we are ready.
         await self._pools.start(list(words(self._settings.preload)))
-
-    async def _start_zygote(self, image: Image | None) -> Zygote:
-        self._zygote_cgroup = self._zygote_cgroup or self._pool.create_cgroup("zygote")
-        return await Zygote.start(
-            self._zygote_cgroup,
-            self._seccomp,
-            core_bytes=core_bytes(),
-            noswap=noswap_option(),
-            image=image,
-            gpus=for_image(self._lender.found.devices, self._lender.found.driver),
-        )
-
-    async def _prepare(self, zygote: Zygote, gpu: int | None, started: str) -> Sandbox:
-        return await Sandbox.prepare(zygote, self._pool, self._limits, gpu, started=started)
-
-    async def _prepare_to_install(self, limits: Limits) -> Sandbox:
-        return await Sandbox.prepare(await self._pools.default_zygote(), self._pool, limits, installs=True)
 
     async def execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
         """Run one job and answer on its connection; every job that was not refused gets a Finished."""
@@ -211,7 +172,7 @@ class Executor:
     async def _install_and_run(self, call: Call, installer: Installer, fd: int) -> None:
         """Run a job with the packages that the bundle behind fd requires, or tell why they are not there."""
         peer, dependencies = call.peer, self._dependencies
-        if installer not in dependencies.installers:
+        if installer not in self._installing.installers:
             peer.send(Refused("unsupported", f"no packages can be installed with {installer.value} here"))
             return
         try:
@@ -222,7 +183,8 @@ class Executor:
                 finally:
                     peer.on_gone = nothing
                 if isinstance(provided, Failure):
-                    await call.record.tell(peer, outcome_of(provided, call.requested_at), provided.log)
+                    outcome = outcome_of(provided, call.requested_at)
+                    peer.send(*await call.record.finish_unstarted(outcome, provided.log))
                     return
                 try:
                     if call.request.install_only:
@@ -258,11 +220,6 @@ class Executor:
                 _log.error("cannot prepare a sandbox: %s", error)
             peer.send(Refused("unavailable", fault_of(error).told))
             return
-        self._running.add(sandbox)
-        peer.on_gone = lambda: sandbox.stop(Stop.cancelled)
-        peer.on_room = sandbox.resume
-        if peer.gone or self._stopping:
-            sandbox.stop(Stop.cancelled)
         try:
             language = BY_NAME[request.interpreter]
             if pool.build is not None:
@@ -271,20 +228,25 @@ class Executor:
                 sandbox.on_released = call.loan.until_then()
                 variables = {**language.env, **call.loan.environment}
                 language = dataclasses.replace(language, env=variables)
-            await sandbox.execute(
-                request,
-                language,
-                call.fds,
-                peer,
-                call.requested_at,
-                record=call.record,
-                packages=packages,
-                grace_seconds=self._settings.grace_seconds,
-            )
+            await self._run_in(sandbox, call, language, packages)
         finally:
-            self._running.discard(sandbox)
-            peer.on_gone = nothing
             pool.end(sandbox)
+
+    async def _run_in(self, sandbox: Sandbox, call: Call, language: Language, packages: Packages) -> None:
+        peer, grace = call.peer, self._settings.grace_seconds
+        execution = Execution(
+            sandbox, call.request, peer, call.record, packages=packages, grace_seconds=grace
+        )
+        self._running.add(execution)
+        peer.on_gone = lambda: execution.stop(Stop.cancelled)
+        peer.on_room = execution.pump.resume
+        if peer.gone or self._stopping:
+            execution.stop(Stop.cancelled)
+        try:
+            await execution.run(language, call.fds, call.requested_at)
+        finally:
+            self._running.discard(execution)
+            peer.on_gone = nothing
 
     def _refusal(self, request: Execute) -> Refused | None:
         if self._stopping:
@@ -308,11 +270,11 @@ class Executor:
                 slots=self._settings.slots,
                 running=self._admitted,
                 interpreters=tuple(self._interpreters.values()),
-                environments=self._shelf.described(self._interpreters, self._pools.warm_names()),
+                environments=self._builds.described(self._interpreters, self._pools.warm_names()),
                 worker_id=self._worker_key.worker_id if self._worker_key is not None else "",
                 gpus=self._lender.gpus,
                 gpu_problem=self._lender.found.problem,
-                installers=self._dependencies.installers,
+                installers=self._installing.installers,
                 problem=problem or self._pools.known_problem(),
                 slots_retired=self._pool.retired,
                 slots_reclaimed=self._pool.reclaimed,
@@ -328,8 +290,8 @@ class Executor:
     def stop_jobs(self) -> None:
         """Take no more jobs and end those that run; each still gets its Finished."""
         self._stopping = True
-        for sandbox in self._running:
-            sandbox.stop(Stop.cancelled)
+        for execution in self._running:
+            execution.stop(Stop.cancelled)
         self._dependencies.stop()
 
     async def close(self) -> None:

@@ -20,8 +20,8 @@ from sandrun_executor.cgroups.v2 import CgroupV2
 from sandrun_executor.daemon import serve
 from sandrun_executor.packages import egress
 from sandrun_executor.packages import layers as layers_module
-from sandrun_executor.packages.layers import Keeper
-from sandrun_executor.sandboxes import networks, sandbox, slots
+from sandrun_executor.packages.layers import LayerMounts
+from sandrun_executor.sandboxes import execution, networks
 from sandrun_executor.sandboxes import zygote as zygotes
 from sandrun_executor.sandboxes.channel import Link
 from sandrun_executor.sandboxes.networks import Network
@@ -171,10 +171,10 @@ def _sabotaged(zygote: zygotes.Zygote, link: Link, job_link: Link, slot: Slot, r
 
 # The same for what the daemon itself does: attributes and what they become.
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
-    "new_network": ((Network, "is_as_new", lambda _network: True), (slots, "KEEP_SECONDS", 60.0)),
+    "new_network": ((Network, "is_as_new", lambda _network: True), (networks, "KEEP_SECONDS", 60.0)),
     "collecting_time": (
-        (sandbox, "COLLECT_SECONDS", 7200.0),
-        (sandbox, "COLLECT_END_SECONDS", 7200.0),
+        (execution, "COLLECT_SECONDS", 7200.0),
+        (execution, "COLLECT_END_SECONDS", 7200.0),
     ),
     "memory_watch": (
         (CgroupV1, "limit", _limit_unwatched),
@@ -184,7 +184,7 @@ REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "own_network": ((Network, "__init__", _shared_network),),
     "network_modes": ((networks, "_hide_the_machine", lambda: None),),
     "socket_buffers": ((v1, "_SOCKETS", "memory.without"),),  # cgroup v2 counts them with the rest
-    "layer_sealed": ((Keeper, "_seal", lambda *_: 1 << 20),),
+    "layer_sealed": ((LayerMounts, "_seal", lambda *_: 1 << 20),),
     "layer_mounted_read_only": (
         (layers_module, "_share", lambda number: linux.open_tree_clone(f"/{number}")),
     ),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sandrun_executor.packages.layers import Keeper
+from sandrun_executor.packages.layers import LayerMounts
 from sandrun_sandbox import linux_unsafe
 from sandrun_shared.jobs import Installer, Verdict
 from sandrun_shared.protocol import Installed, Usage
@@ -430,7 +430,7 @@ def test_a_layer_that_cannot_be_handed_out_takes_no_memory(monkeypatch: pytest.M
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     async def scenario() -> list[str]:
-        keeper = Keeper("")
+        keeper = LayerMounts("")
         try:
             with pytest.raises(OSError, match="Too many open files"):
                 await keeper.create(1 << 20, 0)

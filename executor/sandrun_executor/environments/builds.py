@@ -80,8 +80,8 @@ class Build:
         os.close(self._lock)
 
 
-class Shelf:
-    """What lies in the folder of builds; looked at anew each time, so that a new build needs no restart."""
+class BuildStore:
+    """The folder of builds, read each time, so that a new build needs no restart."""
 
     def __init__(self, folder: str, definitions: str, python: str, *, import_ahead: bool = True) -> None:
         """python: the version of the system's interpreter; a build for another 3.x does not work with it.
@@ -106,11 +106,11 @@ class Shelf:
         """The digest of the build that a new job gets, "" when there is none; a few microseconds."""
         return current(self._folder, name)
 
-    def take(self, name: str) -> Build:
-        """Hold the current build. Raises DefinitionError with what an operator should do."""
+    def open(self, name: str) -> Build:
+        """The current build, held until it is closed. Raises DefinitionError, which says what to do."""
         digest = self.current(name)
         if not digest:
-            raise DefinitionError(self.missing(name))
+            raise DefinitionError(self.why_missing(name))
         build = Build(self._folder / name / digest, import_ahead=self._import_ahead)
         if _minor(build.record.python) != _minor(self._python):
             built_for = build.record.python
@@ -120,7 +120,7 @@ class Shelf:
             )
         return build
 
-    def missing(self, name: str) -> str:
+    def why_missing(self, name: str) -> str:
         """Why an environment is not there."""
         if name in definition_files(self._definitions):
             return f"the environment {name} is not built on this worker"
@@ -132,7 +132,7 @@ class Shelf:
         found = [Environment(DEFAULT, "The interpreters as the system has them", (), names, warm=True)]
         for name in self.names():
             try:
-                build = self.take(name)
+                build = self.open(name)
             except DefinitionError:
                 continue
             record = build.record

@@ -11,7 +11,7 @@ from sandrun_executor.sandboxes import faults
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.slots import NoSlotError
 
-RETRY_SECONDS = 1.0  # and twice as long after each failure more
+RETRY_SECONDS = 1.0  # doubled after each failure
 LONGEST_QUICK_RETRY_SECONDS = 5.0
 # Each attempt that does not return may cost a slot for good: so it is not made often.
 LONGEST_RETRY_SECONDS = 60.0

@@ -8,33 +8,28 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from sandrun_executor.environments.builds import Build, Shelf
+from sandrun_executor.environments.builds import Build, BuildStore
+from sandrun_executor.environments.maker import SandboxMaker
 from sandrun_executor.environments.park import Park
 from sandrun_executor.environments.prestarted import StartedParks
 from sandrun_executor.environments.shares import Demand, Memory, shared_out
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.slots import NoSlotError
-from sandrun_executor.sandboxes.zygote import Image, Zygote, ZygoteError
+from sandrun_executor.sandboxes.zygote import Zygote, ZygoteError
 from sandrun_shared.environments import DEFAULT, DefinitionError
+from sandrun_shared.jobs import Limits
 from sandrun_shared.protocol import Execute
 
 TICK_SECONDS = 2.0
 _log = logging.getLogger("sandrun.executor")
 
-StartZygote = Callable[[Image | None], Awaitable[Zygote]]
-# With the GPU it is to have, and the interpreter to start in it.
-Prepare = Callable[[Zygote, int | None, str], Awaitable[Sandbox]]
-
 
 class Pool:
     """The zygote of one build, or of `default`, with its parked sandboxes; ends when its last one has."""
 
-    def __init__(
-        self, build: Build | None, start_zygote: StartZygote, prepare: Prepare, freed: Callable[[], None]
-    ) -> None:
+    def __init__(self, build: Build | None, maker: SandboxMaker, freed: Callable[[], None]) -> None:
         self.build = build
-        self._start_zygote = start_zygote
-        self._make = prepare
+        self._maker = maker
         self._freed = freed
         self._zygote: Zygote | None = None
         self._homes: Counter[Zygote] = Counter()  # how many sandboxes end with each zygote
@@ -90,7 +85,7 @@ class Pool:
         self._sandboxes += 1
         try:
             zygote = await self.ready_zygote()
-            sandbox = await self._make(zygote, gpu, started)
+            sandbox = await self._maker.prepare(zygote, gpu, started)
         except BaseException:
             self._sandboxes -= 1
             self._close_if_empty()
@@ -136,14 +131,14 @@ class Pool:
 
     async def _new_zygote(self) -> Zygote:
         if self.build is None:
-            return await self._start_zygote(None)
+            return await self._maker.start_zygote(None)
         try:
-            return await self._start_zygote(self.build.image(preload=True))
+            return await self._maker.start_zygote(self.build.image(preload=True))
         except ZygoteError as error:
             _log.error(
                 "cannot import ahead what %s names, its jobs start without: %s", self.build.name, error
             )
-            return await self._start_zygote(self.build.image(preload=False))
+            return await self._maker.start_zygote(self.build.image(preload=False))
 
     def end(self, sandbox: Sandbox) -> None:
         """Destroy a sandbox beside the answer, not before it."""
@@ -198,21 +193,19 @@ class Pools:
 
     def __init__(
         self,
-        shelf: Shelf,
+        builds: BuildStore,
+        maker: SandboxMaker,
         places: int,
         warm: int,
-        start_zygote: StartZygote,
-        prepare: Prepare,
         *,
         started: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
         memory: Callable[[], Memory] = Memory.read,
     ) -> None:
-        self._shelf = shelf
+        self._builds = builds
         self._places = places
         self._warm = warm
-        self._start_zygote = start_zygote
-        self._prepare = prepare
+        self._maker = maker
         self._memory = memory
         self._demand = Demand(clock)
         self._failed_before = 0  # in pools that are let go
@@ -224,7 +217,7 @@ class Pools:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _make(self, build: Build | None) -> Pool:
-        return Pool(build, self._start_zygote, self._prepare, self.slot_freed)
+        return Pool(build, self._maker, self.slot_freed)
 
     async def start(self, preload: list[str]) -> None:
         """Prepare the first sandbox, then more beside, for these environments too. Raises as prepare does."""
@@ -240,7 +233,7 @@ class Pools:
 
     def refusal(self, name: str) -> str:
         """Why no job can run in this environment; "" when one can."""
-        return "" if name == DEFAULT or self._shelf.current(name) else self._shelf.missing(name)
+        return "" if name == DEFAULT or self._builds.current(name) else self._builds.why_missing(name)
 
     def take_started(self, request: Execute) -> tuple[Pool, Sandbox] | None:
         """As take, if a sandbox with an interpreter started for such a job waits."""
@@ -267,10 +260,10 @@ class Pools:
         pool = self._pools.get(name)
         if name == DEFAULT and pool is not None:
             return pool
-        digest = self._shelf.current(name)
+        digest = self._builds.current(name)
         if pool is not None and pool.build is not None and pool.build.record.digest == digest:
             return pool
-        build = self._shelf.take(name)
+        build = self._builds.open(name)
         if pool is not None:
             self._retire(name)
         self._pools[name] = self._make(build)
@@ -283,9 +276,10 @@ class Pools:
         self._retired.add(pool)
         self._spawn(pool.retire())
 
-    async def default_zygote(self) -> Zygote:
-        """The zygote of `default`, for a sandbox that is no job's. Raises ZygoteError."""
-        return await self._pools[DEFAULT].ready_zygote()
+    async def prepare_to_install(self, limits: Limits) -> Sandbox:
+        """A sandbox in which packages are installed. Raises as starting a zygote or a sandbox does."""
+        zygote = await self._pools[DEFAULT].ready_zygote()
+        return await self._maker.prepare_to_install(zygote, limits)
 
     def warm_names(self) -> list[str]:
         """The environments whose zygote is there."""
@@ -328,7 +322,7 @@ class Pools:
         """Follow what was built or removed, let go what is too much, share out the places."""
         memory = self._memory()
         for name in [name for name in self._pools if name != DEFAULT]:
-            if not self._shelf.current(name):
+            if not self._builds.current(name):
                 self._retire(name)
                 continue
             try:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from sandrun_executor import trusted_paths
-from sandrun_executor.gpu.types import Device, Driver
 from sandrun_helpers.messages import Probed
+from sandrun_sandbox.layout import DRIVER
 from sandrun_shared.protocol import Gpu
 
 DEV = Path("/dev")
@@ -41,6 +42,30 @@ _DEFAULT = tuple(
 
 class GpuError(Exception):
     """A device cannot be given to jobs; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, and the nodes through which a job uses it: (name, major, minor)."""
+
+    gpu: Gpu
+    nodes: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Where the driver's libraries are: in a folder to mount, or in one that a job's loader is to search.
+
+    Neither is set where every loader finds them.
+    """
+
+    mounted: str = ""
+    searched: str = ""
+
+    @property
+    def inside(self) -> str:
+        """The folder's name in a job, "" if it needs none."""
+        return DRIVER if self.mounted else self.searched
 
 
 @dataclass(frozen=True)
@@ -225,3 +250,11 @@ class Lender:
             return None
         self._lent.add(index)
         return Loan(self._devices[index], self.found.driver, lambda: self._lent.discard(index))
+
+
+def for_image(devices: tuple[Device, ...], driver: Driver) -> dict[str, Any]:
+    """What the zygote's image needs to know of them (sandrun_sandbox/gpu_files.py)."""
+    return {
+        "devices": [(device.gpu.index, list(device.nodes)) for device in devices],
+        "driver": driver.mounted,
+    }

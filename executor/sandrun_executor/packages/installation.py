@@ -11,8 +11,9 @@ from typing import Protocol
 
 from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
 from sandrun_executor.packages import egress, installers
-from sandrun_executor.packages.layers import Keeper
+from sandrun_executor.packages.layers import LayerMounts
 from sandrun_executor.receipts.record import Record
+from sandrun_executor.sandboxes.execution import Execution
 from sandrun_executor.sandboxes.handover import Packages, held
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.verdicts import Stop
@@ -44,7 +45,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Made:
-    """A layer that an installation made: its number with the keeper, its size, the CPU time it took."""
+    """A layer that an installation made: its number in LayerMounts, its size, the CPU time it took."""
 
     number: int
     size_bytes: int
@@ -68,19 +69,19 @@ class Installation:
         self.log = bytearray()
         self.outcome: Outcome | None = None
         self._on_usage = on_usage
-        self._sandbox: Sandbox | None = None
+        self._execution: Execution | None = None
 
-    def runs_in(self, sandbox: Sandbox | None) -> None:
-        """Where it runs now."""
-        self._sandbox = sandbox
+    def runs_as(self, execution: Execution | None) -> None:
+        """The job that it is now."""
+        self._execution = execution
         if self.stopped:
             self.stop()
 
     def stop(self) -> None:
         """Nobody wants it any more."""
         self.stopped = True
-        if self._sandbox is not None:
-            self._sandbox.stop(Stop.cancelled)
+        if self._execution is not None:
+            self._execution.stop(Stop.cancelled)
 
     def send(self, event: Event, fds: tuple[int, ...] = ()) -> bool:
         """Take an event of the sandbox: keep the last words, pass on what is used."""
@@ -108,7 +109,7 @@ class Installing:
         settings: Settings,
         hierarchy: Hierarchy,
         seccomp: bytes,
-        keeper: Keeper,
+        mounts: LayerMounts,
         *,
         versions: dict[str, str],
         prepare: Prepare,
@@ -121,7 +122,7 @@ class Installing:
         self._versions = versions
         self._hierarchy = hierarchy
         self._seccomp = seccomp
-        self._keeper = keeper
+        self._mounts = mounts
         self._prepare = prepare
         self._uids = list(range(first_uid, first_uid + own.installs))
         self._networks: tuple[str, ...] = ()
@@ -150,9 +151,9 @@ class Installing:
         self._cgroup.limit(
             memory_bytes=count * egress.MEMORY_BYTES, processes=count * egress.PROCESSES, cpu_cores=1.0
         )
-        number, fd = await self._keeper.create(1 << 20, 0)
+        number, fd = await self._mounts.create(1 << 20, 0)
         os.close(fd)
-        await self._keeper.drop(number)
+        await self._mounts.drop(number)
 
     def version_for(self, installer: Installer) -> str:
         """The version of the interpreter that an installer installs for."""
@@ -169,19 +170,19 @@ class Installing:
         try:
             try:
                 with self._borrowed_uid() as uid, ExitStack() as undo:
-                    number, layer_fd = await self._keeper.create(self._limits.disk_bytes, sandbox.slot.uid)
+                    number, layer_fd = await self._mounts.create(self._limits.disk_bytes, sandbox.slot.uid)
                     parts = (held(undo, layer_fd), fd, uid)
                     await self._execute(sandbox, installation, installer, parts, undo)
             finally:
                 await sandbox.destroy()
             # Every process of it is dead: nobody has a file of the layer open any more.
             made = self._failure(installation) or Made(
-                number, await self._keeper.seal(number), _cpu(installation)
+                number, await self._mounts.seal(number), _cpu(installation)
             )
             return made
         finally:
             if number and isinstance(made, Failure):
-                await self._keeper.drop(number)
+                await self._mounts.drop(number)
 
     @contextmanager
     def _borrowed_uid(self) -> Iterator[int]:
@@ -225,16 +226,16 @@ class Installing:
         )
         network, service = sandbox.slot.network, self._settings.package_proxy
         undo.enter_context(await egress.Proxy.start(task, network, self._cgroup, service))
-        installation.runs_in(sandbox)
+        asked = Execute("install", "python3", self._limits, warm=False)
+        isolated = dataclasses.replace(BY_NAME["python3"], command=(PYTHON, "-I", ENTRYPOINT))
+        record = Record(None, asked, fds)
+        undo.callback(record.close)
+        execution = Execution(sandbox, asked, installation, record, packages=packages)
+        installation.runs_as(execution)
         try:
-            asked = Execute("install", "python3", self._limits, warm=False)
-            isolated = dataclasses.replace(BY_NAME["python3"], command=(PYTHON, "-I", ENTRYPOINT))
-            record = Record(None, asked, fds)
-            undo.callback(record.close)
-            began = time.monotonic()
-            await sandbox.execute(asked, isolated, fds, installation, began, record=record, packages=packages)
+            await execution.run(isolated, fds, time.monotonic())
         finally:
-            installation.runs_in(None)
+            installation.runs_as(None)
 
     def _failure(self, installation: Installation) -> Failure | None:
         """What an installation came to, None when all is well."""

@@ -15,13 +15,13 @@ from sandrun_sandbox import linux_unsafe as linux
 
 MAX_AGE_SECONDS = 86400.0  # an unpinned requirement means what the registry has today
 INODES = 300_000
-_BASE = "/tmp"  # noqa: S108 (a mount point that every system has, in a namespace of the keeper's own)
+_BASE = "/tmp"  # noqa: S108 (a mount point that every system has, in the thread's own namespace)
 _SAFE = linux.MS_NOSUID | linux.MS_NODEV
 T = TypeVar("T")
 
 
-class Keeper:
-    """A thread in a mount namespace of its own, in which layers stay mounted.
+class LayerMounts:
+    """A mount namespace in which layers stay mounted, entered by one thread only.
 
     A detached mount can be attached only once (move_mount(2)), so what is to be handed out often must be
     mounted somewhere. The namespace has nothing else in it and ends with the process, and the layers with it:
@@ -120,10 +120,12 @@ class Layer:
 
 
 class Layers:
-    """Layers by key, the least recently used out first when they take more than there is for them."""
+    """LRU cache of layers, bounded by their total size."""
 
-    def __init__(self, keeper: Keeper, limit_bytes: int, now: Callable[[], float] = time.monotonic) -> None:
-        self._keeper = keeper
+    def __init__(
+        self, mounts: LayerMounts, limit_bytes: int, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._mounts = mounts
         self._limit_bytes = limit_bytes
         self._now = now
         self._kept: OrderedDict[bytes, Layer] = OrderedDict()
@@ -134,13 +136,13 @@ class Layers:
         """What all of them take."""
         return self._dropped_bytes + sum(layer.size_bytes for layer in self._kept.values())
 
-    async def find(self, key: bytes) -> Layer | None:
-        """The layer of that key, used now; None when there is none, or only one that is too old."""
+    async def acquire(self, key: bytes) -> Layer | None:
+        """The layer of that key, in use now; None when there is none, or only one that is too old."""
         layer = self._kept.get(key)
         if layer is None:
             return None
         if self._now() - layer.made_at > MAX_AGE_SECONDS:
-            await self._out(key)
+            await self._evict(key)
             return None
         self._kept.move_to_end(key)
         layer.users += 1
@@ -155,17 +157,13 @@ class Layers:
             if older is not None:
                 await self._retire(older)
             while self._kept and self.size_bytes > self._limit_bytes:
-                await self._out(next(iter(self._kept)))
+                await self._evict(next(iter(self._kept)))
         except BaseException:
             if layer.kept:
-                await self._out(key)
+                await self._evict(key)
             await self.release(layer)  # nobody else will
             raise
         return layer
-
-    async def share(self, layer: Layer) -> int:
-        """A descriptor of a read-only mount of a layer that is used. Raises OSError."""
-        return await self._keeper.share(layer.number)
 
     async def release(self, layer: Layer) -> None:
         """One use is over."""
@@ -173,7 +171,7 @@ class Layers:
         if not layer.kept and not layer.users:
             await self._drop(layer)
 
-    async def _out(self, key: bytes) -> None:
+    async def _evict(self, key: bytes) -> None:
         await self._retire(self._kept.pop(key))
 
     async def _retire(self, layer: Layer) -> None:
@@ -184,5 +182,5 @@ class Layers:
             await self._drop(layer)
 
     async def _drop(self, layer: Layer) -> None:
-        await self._keeper.drop(layer.number)
+        await self._mounts.drop(layer.number)
         self._dropped_bytes -= layer.size_bytes  # not before: what cannot be dropped still takes memory

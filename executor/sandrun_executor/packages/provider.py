@@ -12,7 +12,7 @@ from sandrun_executor.environments.circuit import Failures, fault_of
 from sandrun_executor.packages import installers
 from sandrun_executor.packages.egress import ProxyError
 from sandrun_executor.packages.installation import CANCELLED, Failure, Installation, Installing
-from sandrun_executor.packages.layers import Keeper, Layer, Layers
+from sandrun_executor.packages.layers import Layer, LayerMounts, Layers
 from sandrun_executor.receipts.record import freeze
 from sandrun_executor.sandboxes.handover import Packages
 from sandrun_executor.sandboxes.slots import NoSlotError
@@ -54,24 +54,15 @@ class _UnderWay:
 class Dependencies:
     """Gives jobs what they require."""
 
-    def __init__(self, installing: Installing, keeper: Keeper, settings: Settings) -> None:
+    def __init__(self, installing: Installing, mounts: LayerMounts, settings: Settings) -> None:
         self._installing = installing
-        self._keeper = keeper
-        self._layers = Layers(keeper, settings.dependency_layers_mb << 20)
+        self._mounts = mounts
+        self._layers = Layers(mounts, settings.dependency_layers_mb << 20)
         self._room = asyncio.Semaphore(settings.installs)
         self._seconds = settings.install_seconds
         self._under_way: dict[bytes, _UnderWay] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-
-    @property
-    def installers(self) -> tuple[Installer, ...]:
-        """Those that can be asked for."""
-        return self._installing.installers
-
-    async def start(self) -> None:
-        """Raises OSError, CgroupError, ProxyError for settings that cannot be used."""
-        await self._installing.start()
 
     async def provide(
         self, installer: Installer, build_name: str, fd: int, peer: Waiting
@@ -86,7 +77,7 @@ class Dependencies:
             return Failure(Verdict.setup_error, "what is required takes too many bytes")
         words = (build_name, installer.value, self._installing.version_for(installer))
         key = hashlib.sha256("\0".join(words).encode() + b"\0" + os.pread(fd, size, 0)).digest()
-        layer = await self._layers.find(key)
+        layer = await self._layers.acquire(key)
         if layer is not None:
             return Provided(layer)
         if peer.gone or self._stopping:
@@ -163,7 +154,7 @@ class Dependencies:
         """What a job's sandbox gets in that environment; its descriptor is the caller's. Raises OSError."""
         version = self._installing.version_for(installer)
         variables = installers.environment_to_run(installer, version, environment)
-        mount = await self._layers.share(provided.layer)
+        mount = await self._mounts.share(provided.layer.number)
         # Modules that are imported already might be another version of what is required.
         warm = installer is not Installer.uv or environment == DEFAULT
         return Packages([mount], variables, cpu_seconds=provided.cpu_seconds, warm=warm)
@@ -183,7 +174,7 @@ class Dependencies:
         self.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._keeper.close()
+        self._mounts.close()
 
 
 def _public(error: Exception) -> str:

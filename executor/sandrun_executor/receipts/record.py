@@ -18,7 +18,6 @@ from nacl.public import PublicKey
 
 from sandrun_executor.receipts.measures import Collected, Forged, measure, pieces, size_of, write
 from sandrun_executor.receipts.worker_key import WorkerKey
-from sandrun_executor.sandboxes.handover import Sink
 from sandrun_shared import memfds
 from sandrun_shared.jobs import LeftOut, LeftOutReason, Outcome, Verdict
 from sandrun_shared.outputs import signed_index, times
@@ -66,10 +65,10 @@ class Record:
     def begin(self) -> None:
         """Hash what was asked for, while the sandbox is busy with it; never before the job has it."""
         if self._worker_key is not None:
-            work = _aside(self._inputs, _digests, self._abandoned)
+            work = _offload(self._inputs, _digests, self._abandoned)
             self._hashing = asyncio.get_running_loop().create_task(work)
 
-    def saw(self, output: Output) -> None:
+    def observe_output(self, output: Output) -> None:
         """Some output, as it leaves."""
         if self._worker_key is not None:
             self._streams[output.stream].update(output.data)
@@ -83,7 +82,7 @@ class Record:
         an output nor a receipt.
         """
         for output in logs:
-            self.saw(output)
+            self.observe_output(output)
         try:
             data_fd, index_fd, outputs_sha256 = await self._measured(collected)
         except Forged as error:
@@ -99,23 +98,22 @@ class Record:
         limits = self._request.limits
         look = partial(measure, most_files=limits.output_files, most_bytes=limits.disk_bytes)
         index_fd = self._memfd()
-        outputs_sha256 = await _aside([*collected.fds, index_fd], look, self._abandoned)
+        outputs_sha256 = await _offload([*collected.fds, index_fd], look, self._abandoned)
         if self._seal_to is None or not size_of(index_fd):
             return collected.data_fd, index_fd, outputs_sha256
         sealed = [self._memfd(), self._memfd()]
         seal = partial(_seal, self._seal_to)
-        outputs_sha256 = await _aside([collected.data_fd, index_fd, *sealed], seal, self._abandoned)
+        outputs_sha256 = await _offload([collected.data_fd, index_fd, *sealed], seal, self._abandoned)
         return sealed[0], sealed[1], outputs_sha256
 
-    async def tell(self, sink: Sink, outcome: Outcome, log: bytes) -> None:
-        """End a job that never ran: its outcome, and on stderr what was said while it was set up."""
+    async def finish_unstarted(self, outcome: Outcome, log: bytes) -> tuple[Finished, tuple[int, int]]:
+        """As finished, of a job that never ran; log goes to stderr: what was said while it was set up."""
         self.begin()
         nothing = Collected(self._memfd(), self._memfd(), self._memfd())
         logs: tuple[Output, ...] = (Output(2, log),) if log else ()
         if self.log_sealer is not None:
-            lines = self.log_sealer.lines([(2, log)], last=True)
-            logs = tuple(Output(1, line) for line in lines)
-        sink.send(*await self.finished(outcome, logs, nothing))
+            logs = tuple(Output(1, line) for line in self.log_sealer.lines([(2, log)], last=True))
+        return await self.finished(outcome, logs, nothing)
 
     def close(self) -> None:
         """Forget everything."""
@@ -161,7 +159,9 @@ def without_outputs(outcome: Outcome) -> Outcome:
     return msgspec.structs.replace(outcome, outputs_truncated=True, outputs_left_out=left_out)
 
 
-async def _aside(fds: list[int], work: Callable[[list[int], threading.Event], T], stop: threading.Event) -> T:
+async def _offload(
+    fds: list[int], work: Callable[[list[int], threading.Event], T], stop: threading.Event
+) -> T:
     """The result of work on these files: at once for little, in a thread for much.
 
     A thread gets copies of its own: it may still read when everybody else has closed the files.

@@ -1,5 +1,6 @@
 """Network namespaces of sandboxes: loopback and nothing else, used again only while nobody used them."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from sandrun_sandbox import linux_unsafe as linux
 # protocol that is not there.
 _COUNTERS = ("dev", "snmp", "snmp6", "netstat")
 _ROOM = 64 << 10
+KEEP_SECONDS = 0.05  # for which an unused network waits for the next job of a burst
 # What these say is about every namespace: sockets and memory of TCP, packets by processor, sizes of caches.
 _OF_THE_MACHINE = ("sockstat", "sockstat6", "softnet_stat", "protocols", "rt_acct", "stat")
 
@@ -41,11 +43,7 @@ class Network:
         return b"".join([os.pread(fd, _ROOM, 0) for fd in self._counters])
 
     def is_as_new(self) -> bool:
-        """Whether nothing tells that it was used: no packet, no attempt that failed.
-
-        A new one costs a millisecond and more, most of it in the kernel's threads when it is taken down, so
-        that of a job that let the network alone serves the next.
-        """
+        """Whether nothing tells that it was used: no packet, no attempt that failed."""
         return bool(self._counters) and self._read() == self._new
 
     def listen(self, port: int) -> socket.socket:
@@ -60,6 +58,49 @@ class Network:
         for fd in (self.fd, *self._counters):
             os.close(fd)
         self._counters.clear()
+
+
+class Networks:
+    """A pool in which a namespace that no job has used waits for the next one of a burst.
+
+    A new one costs a millisecond and more, most of it in the kernel's threads when it is taken down.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[Network] = []
+        self._released_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def acquire(self) -> Network:
+        """A namespace that nobody has used. Raises OSError."""
+        return self._idle.pop() if self._idle else Network()
+
+    def release(self, network: Network) -> None:
+        """Keep it for a moment if it is as new: counters and sockets in TIME_WAIT tell of the job before."""
+        if not network.is_as_new():
+            network.close()
+            return
+        loop = asyncio.get_running_loop()
+        self._idle.append(network)
+        self._released_at = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_at(self._released_at + KEEP_SECONDS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        close_at = self._released_at + KEEP_SECONDS
+        if loop.time() < close_at:
+            self._timer = loop.call_at(close_at, self._close_idle)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close those that wait."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._idle:
+            self._idle.pop().close()
 
 
 def _hide_the_machine() -> None:

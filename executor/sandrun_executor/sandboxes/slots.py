@@ -10,9 +10,8 @@ from typing import Any
 
 from sandrun_executor.cgroups.probe import Cgroup, CgroupError, Hierarchy
 from sandrun_executor.sandboxes import faults
-from sandrun_executor.sandboxes.networks import Network
+from sandrun_executor.sandboxes.networks import Network, Networks
 
-KEEP_SECONDS = 0.05  # for which an unused network waits for the next job of a burst
 RECLAIM_SECONDS = 5.0  # after which a retired slot is looked at again
 
 _log = logging.getLogger("sandrun.executor")
@@ -51,9 +50,7 @@ class SlotPool:
         self.on_reclaimed: Callable[[], None] = _nothing
         self._endings: set[asyncio.Task[None]] = set()
         self._start = time.time_ns()
-        self._networks: list[Network] = []  # as new, each
-        self._kept_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._networks = Networks()
         self._made = 0
 
     def acquire(self) -> Slot:
@@ -68,7 +65,7 @@ class SlotPool:
         number = self._free.pop()
         with ExitStack() as undo:
             undo.callback(self._free.append, number)
-            network = self._networks.pop() if self._networks else Network()
+            network = self._networks.acquire()
             undo.callback(network.close)
             self._made += 1
             cgroup = self.create_cgroup(f"job-{number}-{self._made}")
@@ -85,11 +82,7 @@ class SlotPool:
             slot.cgroup.remove()
         except CgroupError:
             return False
-        # Counters and sockets in TIME_WAIT would tell of the job before.
-        if slot.network.is_as_new():
-            self._keep(slot.network)
-        else:
-            slot.network.close()
+        self._networks.release(slot.network)
         self._free.append(slot.number)
         return True
 
@@ -149,34 +142,12 @@ class SlotPool:
         if len(self._retired) < len(retired):
             self.on_reclaimed()
 
-    def _keep(self, network: Network) -> None:
-        loop = asyncio.get_running_loop()
-        self._networks.append(network)
-        self._kept_at = loop.time()
-        if self._timer is None:
-            self._timer = loop.call_at(self._kept_at + KEEP_SECONDS, self._drop_idle)
-
-    def _drop_idle(self) -> None:
-        loop = asyncio.get_running_loop()
-        drop_at = self._kept_at + KEEP_SECONDS
-        if loop.time() < drop_at:
-            self._timer = loop.call_at(drop_at, self._drop_idle)
-        else:
-            self._drop_networks()
-
     def close(self) -> None:
         """Let the networks go that wait for a job, and look after retired slots no more."""
         if self._reclaiming is not None:
             self._reclaiming.cancel()
             self._reclaiming = None
-        self._drop_networks()
-
-    def _drop_networks(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        while self._networks:
-            self._networks.pop().close()
+        self._networks.close()
 
 
 def _pids(slot: Slot) -> list[int]:

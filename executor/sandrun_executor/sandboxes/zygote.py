@@ -184,7 +184,7 @@ class Zygote:
     ) -> "Zygote":
         """Start a zygote in the given cgroup and wait until it serves. Raises ZygoteError.
 
-        gpus: what the image is to hold for jobs with a GPU (gpu_types.for_image).
+        gpus: what the image is to hold for jobs with a GPU (gpu.devices.for_image).
         """
         link = Link()
         if cgroup.into_fd is not None:

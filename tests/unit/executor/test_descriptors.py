@@ -14,10 +14,12 @@ import pytest
 from sandrun_executor import server
 from sandrun_executor.access import Access
 from sandrun_executor.packages.installation import Installation, Installing
+from sandrun_executor.sandboxes.execution import Execution
 from sandrun_executor.sandboxes.output import LogPump
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.server import Peer, Server
 from sandrun_shared.jobs import Installer, Limits, Outcome, Verdict
+from sandrun_shared.languages import BY_NAME
 from sandrun_shared.protocol import Execute, Finished, Output
 from sandrun_shared.settings import Settings
 from support.descriptors import only, open_now
@@ -44,14 +46,14 @@ async def test_a_job_that_gets_no_descriptors_leaves_none_open(monkeypatch: pyte
     async def hand_over(*_: object) -> None:
         raise EnoughError
 
-    monkeypatch.setattr(Sandbox, "_hand_over", hand_over)
+    monkeypatch.setattr(Execution, "_hand_over", hand_over)
     request, record = Execute("job", "python3", Limits()), cast(Any, SimpleNamespace(log_sealer=None))
     sandbox, sink = _sandbox(), cast(Any, None)
     before, failed = open_now(), 0
     while failed < 100:
         try:
             with only(failed):
-                await sandbox.execute(request, {}, [0, 0], sink, 0.0, record=record)
+                await Execution(sandbox, request, sink, record).run(BY_NAME["python3"], [0, 0], 0.0)
         except EnoughError:
             break
         except OSError as error:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sandrun_executor.gpu import devices
-from sandrun_executor.gpu.types import Device, Driver
+from sandrun_executor.gpu.devices import Device, Driver
 from sandrun_helpers import gpu_probe
 from support.fake_nvml import FakeGpu, FakeNvml
 

@@ -7,7 +7,7 @@ import pytest
 from sandrun_executor.packages.layers import MAX_AGE_SECONDS, Layer, Layers
 
 
-class Keeper:
+class FakeMounts:
     """Stands for the thread that holds the mounts."""
 
     def __init__(self) -> None:
@@ -28,8 +28,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.keeper = Keeper()
-        self.layers = Layers(self.keeper, 30, lambda: self.now)  # type: ignore[arg-type]
+        self.mounts = FakeMounts()
+        self.layers = Layers(self.mounts, 30, lambda: self.now)  # type: ignore[arg-type]
         self.made = 0
 
     async def add(self, key: bytes, size: int = 10, *, use: bool = False) -> Layer:
@@ -40,7 +40,7 @@ class Bench:
         return layer
 
     async def has(self, key: bytes) -> bool:
-        layer = await self.layers.find(key)
+        layer = await self.layers.acquire(key)
         if layer is not None:
             await self.layers.release(layer)
         return layer is not None
@@ -53,7 +53,7 @@ def test_the_least_recently_used_makes_room() -> None:
             await bench.add(key)
         assert await bench.has(b"a")
         await bench.add(b"d")
-        assert bench.keeper.dropped == [2]
+        assert bench.mounts.dropped == [2]
         assert [await bench.has(key) for key in (b"a", b"b", b"c", b"d")] == [True, False, True, True]
 
     asyncio.run(scenario())
@@ -65,10 +65,10 @@ def test_one_in_use_is_forgotten_at_once_and_dropped_later() -> None:
         used = await bench.add(b"a", use=True)
         await bench.add(b"b", 30)
         assert not await bench.has(b"a")
-        assert bench.keeper.dropped == [2]  # both are more than there is room for, and one must stay
+        assert bench.mounts.dropped == [2]  # both are more than there is room for, and one must stay
         assert bench.layers.size_bytes == 10
         await bench.layers.release(used)
-        assert bench.keeper.dropped == [2, 1]
+        assert bench.mounts.dropped == [2, 1]
         assert bench.layers.size_bytes == 0
 
     asyncio.run(scenario())
@@ -79,9 +79,9 @@ def test_one_larger_than_the_room_is_for_its_own_jobs() -> None:
         bench = Bench()
         layer = await bench.add(b"a", 31, use=True)
         assert not await bench.has(b"a")
-        assert bench.keeper.dropped == []
+        assert bench.mounts.dropped == []
         await bench.layers.release(layer)
-        assert bench.keeper.dropped == [1]
+        assert bench.mounts.dropped == [1]
 
     asyncio.run(scenario())
 
@@ -94,7 +94,7 @@ def test_an_old_one_is_not_used() -> None:
         assert await bench.has(b"a")
         bench.now += 1
         assert not await bench.has(b"a")
-        assert bench.keeper.dropped == [1]
+        assert bench.mounts.dropped == [1]
 
     asyncio.run(scenario())
 
@@ -104,7 +104,7 @@ def test_a_newer_one_takes_the_place() -> None:
         bench = Bench()
         await bench.add(b"a")
         await bench.add(b"a")
-        assert bench.keeper.dropped == [1]
+        assert bench.mounts.dropped == [1]
         assert bench.layers.size_bytes == 10
 
     asyncio.run(scenario())
@@ -117,10 +117,10 @@ def test_one_whose_adding_fails_is_not_kept(key: bytes, size: int) -> None:
     async def scenario() -> None:
         bench = Bench()
         await bench.add(b"a")
-        bench.keeper.refused = {1}
+        bench.mounts.refused = {1}
         with pytest.raises(OSError, match="busy"):
             await bench.add(key, size)
-        assert bench.keeper.dropped == [2]
+        assert bench.mounts.dropped == [2]
         assert not await bench.has(key)
         assert bench.layers.size_bytes == 10  # the first still takes its memory
 

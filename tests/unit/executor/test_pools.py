@@ -10,7 +10,8 @@ from typing import cast
 import pytest
 
 from sandrun_executor.environments import park, pools
-from sandrun_executor.environments.builds import Shelf
+from sandrun_executor.environments.builds import BuildStore
+from sandrun_executor.environments.maker import SandboxMaker
 from sandrun_executor.environments.shares import Memory
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.slots import NoSlotError
@@ -46,20 +47,20 @@ class FakeBuild:
 
 
 @dataclass
-class FakeShelf:
+class FakeBuildStore:
     digests: dict[str, str] = field(default_factory=dict)
     builds: list[FakeBuild] = field(default_factory=list)
 
     def current(self, name: str) -> str:
         return self.digests.get(name, "")
 
-    def take(self, name: str) -> FakeBuild:
+    def open(self, name: str) -> FakeBuild:
         if name not in self.digests:
-            raise DefinitionError(self.missing(name))
+            raise DefinitionError(self.why_missing(name))
         self.builds.append(FakeBuild(name, self.digests[name]))
         return self.builds[-1]
 
-    def missing(self, name: str) -> str:
+    def why_missing(self, name: str) -> str:
         return f"there is no environment {name}"
 
 
@@ -93,7 +94,7 @@ class House:
     """Slots and zygotes for the pools, and what they are to believe of the machine."""
 
     def __init__(self) -> None:
-        self.shelf, self.clock = FakeShelf({"a": "1", "b": "1", "c": "1"}), FakeClock()
+        self.builds, self.clock = FakeBuildStore({"a": "1", "b": "1", "c": "1"}), FakeClock()
         self.memory = Memory(0.9)
         self.slots = 20
         self.zygotes: list[FakeZygote] = []
@@ -101,11 +102,10 @@ class House:
         self.imported = asyncio.Event()
         self.imported.set()
         self.running = pools.Pools(
-            cast(Shelf, self.shelf),
+            cast(BuildStore, self.builds),
+            cast(SandboxMaker, self),
             PLACES,
             2,
-            self.start_zygote,
-            self.prepare,
             clock=self.clock.seconds,
             memory=lambda: self.memory,
         )
@@ -167,7 +167,7 @@ async def started(*preload: str) -> AsyncIterator[House]:
         await house.running.close()
     assert house.slots == 20
     assert house.alive() == []
-    assert all(build.closed for build in house.shelf.builds)
+    assert all(build.closed for build in house.builds.builds)
 
 
 @pytest.fixture(autouse=True)
@@ -205,15 +205,15 @@ async def test_an_unknown_one_is_refused() -> None:
 async def test_a_new_build_replaces_the_old_whose_jobs_go_on() -> None:
     async with started() as house:
         pool, sandbox = await house.running.take("a")
-        house.shelf.digests["a"] = "2"
+        house.builds.digests["a"] = "2"
         await house.job("a")
         await house.balance()
-        assert [(build.digest, build.closed) for build in house.shelf.builds] == [("1", False), ("2", False)]
+        assert [(build.digest, build.closed) for build in house.builds.builds] == [("1", False), ("2", False)]
         assert house.alive() == ["a", "a", "default"]
         assert pool.park.waiting == 0
         pool.end(sandbox)
         await turns()
-        assert [build.closed for build in house.shelf.builds] == [True, False]
+        assert [build.closed for build in house.builds.builds] == [True, False]
         assert house.alive() == ["a", "default"]
 
 
@@ -221,29 +221,29 @@ async def test_a_job_that_waits_keeps_the_build_it_found() -> None:
     async with started() as house:
         with house.running.hold("a") as held:
             assert held.build_name == "a/1"
-            house.shelf.digests["a"] = "2"
+            house.builds.digests["a"] = "2"
             await house.balance()
-            assert [build.closed for build in house.shelf.builds] == [False, False]
+            assert [build.closed for build in house.builds.builds] == [False, False]
             pool, sandbox = await house.running.take("a", None, held)
             assert (pool, pool.build_name) == (held, "a/1")
             pool.end(sandbox)
             await turns()
-            assert not house.shelf.builds[0].closed
-        assert [build.closed for build in house.shelf.builds] == [True, False]
+            assert not house.builds.builds[0].closed
+        assert [build.closed for build in house.builds.builds] == [True, False]
         with house.running.hold("default") as held:
             assert held.build_name == "default"
 
 
 async def test_a_new_build_is_warm_before_a_job_asks() -> None:
     async with started("a") as house:
-        house.shelf.digests["a"] = "2"
+        house.builds.digests["a"] = "2"
         await house.balance()
         assert [zygote.image and zygote.image[1] for zygote in house.zygotes if zygote.alive] == [None, "2"]
 
 
 async def test_one_that_was_removed_is_let_go() -> None:
     async with started("a") as house:
-        del house.shelf.digests["a"]
+        del house.builds.digests["a"]
         await house.balance()
         assert house.parked() == {"default": PLACES}
         assert house.alive() == ["default"]

@@ -91,7 +91,7 @@ def test_everything_is_measured_here(make: Make, size: int) -> None:
     files = {"a": b"out", "b": bytes(size)}
     fds = [make(item) for item in (order, upload, stdin)]
     record = Record(KEY, request(has_stdin=True, manifest_sha256=sha(b"m")), fds)
-    record.saw(Output(1, b"early "))
+    record.observe_output(Output(1, b"early "))
     logs = (Output(2, b"oops"), Output(1, b"late"))
     finished, *held = finish(record, logs, collected(make, files))
     assert held == [b"".join(files.values()), index_of(files, modified=5)]

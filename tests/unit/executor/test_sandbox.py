@@ -15,7 +15,6 @@ from sandrun_executor.receipts.record import NOT_COLLECTED
 from sandrun_executor.sandboxes import sandbox as sandboxes
 from sandrun_executor.sandboxes.sandbox import Sandbox, SandboxError
 from sandrun_executor.sandboxes.slots import NoSlotError, Slot, SlotPool
-from sandrun_executor.sandboxes.verdicts import Stop
 from sandrun_executor.sandboxes.zygote import Zygote
 from sandrun_sandbox import messages
 from sandrun_shared.jobs import Limits
@@ -100,7 +99,7 @@ def hierarchy() -> FakeHierarchy:
 @pytest.fixture
 async def pool(hierarchy: FakeHierarchy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlotPool]:
     """One slot, and everybody is patient for a moment only."""
-    monkeypatch.setattr("sandrun_executor.sandboxes.slots.Network", FakeNetwork)
+    monkeypatch.setattr("sandrun_executor.sandboxes.networks.Network", FakeNetwork)
     monkeypatch.setattr(sandboxes.Link, "listen", lambda self, _kinds, hear: setattr(self, "hear", hear))
     for name in ("PREPARE_SECONDS", "EMPTY_SECONDS", "LEAVE_SECONDS", "END_SECONDS"):
         monkeypatch.setattr(sandboxes, name, 0.01)
@@ -242,7 +241,7 @@ async def test_a_job_that_cannot_be_killed_ends_for_its_client(
     running = Sandbox(cast(Zygote, FakeZygote()), pool, pool.acquire(), Limits())
     running._init_says(messages.Forked(), os.pidfd_open(process.pid))
     running._job_says(messages.Ready(), None)
-    running.stop(Stop.wall)
+    running.end(0.0)
     async with asyncio.timeout(20):
         assert await running._exited is None
         assert await running._collected == (NOT_COLLECTED,)
@@ -277,7 +276,7 @@ async def test_a_job_that_its_first_process_does_not_end_is_ended_from_outside(
         monkeypatch.setattr(group, "pids", lambda: [process.pid, job.pid])
         running._init_says(messages.Forked(), os.pidfd_open(process.pid))
         running._job_says(messages.Ready(), None)
-        running.stop(Stop.wall)
+        running.end(0.0)
         assert await asyncio.to_thread(job.wait, 20) == -signal.SIGKILL
         assert process.poll() is None
         running._init_says(messages.Exited(9, False), None)

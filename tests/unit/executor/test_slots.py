@@ -7,7 +7,7 @@ from unittest.mock import Mock, patch
 import pytest
 
 from sandrun_executor.cgroups.probe import CgroupError
-from sandrun_executor.sandboxes import slots
+from sandrun_executor.sandboxes import networks, slots
 from sandrun_executor.sandboxes.slots import NoSlotError, SlotPool, SlotsRetiredError
 
 
@@ -16,7 +16,7 @@ def pool() -> Iterator[SlotPool]:
     """Two slots whose groups are made of nothing."""
     hierarchy = Mock()
     hierarchy.create.side_effect = lambda _name: Mock(**{"pids.return_value": [1]})
-    with patch.object(slots, "Network", side_effect=lambda: Mock(**{"is_as_new.return_value": False})):
+    with patch.object(networks, "Network", side_effect=lambda: Mock(**{"is_as_new.return_value": False})):
         yield SlotPool(hierarchy, first_uid=1000, count=2)
 
 
@@ -102,7 +102,7 @@ def test_a_predecessors_cgroup_that_stays_is_in_nobodys_way() -> None:
         return Mock()
 
     hierarchy.create.side_effect = create
-    with patch.object(slots, "Network", side_effect=Mock):
+    with patch.object(networks, "Network", side_effect=Mock):
         for _ in range(2):  # starts of the daemon
             pool = SlotPool(hierarchy, first_uid=1000, count=2)
             pool.acquire()

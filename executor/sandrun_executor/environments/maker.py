@@ -1,0 +1,60 @@
+"""Makes what environments consist of: zygotes, and sandboxes that these fork."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sandrun_executor.cgroups.probe import Cgroup
+from sandrun_executor.sandboxes.sandbox import Sandbox
+from sandrun_executor.sandboxes.slots import SlotPool
+from sandrun_executor.sandboxes.zygote import Image, Zygote
+from sandrun_shared.jobs import Limits
+from sandrun_shared.settings import Settings
+
+
+def default_limits(settings: Settings) -> Limits:
+    """The limits of a job that asks for nothing: parked sandboxes are made for these."""
+    return settings.limits.default()
+
+
+def noswap_option() -> str:
+    """The tmpfs option that keeps a job's files out of swap, "" before Linux 6.4 (tmpfs(5))."""
+    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
+    return ",noswap" if (major, minor) >= (6, 4) else ""
+
+
+def core_bytes() -> int:
+    """RLIMIT_CORE of jobs: a piped core_pattern ignores 0 but not 1 (core(5))."""
+    return 1 if Path("/proc/sys/kernel/core_pattern").read_text().startswith("|") else 0
+
+
+class SandboxMaker:
+    """Makes zygotes and sandboxes, with what all of them have in common."""
+
+    def __init__(self, slots: SlotPool, seccomp: bytes, limits: Limits) -> None:
+        """seccomp: the filter's BPF; limits: those that most jobs have."""
+        self._slots = slots
+        self._seccomp = seccomp
+        self._limits = limits
+        self._zygote_cgroup: Cgroup | None = None
+        self.gpus: dict[str, Any] | None = None  # for images of zygotes that are started from now on
+
+    async def start_zygote(self, image: Image | None) -> Zygote:
+        """A zygote that serves, the system's without an image. Raises ZygoteError, CgroupError, OSError."""
+        self._zygote_cgroup = self._zygote_cgroup or self._slots.create_cgroup("zygote")
+        return await Zygote.start(
+            self._zygote_cgroup,
+            self._seccomp,
+            core_bytes=core_bytes(),
+            noswap=noswap_option(),
+            image=image,
+            gpus=self.gpus,
+        )
+
+    async def prepare(self, zygote: Zygote, gpu: int | None = None, started: str = "") -> Sandbox:
+        """A sandbox for a job, with a GPU or an interpreter started in it. Raises as Sandbox.prepare."""
+        return await Sandbox.prepare(zygote, self._slots, self._limits, gpu, started=started)
+
+    async def prepare_to_install(self, zygote: Zygote, limits: Limits) -> Sandbox:
+        """A sandbox in which packages are installed. Raises as Sandbox.prepare."""
+        return await Sandbox.prepare(zygote, self._slots, limits, installs=True)
