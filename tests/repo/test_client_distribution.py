@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVER = {"fastapi", "starlette", "uvicorn", "pydantic", "msgspec", "pyroute2", "pyseccomp", "websockets"}
+SERVER = {"fastapi", "starlette", "uvicorn", "pydantic", "msgspec", "pyseccomp", "websockets"}
 
 
 def requirements(table: list[str]) -> set[str]:

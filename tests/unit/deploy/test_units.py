@@ -130,21 +130,21 @@ def test_a_service_that_hangs_is_noticed_and_one_that_dies_comes_back(name: str)
     assert unit(name)["Unit"]["StartLimitIntervalSec"] == ["0"]
 
 
-def test_the_executors_environment_holds_the_four_libraries_that_it_imports() -> None:
+def test_the_executors_environment_holds_the_three_libraries_that_it_imports() -> None:
     distribution = project("executor")
     names = {re.split("[>=]", item)[0] for item in distribution["dependencies"]}
-    assert names == {"msgspec", "pynacl", "pyroute2", "pyseccomp"}
+    assert names == {"msgspec", "pynacl", "pyseccomp"}
     assert set(distribution["dependencies"]) <= set(project(".")["dependencies"])
     locked = (DEPLOY / "requirements-executor.lock").read_text()
     pinned = re.findall(r"^([a-z0-9-]+)==", locked, re.MULTILINE)
-    assert set(pinned) - names == {"cffi", "pycparser", "win-inet-pton"}  # what those need
+    assert set(pinned) - names == {"cffi", "pycparser"}  # what those need
 
 
 def test_the_apis_environment_holds_the_rest() -> None:
     whole = {re.split("[>=]", item)[0] for item in project(".")["dependencies"]}
     locked = (DEPLOY / "requirements-api.lock").read_text()
     pinned = set(re.findall(r"^([a-z0-9-]+)==", locked, re.MULTILINE))
-    assert whole - pinned == {"pyroute2", "pyseccomp"}
+    assert whole - pinned == {"pyseccomp"}
     # The executor has these run by what is installed there (helpers.py), which knows its module too.
     assert {"nvidia-ml-py", "uv"} <= pinned
     whole_project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
