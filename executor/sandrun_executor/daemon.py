@@ -11,9 +11,10 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from sandrun_executor import trusted_paths
+from sandrun_executor import helper_process, trusted_paths
 from sandrun_executor.access import Access, is_passed, listen
 from sandrun_executor.cgroups import probe
+from sandrun_executor.environments import interpreters
 from sandrun_executor.executor import Executor
 from sandrun_executor.receipts.worker_key import WorkerKey
 from sandrun_executor.seccomp import filter as seccomp
@@ -102,7 +103,15 @@ async def serve(settings: Settings, without: Iterable[str] = ()) -> None:
         swept = hierarchy.sweep()
         if swept:
             _log.warning("swept %d cgroups that a predecessor left", swept)
-        executor = Executor(settings, hierarchy, seccomp.compile_filter(), without, worker_key)
+        installed = await interpreters.installed(helper_process.ids_of(settings.executor.user))
+        executor = Executor(
+            settings,
+            hierarchy,
+            seccomp.compile_filter(),
+            installed=installed,
+            without=without,
+            worker_key=worker_key,
+        )
         listener = listen(path, settings.executor.user, BACKLOG)
         server = Server(
             listener,

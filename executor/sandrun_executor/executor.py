@@ -2,12 +2,12 @@
 
 import logging
 import os
-import pwd
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandrun_executor import helper_process
 from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
 from sandrun_executor.environments import interpreters
 from sandrun_executor.environments.builds import Shelf
@@ -39,6 +39,7 @@ from sandrun_shared.protocol import (
     Identified,
     Identify,
     Installed,
+    Interpreter,
     Refused,
 )
 from sandrun_shared.settings import Settings
@@ -62,12 +63,6 @@ def noswap_option() -> str:
     """The tmpfs option that keeps a job's files out of swap, "" before Linux 6.4 (tmpfs(5))."""
     major, minor = (int(part) for part in os.uname().release.split(".")[:2])
     return ",noswap" if (major, minor) >= (6, 4) else ""
-
-
-def _ids(user: str) -> tuple[int, int]:
-    """The uid and gid of a user. Raises KeyError."""
-    entry = pwd.getpwnam(user)
-    return entry.pw_uid, entry.pw_gid
 
 
 def core_bytes() -> int:
@@ -95,6 +90,8 @@ class Executor:
         settings: Settings,
         hierarchy: Hierarchy,
         seccomp: bytes,
+        *,
+        installed: Mapping[str, Interpreter],
         without: Iterable[str] = (),
         worker_key: WorkerKey | None = None,
     ) -> None:
@@ -108,7 +105,7 @@ class Executor:
         slots = 2 * self._settings.slots + self._settings.parked + self._settings.installs
         slots += len(self._settings.started_interpreters)
         self._pool = SlotPool(hierarchy, self._settings.first_uid, slots)
-        self._interpreters = interpreters.installed()
+        self._interpreters = installed
         self._zygote_cgroup: Cgroup | None = None
         python = self._interpreters.get("python3")
         self._shelf = Shelf(
@@ -150,7 +147,7 @@ class Executor:
     async def start(self) -> None:
         """Start the zygote and fill the park. Raises ZygoteError, SandboxError, CgroupError, OSError."""
         if self._settings.gpu:
-            self._lender = devices.Lender(await devices.find(*_ids(self._settings.user)))
+            self._lender = devices.Lender(await devices.find(*helper_process.ids_of(self._settings.user)))
             _log.info("%d GPUs for jobs", len(self._lender.gpus))
             if self._lender.found.problem:
                 _log.warning("%s", self._lender.found.problem)
