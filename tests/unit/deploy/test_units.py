@@ -196,7 +196,7 @@ def test_the_example_of_a_package_proxy(tmp_path: Path) -> None:
         # Verified with a program that is there.
         changed = text.replace("/opt/sandrun/current/executor/bin/python", sys.executable)
         assert ("ExecStart" in text) == (changed != text)
-        (tmp_path / name).write_text(changed)
+        (tmp_path / name).write_text(changed.replace("#LoadCredential=", "LoadCredential="))
     done = subprocess.run(
         [tool("systemd-analyze"), "verify", "--man=no", *tmp_path.iterdir()],
         capture_output=True,
@@ -207,6 +207,8 @@ def test_the_example_of_a_package_proxy(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     documented = (DEPLOY.parent / "docs" / "dependencies.md").read_text()
     assert 'package_proxy = "/run/sandrun/packages.sock"' in documented
+    assert 'package_netrc = "packages.netrc"' in documented
+    assert "\n#LoadCredential=packages.netrc:/" in (examples / "sandrun-packages@.service").read_text()
     assert (
         "ListenSequentialPacket=/run/sandrun/packages.sock"
         in (examples / "sandrun-packages.socket").read_text()
