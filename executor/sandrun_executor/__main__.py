@@ -8,7 +8,6 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from sandrun_executor import preflight
 from sandrun_executor.cgroups.probe import CgroupError
 from sandrun_executor.daemon import DaemonError, serve
 from sandrun_executor.packages.egress import ProxyError
@@ -26,6 +25,8 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
     if arguments.check:
+        from sandrun_executor import preflight  # noqa: PLC0415 (no part of the daemon)
+
         print(json.dumps([asdict(check) for check in preflight.checks()], indent=2))
         return 0
     try:

@@ -1,13 +1,11 @@
 """The executor: environments, their parked sandboxes, and the jobs that run in them."""
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from sandrun_executor import helper_process
+from sandrun_executor import helper_process, kernel
 from sandrun_executor.cgroups.probe import Cgroup, Hierarchy
 from sandrun_executor.environments import interpreters
 from sandrun_executor.environments.builds import Shelf
@@ -59,15 +57,9 @@ def default_limits(settings: Settings) -> Limits:
     )
 
 
-def noswap_option() -> str:
-    """The tmpfs option that keeps a job's files out of swap, "" before Linux 6.4 (tmpfs(5))."""
-    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
-    return ",noswap" if (major, minor) >= (6, 4) else ""
-
-
 def core_bytes() -> int:
     """RLIMIT_CORE of jobs: a piped core_pattern ignores 0 but not 1 (core(5))."""
-    return 1 if Path("/proc/sys/kernel/core_pattern").read_text().startswith("|") else 0
+    return 1 if kernel.pipes_cores(kernel.CORE_PATTERN.read_text()) else 0
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,7 @@ class Executor:
         )
         self._pool.on_freed = self._pools.slot_freed
         self._pool.on_reclaimed = self._pools.slot_reclaimed
-        keeper = Keeper(noswap_option())
+        keeper = Keeper(kernel.noswap_option())
         versions = {name: found.version for name, found in self._interpreters.items()}
         self._dependencies = Dependencies(
             Installing(
@@ -161,7 +153,7 @@ class Executor:
             self._zygote_cgroup,
             self._seccomp,
             core_bytes=core_bytes(),
-            noswap=noswap_option(),
+            noswap=kernel.noswap_option(),
             without=self._without,
             image=image,
             gpus=for_image(self._lender.found.devices, self._lender.found.driver),

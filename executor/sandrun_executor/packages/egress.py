@@ -16,7 +16,7 @@ import msgspec
 from sandrun_executor.cgroups.probe import Cgroup
 from sandrun_executor.sandboxes import faults
 from sandrun_executor.sandboxes.networks import Network
-from sandrun_helpers.package_proxy import Ready, Task
+from sandrun_helpers.messages import Ready, Task
 from sandrun_shared import framing
 from sandrun_shared.settings import Executor as Settings
 

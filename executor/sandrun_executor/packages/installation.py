@@ -17,7 +17,7 @@ from sandrun_executor.sandboxes.networks import Network
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.verdicts import Stop
 from sandrun_helpers import install
-from sandrun_helpers.package_proxy import Task
+from sandrun_helpers.messages import Task
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_shared.jobs import Installer, Limits, Outcome, Verdict
 from sandrun_shared.languages import ENTRYPOINT

@@ -10,7 +10,7 @@ import pytest
 
 from sandrun_executor.packages import egress
 from sandrun_executor.packages.egress import ProxyError
-from sandrun_helpers.package_proxy import Ready
+from sandrun_helpers.messages import Ready
 from sandrun_shared.settings import Executor as Settings
 
 
