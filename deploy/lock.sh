@@ -22,6 +22,6 @@ compile deploy/requirements-dev.lock --group dev --constraints deploy/requiremen
 # An installation has one virtual environment for each service, and neither holds what builds the project.
 compile deploy/requirements-executor.lock --constraints deploy/requirements.lock "$@" executor/pyproject.toml
 compile deploy/requirements-api.lock --constraints deploy/requirements.lock \
-    --no-emit-package pyroute2 --no-emit-package pyseccomp --no-emit-package win-inet-pton "$@" pyproject.toml
+    --no-emit-package pyseccomp "$@" pyproject.toml
 compile deploy/requirements-build.lock --constraints deploy/requirements.lock --group build "$@"
 compile deploy/requirements-streamlit.lock --no-deps --group streamlit "$@"

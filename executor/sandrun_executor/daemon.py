@@ -10,9 +10,10 @@ import signal
 import subprocess
 from pathlib import Path
 
-from sandrun_executor import trusted_paths
+from sandrun_executor import helper_process, trusted_paths
 from sandrun_executor.access import Access, is_passed, listen
 from sandrun_executor.cgroups import probe
+from sandrun_executor.environments import interpreters
 from sandrun_executor.executor import Executor
 from sandrun_executor.receipts.worker_key import WorkerKey
 from sandrun_executor.seccomp import filter as seccomp
@@ -98,7 +99,10 @@ async def serve(settings: Settings) -> None:
         swept = hierarchy.sweep()
         if swept:
             _log.warning("swept %d cgroups that a predecessor left", swept)
-        executor = Executor(settings, hierarchy, seccomp.compile_filter(), worker_key)
+        installed = await interpreters.installed(helper_process.ids_of(settings.executor.user))
+        executor = Executor(
+            settings, hierarchy, seccomp.compile_filter(), installed=installed, worker_key=worker_key
+        )
         listener = listen(path, settings.executor.user, BACKLOG)
         server = Server(
             listener,

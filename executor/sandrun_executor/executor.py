@@ -2,15 +2,15 @@
 
 import dataclasses
 import logging
-import pwd
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sandrun_executor import helper_process, kernel
 from sandrun_executor.cgroups.probe import Hierarchy
-from sandrun_executor.environments import interpreters
 from sandrun_executor.environments.builds import BuildStore
 from sandrun_executor.environments.circuit import Failures, Unavailable, fault_of
-from sandrun_executor.environments.maker import SandboxMaker, default_limits, noswap_option
+from sandrun_executor.environments.maker import SandboxMaker, default_limits
 from sandrun_executor.environments.pools import Pool, Pools
 from sandrun_executor.environments.prestarted import usable
 from sandrun_executor.gpu import devices
@@ -38,17 +38,12 @@ from sandrun_shared.protocol import (
     Identified,
     Identify,
     Installed,
+    Interpreter,
     Refused,
 )
 from sandrun_shared.settings import Settings, words
 
 _log = logging.getLogger("sandrun.executor")
-
-
-def _ids(user: str) -> tuple[int, int]:
-    """The uid and gid of a user. Raises KeyError."""
-    entry = pwd.getpwnam(user)
-    return entry.pw_uid, entry.pw_gid
 
 
 @dataclass(frozen=True)
@@ -71,6 +66,8 @@ class Executor:
         settings: Settings,
         hierarchy: Hierarchy,
         seccomp: bytes,
+        *,
+        installed: Mapping[str, Interpreter],
         worker_key: WorkerKey | None = None,
     ) -> None:
         self._settings = settings.executor
@@ -80,7 +77,7 @@ class Executor:
         slots = 2 * self._settings.slots + self._settings.parked + self._settings.installs
         slots += len(self._settings.started_interpreters)
         self._pool = SlotPool(hierarchy, self._settings.first_uid, slots)
-        self._interpreters = interpreters.installed()
+        self._interpreters = installed
         python = self._interpreters.get("python3")
         self._builds = BuildStore(
             self._settings.environments_dir,
@@ -98,7 +95,7 @@ class Executor:
         )
         self._pool.on_freed = self._pools.slot_freed
         self._pool.on_reclaimed = self._pools.slot_reclaimed
-        mounts = LayerMounts(noswap_option())
+        mounts = LayerMounts(kernel.noswap_option())
         versions = {name: found.version for name, found in self._interpreters.items()}
         self._installing = Installing(
             settings,
@@ -118,7 +115,7 @@ class Executor:
     async def start(self) -> None:
         """Start the zygote and fill the park. Raises ZygoteError, SandboxError, CgroupError, OSError."""
         if self._settings.gpu:
-            self._lender = devices.Lender(await devices.find(*_ids(self._settings.user)))
+            self._lender = devices.Lender(await devices.find(*helper_process.ids_of(self._settings.user)))
             _log.info("%d GPUs for jobs", len(self._lender.gpus))
             if self._lender.found.problem:
                 _log.warning("%s", self._lender.found.problem)

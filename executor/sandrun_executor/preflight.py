@@ -10,25 +10,25 @@ import platform
 import re
 import select
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandrun_executor import kernel as kernels
+from sandrun_executor.cgroups import probe, v1, v2
 from sandrun_executor.sandboxes import faults
 from sandrun_executor.seccomp import audit
 from sandrun_sandbox import linux_unsafe
 from sandrun_shared import kernel_log
+from sandrun_shared.languages import LANGUAGES
 
 OLDEST_KERNEL = (5, 14)  # cgroup.kill; pidfd, clone3, openat2, close_range and Landlock are older
-NOSWAP_KERNEL = (6, 4)  # tmpfs with noswap (tmpfs(5))
-CONTROLLERS = frozenset({"memory", "pids", "cpu"})
 FILTER_SECONDS = 5.0
 DEATH_SECONDS = 1.0  # from SIGKILL to the end of what can be killed
 NOBODY = 65534
 _SECCOMP = "sandrun_executor.seccomp.filter"  # loads a library, whose absence is a check before
 NAMESPACES = frozenset({"pid", "mnt", "net", "ipc", "uts", "cgroup", "user", "time"})
-INTERPRETERS = ("python3", "bash", "sh", "node", "perl", "ruby", "Rscript", "php")
-BASE_INTERPRETERS = frozenset({"python3", "bash", "sh", "node", "perl"})
+BASE_INTERPRETERS = frozenset({"python3", "bash", "sh", "node", "perl"})  # whose absence is worth a line
 # Numbers of linux/capability.h.
 CAPABILITIES = {
     "CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8,
@@ -56,7 +56,7 @@ def checks() -> list[Check]:
     return [
         kernel(platform.release()),
         privileges(Path("/proc/self/status")),
-        cgroups(Path("/sys/fs/cgroup"), Path("/proc/self/mountinfo")),
+        cgroups(Path("/sys/fs/cgroup"), Path("/proc/self/mounts")),
         namespaces(Path("/proc/self/ns"), Path("/proc/sys/user")),
         seccomp(Path("/proc/sys/kernel/seccomp/actions_avail")),
         libseccomp(),
@@ -65,24 +65,18 @@ def checks() -> list[Check]:
         overlay(Path("/proc/filesystems")),
         swap(Path("/proc/swaps"), platform.release()),
         kernel_settings(Path("/proc/sys")),
-        core_pattern(Path("/proc/sys/kernel/core_pattern")),
+        core_pattern(kernels.CORE_PATTERN),
         auditing(),
         stack(Path("/proc/self/limits"), Path("/proc/self/status")),
-        *interpreters(Path("/usr/bin")),
+        *interpreters(programs()),
     ]
-
-
-def kernel_version(release: str) -> tuple[int, int]:
-    """(5, 14) of "5.14.0-rc1+"; (0, 0) of what has no such form."""
-    match = re.match(r"(\d+)\.(\d+)", release)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def kernel(release: str) -> Check:
     """The kernel is new enough."""
     oldest = ".".join(map(str, OLDEST_KERNEL))
     return Check(
-        "kernel", kernel_version(release) >= OLDEST_KERNEL, True, f"Linux {release}",
+        "kernel", kernels.version(release) >= OLDEST_KERNEL, True, f"Linux {release}",
         f"run Linux {oldest} or newer",
     )  # fmt: skip
 
@@ -96,17 +90,18 @@ def privileges(status: Path) -> Check:
     return Check(name, not missing, True, found if missing else "all capabilities needed", mend)
 
 
-def cgroups(root: Path, mountinfo: Path) -> Check:
+def cgroups(root: Path, mounts: Path) -> Check:
     """Memory, pids and cpu controllers can be used: cgroup v2, or else v1 hierarchies of their own."""
     unified = set(_text(root / "cgroup.controllers").split())
-    if unified >= CONTROLLERS:
+    if unified >= set(v2.CONTROLLERS):
         ok = os.access(root / "cgroup.subtree_control", os.W_OK)
         return Check(
             "cgroup", ok, True, "v2" if ok else "v2, read-only", "mount /sys/fs/cgroup writable for Sandrun"
         )
-    version1 = v1_mounts(_text(mountinfo))
-    missing = sorted((CONTROLLERS | {"cpuacct"}) - version1.keys())
-    locked = sorted({str(path) for path in version1.values() if not os.access(path, os.W_OK)})
+    _, mounted = probe.mounts_in(_text(mounts))
+    missing = sorted(set(v1.CONTROLLERS) - mounted.keys())
+    used = {mounted[name] for name in v1.CONTROLLERS if name in mounted}
+    locked = sorted(str(path) for path in used if not os.access(path, os.W_OK))
     if missing:
         found = f"no controller {', '.join(missing)}"
         mend = "boot with systemd.unified_cgroup_hierarchy=1 and cgroup_enable=memory"
@@ -114,20 +109,6 @@ def cgroups(root: Path, mountinfo: Path) -> Check:
     if locked:
         return Check("cgroup", False, True, f"v1, read-only: {', '.join(locked)}", "mount it writable")
     return Check("cgroup", True, True, "v1")
-
-
-def v1_mounts(mountinfo: str) -> dict[str, Path]:
-    """Where each controller that Sandrun uses is mounted as cgroup v1 (proc_pid_mountinfo(5))."""
-    mounts: dict[str, Path] = {}
-    for line in mountinfo.splitlines():
-        fields, separator, tail = line.partition(" - ")
-        kind, _, options = tail.partition(" ")
-        if separator and kind == "cgroup":
-            path = Path(fields.split()[4].encode().decode("unicode_escape"))
-            for option in options.split()[-1].split(","):
-                if option in CONTROLLERS | {"cpuacct"}:
-                    mounts.setdefault(option, path)
-    return mounts
 
 
 def namespaces(folder: Path, limits: Path) -> Check:
@@ -254,7 +235,7 @@ def swap(swaps: Path, release: str) -> Check:
     devices = [line.split()[0] for line in _text(swaps).splitlines()[1:] if line.strip()]
     if not devices:
         return Check("swap", True, False, "off")
-    ok = kernel_version(release) >= NOSWAP_KERNEL
+    ok = kernels.has_noswap(release)
     found = (
         f"on ({', '.join(devices)}), {'but job files are kept out of it' if ok else 'job files may reach it'}"
     )
@@ -275,7 +256,7 @@ def kernel_settings(folder: Path) -> Check:
 def core_pattern(path: Path) -> Check:
     """No program is given core dumps: the kernel would log the command name of a job that crashes."""
     pattern = _text(path).strip()
-    piped = pattern.startswith("|")
+    piped = kernels.pipes_cores(pattern)
     return Check(
         "core dumps", not piped, False,
         "go to a program: the kernel's log gets the command name of what crashes" if piped else "are off",
@@ -309,18 +290,24 @@ def _effective(status: Path) -> int:
     return int(match[1], 16) if match else 0
 
 
-def interpreters(folder: Path, names: Sequence[str] = INTERPRETERS) -> list[Check]:
+def programs() -> list[Path]:
+    """The interpreters and compilers of the table of languages."""
+    needed = (language.needs for language in LANGUAGES)
+    return [Path(path) for path in dict.fromkeys(needed) if path]
+
+
+def interpreters(paths: Iterable[Path]) -> list[Check]:
     """What jobs can be written in; only python3 must be there, and executable by others."""
     found: list[Check] = []
-    for name in names:
-        path = folder / name
+    for path in paths:
+        name = path.name
         try:
             ok = bool(path.stat().st_mode & 0o001)
             text = str(path.resolve()) if ok else f"{path} cannot be executed by other users"
         except OSError:
             ok, text = False, "not installed"
-        if ok or name in BASE_INTERPRETERS:
-            mend = f"chmod o+x {path}" if path.exists() else f"install {name} in {folder}"
+        if ok or name in BASE_INTERPRETERS or path.exists():
+            mend = f"chmod o+x {path}" if path.exists() else f"install {name} in {path.parent}"
             found.append(Check(name, ok, name == "python3", text, "" if ok else mend))
     return found
 

@@ -1,27 +1,36 @@
 """The package proxy as a process: one for each installation, unprivileged, and gone with it.
 
 Standard input is a SOCK_SEQPACKET connection of the executor: one `Task` comes with the socket that it made
-inside the sandbox's network namespace; when the executor hangs up, the process ends. One for each: it reads
-what strangers write, and what one of them makes of it does not reach another's.
+inside the sandbox's network namespace, and `Ready` goes back; when the executor hangs up, the process ends.
+One for each: it reads what strangers write, and what one of them makes of it does not reach another's. It
+alone reads the registries' passwords, and only when it has no privilege left.
 """
 
 import asyncio
 import ipaddress
+import netrc
 import os
 import resource
 import signal
 import socket
 import ssl
 import sys
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from sandrun_helpers.messages import Task
+from sandrun_helpers.messages import Ready, Task
 from sandrun_helpers.relay import MAX_HEAD, Relay, Rules
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_shared import framing
 
 _BACKLOG = 128
+_CERTIFICATES_BYTES = 4 << 20
+
+
+class FileError(Exception):
+    """A file that came with the task cannot be used; the text names its setting, not its contents."""
 
 
 def lower(task: Task) -> None:
@@ -45,11 +54,42 @@ def lower(task: Task) -> None:
     linux.SeccompProgram(task.seccomp).install()
 
 
-def rules_of(task: Task) -> Rules:
-    """What the task says, with the certificates read. Raises OSError."""
+def rules_of(task: Task, files: list[int]) -> Rules:
+    """What the task and its files say. Raises FileError."""
     networks = tuple(ipaddress.ip_network(text) for text in task.networks)
-    tls = ssl.create_default_context(cafile=task.ca) if task.credentials else None
-    return Rules(frozenset(task.hosts), task.max_bytes, networks, task.credentials, tls)
+    rules = Rules(frozenset(task.hosts), task.max_bytes, networks)
+    if files:
+        rules.tls = _certificates(files[0])
+        found = _credentials(files[1] if len(files) > 1 else _of_the_unit(task.credential))
+        rules.credentials = {host: found[host] for host in task.hosts if host in found}
+    return rules
+
+
+def _certificates(fd: int) -> ssl.SSLContext:
+    try:
+        with open(fd, encoding="ascii", errors="replace") as file:  # what is not ASCII is a comment
+            return ssl.create_default_context(cadata=file.read(_CERTIFICATES_BYTES).replace("\ufffd", "?"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"package_ca: {type(error).__name__}") from None
+
+
+def _credentials(file: Any) -> dict[str, tuple[str, str]]:
+    """User and password by host; file is a path or, as for open(), a descriptor."""
+    try:
+        entries = netrc.netrc(file).hosts
+    except netrc.NetrcParseError as error:
+        raise FileError(f"package_netrc: line {error.lineno} is not as netrc(5) has it") from None
+    except (OSError, ValueError) as error:
+        raise FileError(f"package_netrc: {type(error).__name__}") from None
+    return {host: (login, password or "") for host, (login, _, password) in entries.items()}
+
+
+def _of_the_unit(credential: str) -> Path:
+    """The file of a systemd credential (systemd.exec(5), LoadCredential=). Raises FileError."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder or "/" in credential:
+        raise FileError(f"package_netrc: the proxy's unit has no LoadCredential={credential}:FILE")
+    return Path(folder, credential)
 
 
 async def serve(rules: Rules, listener: socket.socket, control: socket.socket) -> None:
@@ -59,7 +99,7 @@ async def serve(rules: Rules, listener: socket.socket, control: socket.socket) -
     hung_up = asyncio.Event()
     asyncio.get_running_loop().add_reader(control.fileno(), hung_up.set)
     async with server:
-        control.send(b"ready")
+        framing.send(control, Ready(tuple(rules.credentials)))
         await hung_up.wait()
     os._exit(0)  # connections are for nobody now
 
@@ -68,12 +108,16 @@ def main() -> int:
     """Take the task, become nobody, serve; the exit status."""
     control = socket.socket(fileno=os.dup(0))
     received = framing.receive(control, msgspec.msgpack.Decoder(Task))
-    if received is None or len(received[1]) != 1:
+    if received is None or not received[1]:
         return 1
-    task, (listener_fd,) = received
-    rules = rules_of(task)  # before: the file may be root's alone
-    lower(task)
+    task, (listener_fd, *files) = received
+    lower(task)  # before any file is read
     control.setblocking(False)
+    try:
+        rules = rules_of(task, files)
+    except FileError as error:
+        framing.send(control, Ready(problem=str(error)))
+        return 1
     asyncio.run(serve(rules, socket.socket(fileno=listener_fd), control))
     return 0
 

@@ -364,8 +364,9 @@ class Executor(Table, frozen=True):
     package_netrc: Annotated[
         str,
         Meta(
-            description="File with the registries' credentials, as netrc(5); a name without `/` is a systemd "
-            "credential. Only the proxy gets them, neither jobs nor installers."
+            description="File with the registries' credentials, as netrc(5), which only proxies read; a name "
+            "without `/` is a systemd credential: of the proxies' unit if `package_proxy` is set, else of "
+            "the executor's."
         ),
     ] = ""
     package_ca: Annotated[

@@ -25,7 +25,7 @@ from sandrun_shared.jobs import Limits, Outcome, Verdict
 from sandrun_shared.outputs import signed_index, times
 
 ROOT = Path(__file__).parents[2]
-SERVER = {"fastapi", "starlette", "uvicorn", "pydantic", "pyroute2", "pyseccomp", "websockets"}
+SERVER = {"fastapi", "starlette", "uvicorn", "pydantic", "pyseccomp", "websockets"}
 OURS = {"sandrun_admin", "sandrun_api", "sandrun_executor", "sandrun_helpers", "sandrun_sandbox"}
 FILES = {"results/data.csv": b"a,b\n1,2\n", "plot.txt": b"*"}
 WORKER = SigningKey(bytes(range(32)))

@@ -97,23 +97,22 @@ def test_root_code_is_as_short_as_the_docs_say() -> None:
     assert stated - 200 < lines_of(loaded_by("sandrun_executor.__main__", "sandrun_executor.daemon")) < stated
 
 
-def test_executor_loads_four_libraries() -> None:
-    """And root's environment holds no other (tests/unit/deploy/test_units.py)."""
+def test_executor_loads_three_libraries() -> None:
+    """Root's environment holds these and no other (tests/unit/deploy/test_units.py): none that nobody imports."""
     code = (
         "import sys, sandrun_executor.__main__\n"
         "files = {name: getattr(module, '__file__', None) or '' for name, module in sys.modules.items()}\n"
         "print(*{name.partition('.')[0] for name, file in files.items() if 'site-packages' in file})"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
-    helpers = {"_cffi_backend", "_sodium", "_distutils_hack", "typing_extensions", "cffi", "win_inet_pton"}
-    assert set(done.stdout.split()) - helpers - OURS <= {"msgspec", "nacl", "pyroute2", "pyseccomp"}
+    helpers = {"_cffi_backend", "_sodium", "_distutils_hack", "typing_extensions", "cffi"}
+    assert set(done.stdout.split()) - helpers - OURS == {"msgspec", "nacl", "pyseccomp"}
 
 
 def test_api_loads_no_executor() -> None:
     assert not tops(loaded_by("sandrun_api.__main__", "sandrun_admin.cli")) & {
         "sandrun_executor",
         "pyseccomp",
-        "pyroute2",
     }
 
 

@@ -4,11 +4,14 @@ import asyncio
 import errno
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +24,11 @@ from sandrun_shared.protocol import Installed, Usage
 from support import machine
 from support.environments import Place
 from support.environments import wheel as one_wheel
-from support.executor import UIDS, ExecutorProcess, RefusedError, Result
+from support.executor import UIDS, ExecutorProcess, JobConnection, RefusedError, Result
 from support.registry import Registry, address, sdist, wheel
 
 GREETING = {"greeting.py": "def main():\n    print('hello from a package')\n"}
+NOBODY = 65534
 PROGRAM = "import greeting\ngreeting.main()\n"
 WHEEL = wheel("greeting", "1.0", GREETING, ["greet = greeting:main"])
 
@@ -233,28 +237,54 @@ def test_the_proxy_is_nobody(installing: ExecutorProcess, registry: Registry) ->
     assert job.wait().outcome.verdict == "ok"
 
 
-def test_a_service_manager_may_start_the_proxies(registry: Registry, tmp_path: Path) -> None:
-    path, started = tmp_path / "packages.sock", []
-    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"]
-    program = [*nobody, sys.executable, "-I", "-m", "sandrun_helpers.package_proxy"]
+class Manager:
+    """Starts proxies as systemd does: for each connection one, which never was root."""
 
-    def accept() -> None:
-        with listener.accept()[0] as connection:
-            started.append(
-                subprocess.Popen(
-                    [*executor.prefix, *program], stdin=connection.fileno(), cwd="/", env={"PATH": "/usr/bin"}
+    PROGRAM = (
+        *("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs"),
+        *(sys.executable, "-I", "-m", "sandrun_helpers.package_proxy"),
+    )
+
+    def __init__(self, path: Path, **variables: str) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
+        self._variables = {"PATH": "/usr/bin", **variables}
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(path))
+        self._listener.listen()
+
+    def accept(self, executor: ExecutorProcess) -> threading.Thread:
+        """Start one as soon as it is asked for."""
+
+        def work() -> None:
+            with self._listener.accept()[0] as connection:
+                command = [*executor.prefix, *self.PROGRAM]
+                process = subprocess.Popen(
+                    command,
+                    stdin=connection.fileno(),
+                    cwd="/",
+                    env=self._variables,
+                    stderr=subprocess.DEVNULL,
                 )
-            )
+                self.started.append(process)
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        manager = threading.Thread(target=accept)
-        with ExecutorProcess(**settings(registry, package_proxy=path)) as executor:
-            manager.start()
-            assert run(executor, "greeting==1.0").ok() == b"hello from a package\n"
-            manager.join()
-            assert started.pop().wait(20) == 0  # the executor hung up on it
+        thread = threading.Thread(target=work)
+        thread.start()
+        return thread
+
+    def __enter__(self) -> "Manager":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+
+def test_a_service_manager_may_start_the_proxies(registry: Registry, tmp_path: Path) -> None:
+    path = tmp_path / "packages.sock"
+    with Manager(path) as manager, ExecutorProcess(**settings(registry, package_proxy=path)) as executor:
+        accepting = manager.accept(executor)
+        assert run(executor, "greeting==1.0").ok() == b"hello from a package\n"
+        accepting.join()
+        assert manager.started.pop().wait(20) == 0  # the executor hung up on it
 
 
 def test_hanging_up_ends_an_installation(installing: ExecutorProcess, registry: Registry) -> None:
@@ -389,7 +419,8 @@ def test_without_hosts_nothing_is_installed(executor: ExecutorProcess) -> None:
     ("setting", "value", "word"),
     [
         ("package_networks", "10.0.0.0/8, nonsense", "package_networks"),
-        ("package_netrc", "/nonexistent", "package_netrc"),
+        ("package_netrc", "/nonexistent", "package_netrc: No such file"),
+        ("package_netrc", "no-such-credential", "package_netrc: No such file"),
         ("package_hosts", "https://registry.test", "package_hosts"),
     ],
 )
@@ -423,6 +454,95 @@ def test_credentials_are_for_the_registry_alone(registry: Registry, tmp_path: Pa
         assert run(executor, line, program).ok() == b"[([], True)] [] []\n"
         assert b"canary" not in executor.log.read_bytes()
     assert "Basic cmVhZGVyOmNhbmFyeS01ZjNh" in registry.authorizations
+
+
+def memory_holds(pid: int, word: bytes) -> bool:
+    """Whether a process has the word in memory that it may write to (proc_pid_maps(5), proc_pid_mem(5))."""
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            bounds, mode = line.split()[:2]
+            first, last = (int(bound, 16) for bound in bounds.split("-"))
+            if mode.startswith("rw"):
+                memory.seek(first)
+                try:
+                    if word in (memory.read(last - first) or b""):
+                        return True
+                except OSError:  # a mapping of a device
+                    continue
+    return False
+
+
+def held_installation(executor: ExecutorProcess, registry: Registry, name: str) -> JobConnection:
+    """A job whose installation waits for the registry, which has asked for the password by then."""
+    line = registry.add(wheel(name, "1.0", {f"{name}.py": ""}), folder="/held")
+    registry.hold.clear()
+    registry.held.clear()
+    job = executor.start_job("", "main.py", requires=(Installer.uv, {"requirements.txt": line.encode()}))
+    assert registry.held.wait(100)
+    return job
+
+
+def test_root_reads_no_password(registry: Registry, tmp_path: Path) -> None:
+    """Neither at its start nor for an installation: the proxy has it in its memory, and root has not."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine registry.test login reader password canary-8d21\n")
+    netrc.chmod(0o600)
+    with ExecutorProcess(**settings(registry, package_netrc=netrc)) as executor:
+        job = held_installation(executor, registry, "sealed")
+        (proxy,) = (
+            pid
+            for pid in machine.descendants(executor.pid)
+            if b"sandrun_helpers.package_proxy" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+        holders = {pid for pid in (proxy, executor.pid) if memory_holds(pid, b"canary-8d21")}
+        registry.hold.set()
+        assert job.wait().ok() == b""
+        assert holders == {proxy}
+        netrc.write_text("machine registry.test login reader password canary-new\n")
+        assert run(executor, registry.add(wheel("later", "1.0", {"later.py": ""})), "").ok() == b""
+    assert "Basic " + b64encode(b"reader:canary-new").decode() in registry.authorizations
+
+
+def test_a_file_of_credentials_that_is_none(registry: Registry, tmp_path: Path) -> None:
+    """The proxy says so at the start, without a word of what is in the file."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine registry.test\n  login reader pass canary-77aa\n")
+    with (
+        pytest.raises(AssertionError, match="package_netrc: line 2") as caught,
+        ExecutorProcess(**settings(registry, package_netrc=netrc)),
+    ):
+        pass
+    assert "Traceback" not in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_credentials_may_be_those_of_the_proxies_unit(registry: Registry, tmp_path: Path) -> None:
+    """root knows the name alone; systemd makes the folder and passes it to each proxy."""
+    path, folder = tmp_path / "packages.sock", Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o755)
+    netrc = folder / "packages.netrc"
+    netrc.write_text("machine registry.test login unit password canary-c3c3\n")
+    netrc.chmod(0o400)
+    os.chown(netrc, NOBODY, NOBODY)
+    given = settings(registry, package_proxy=path, package_netrc=netrc.name)
+    try:
+        with (
+            Manager(path, CREDENTIALS_DIRECTORY=str(folder)) as manager,
+            ExecutorProcess(**given) as executor,
+        ):
+            manager.accept(executor)
+            job = held_installation(executor, registry, "units")
+            assert not memory_holds(executor.pid, b"canary-c3c3")
+            registry.hold.set()
+            assert job.wait().ok() == b""
+            assert "Basic " + b64encode(b"unit:canary-c3c3").decode() in registry.authorizations
+            netrc.rename(folder / "other")
+            manager.accept(executor)
+            detail, _ = failed(run(executor, registry.add(wheel("no", "1.0", {"no.py": ""}))))
+            assert detail == "packages cannot be installed now: package_netrc: FileNotFoundError"
+            assert [process.wait(20) for process in manager.started] == [0, 1]
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_layer_that_cannot_be_handed_out_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Finds out which cgroups this machine has: v2 with its controllers, else v1, else a refusal."""
 
+import re
 from pathlib import Path
 
 from sandrun_executor.cgroups import v1, v2
@@ -7,7 +8,8 @@ from sandrun_executor.cgroups.driver import Cgroup, CgroupError, Hierarchy, has_
 from sandrun_executor.cgroups.v1 import HierarchyV1
 from sandrun_executor.cgroups.v2 import HierarchyV2
 
-__all__ = ["Cgroup", "CgroupError", "Hierarchy", "probe"]
+__all__ = ["Cgroup", "CgroupError", "Hierarchy", "mounts_in", "probe"]
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # a space is \040 (getmntent(3))
 
 
 def _own_groups(proc_self_cgroup: Path) -> dict[str, str]:
@@ -20,16 +22,17 @@ def _own_groups(proc_self_cgroup: Path) -> dict[str, str]:
     return groups
 
 
-def _mounts(proc_mounts: Path) -> tuple[Path | None, dict[str, Path]]:
-    """Where cgroup2 is mounted, and each v1 controller."""
+def mounts_in(text: str) -> tuple[Path | None, dict[str, Path]]:
+    """Where cgroup2 is mounted, and each v1 controller, by /proc/self/mounts (proc_pid_mounts(5))."""
     unified, legacy = None, {}
-    for line in proc_mounts.read_text().splitlines():
+    for line in text.splitlines():
         _, target, kind, options = line.split(" ")[:4]
+        path = Path(_ESCAPED.sub(lambda match: chr(int(match[1], 8)), target))
         if kind == "cgroup2":
-            unified = Path(target)
+            unified = path
         elif kind == "cgroup":
             for option in options.split(","):
-                legacy[option] = Path(target)
+                legacy[option] = path
     return unified, legacy
 
 
@@ -53,7 +56,7 @@ def probe(
     proc_swaps: Path = Path("/proc/swaps"),
 ) -> Hierarchy:
     """The hierarchy for executor `instance`. Raises CgroupError naming what is missing."""
-    unified, legacy = _mounts(proc_mounts)
+    unified, legacy = mounts_in(proc_mounts.read_text())
     groups = _own_groups(proc_self_cgroup)
     name = f"sandrun-{instance}"
     missing = [controller for controller in v1.CONTROLLERS if controller not in legacy]

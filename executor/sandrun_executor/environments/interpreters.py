@@ -1,43 +1,47 @@
-"""Which of the languages this machine has, in which version, and how the sandbox runs them."""
+"""Which of the languages this machine has, in which version, and how the sandbox runs them.
 
+Root looks for the programs and runs none of them: a helper asks them for their versions as the api's user.
+That user could lie; what comes of it is a text that looks like a version and leads to packages for another.
+"""
+
+import logging
 import os
-import re
-import subprocess
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
 
+import msgspec
+
+from sandrun_executor import helper_process
 from sandrun_shared.languages import LANGUAGES, Language
 from sandrun_shared.protocol import Interpreter
 
-_SECONDS = 20.0
-_VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
-_WORD = re.compile(r"[\w.+-]{1,40}")
+ASK = helper_process.command("sandrun_helpers.versions")
+ASK_SECONDS = 30.0  # the helper gives each program 20
+_Answer = list[Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.+-]{0,40}\Z")]]
+_log = logging.getLogger("sandrun.executor")
 
 
-def installed(table: Iterable[Language] = LANGUAGES) -> dict[str, Interpreter]:
-    """The languages found here with their versions; "" where one does not tell."""
+async def installed(ids: tuple[int, int], table: Iterable[Language] = LANGUAGES) -> dict[str, Interpreter]:
+    """The languages found here with their versions, "" where one does not tell; ids are the api's user's."""
     found = [language for language in table if not language.needs or os.access(language.needs, os.X_OK)]
-    with ThreadPoolExecutor(8) as pool:
-        versions = pool.map(_version, found)
-        return {
-            language.name: Interpreter(language.name, version)
-            for language, version in zip(found, versions, strict=True)
-        }
+    versions = await _versions(found, ids)
+    return {
+        language.name: Interpreter(language.name, version)
+        for language, version in zip(found, versions, strict=True)
+    }
 
 
-def _version(language: Language) -> str:
+async def _versions(found: list[Language], ids: tuple[int, int]) -> list[str]:
+    question = msgspec.json.encode([language.version for language in found]).decode()
     try:
-        answer = subprocess.run(
-            language.version,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-            env={},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    said = answer.stdout + answer.stderr
-    match = _VERSION.search(said) or (_WORD.match(said) if answer.returncode == 0 else None)
-    return match[0] if match else ""
+        answer = await helper_process.ask([*ASK, question], ids, seconds=ASK_SECONDS)
+        versions = msgspec.json.decode(answer, type=_Answer)
+        if len(versions) == len(found):
+            return versions
+        problem = "it answered for others"
+    except TimeoutError:
+        problem = "it does not answer"
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        problem = str(error)
+    _log.error("the versions of interpreters are not known, what asks them failed: %s", problem)
+    return [""] * len(found)

@@ -1,9 +1,8 @@
 """Makes what environments consist of: zygotes, and sandboxes that these fork."""
 
-import os
-from pathlib import Path
 from typing import Any
 
+from sandrun_executor import kernel
 from sandrun_executor.cgroups.probe import Cgroup
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.slots import SlotPool
@@ -17,15 +16,9 @@ def default_limits(settings: Settings) -> Limits:
     return settings.limits.default()
 
 
-def noswap_option() -> str:
-    """The tmpfs option that keeps a job's files out of swap, "" before Linux 6.4 (tmpfs(5))."""
-    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
-    return ",noswap" if (major, minor) >= (6, 4) else ""
-
-
 def core_bytes() -> int:
     """RLIMIT_CORE of jobs: a piped core_pattern ignores 0 but not 1 (core(5))."""
-    return 1 if Path("/proc/sys/kernel/core_pattern").read_text().startswith("|") else 0
+    return 1 if kernel.pipes_cores(kernel.CORE_PATTERN.read_text()) else 0
 
 
 class SandboxMaker:
@@ -46,7 +39,7 @@ class SandboxMaker:
             self._zygote_cgroup,
             self._seccomp,
             core_bytes=core_bytes(),
-            noswap=noswap_option(),
+            noswap=kernel.noswap_option(),
             image=image,
             gpus=self.gpus,
         )

@@ -6,7 +6,6 @@ So the daemon starts gpu_probe.py as the api's user, without privileges or descr
 deadline, and decodes one bounded, typed answer; device nodes and libraries it looks up itself.
 """
 
-import asyncio
 import os
 import stat
 import subprocess
@@ -18,16 +17,14 @@ from typing import Any
 
 import msgspec
 
-from sandrun_executor import trusted_paths
+from sandrun_executor import helper_process
 from sandrun_helpers.messages import Probed
 from sandrun_sandbox.layout import DRIVER
 from sandrun_shared.protocol import Gpu
 
 DEV = Path("/dev")
-PROBE = [trusted_paths.python(), "-P", "-m", "sandrun_helpers.gpu_probe"]
-KILL_SECONDS = 5.0
+PROBE = helper_process.command("sandrun_helpers.gpu_probe")
 PROBE_SECONDS = 30.0  # a driver that nobody used yet starts its devices first
-ANSWER_BYTES = 64 << 10
 LIBRARY = "libcuda.so.1"
 _LDCONFIG = "/sbin/ldconfig"
 _SHARED = ("nvidiactl", "nvidia-uvm")  # every device needs these
@@ -96,53 +93,17 @@ async def find(user: int, group: int) -> Found:
 
 
 async def _probe(user: int, group: int) -> Probed:
+    # NVML is where the loader's list does not have it, too.
+    variables = {"LD_LIBRARY_PATH": ":".join(map(str, _UNLISTED))}
     try:
-        process = await asyncio.create_subprocess_exec(
-            *PROBE,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **_library_path()},
-            cwd="/",
-            user=user,
-            group=group,
-            extra_groups=[],
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise GpuError(f"what asks NVML cannot be started: {error}") from None
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            answer = await _read(process)
-            if len(answer) < ANSWER_BYTES:
-                await process.wait()
+        answer = await helper_process.ask(PROBE, (user, group), seconds=PROBE_SECONDS, variables=variables)
         return msgspec.msgpack.decode(answer, type=Probed)
     except TimeoutError:
         raise GpuError("NVML does not answer") from None
+    except OSError as error:
+        raise GpuError(f"what asks NVML cannot be started: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise GpuError("what asks NVML ended without an answer") from None
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            with suppress(TimeoutError):  # a driver may hold it in state D: it is reaped when it dies
-                async with asyncio.timeout(KILL_SECONDS):
-                    await process.wait()
-
-
-def _library_path() -> dict[str, str]:
-    """Where our modules are, if the daemon was told, and NVML where the loader's list does not have it."""
-    found = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
-    return found | {"LD_LIBRARY_PATH": ":".join(map(str, _UNLISTED))}
-
-
-async def _read(process: asyncio.subprocess.Process) -> bytes:
-    if process.stdout is None:
-        return b""
-    answer = b""
-    while len(answer) <= ANSWER_BYTES and (piece := await process.stdout.read(ANSWER_BYTES)):
-        answer += piece
-    return answer[:ANSWER_BYTES]
 
 
 def _nodes(folder: Path, minor: int) -> Iterable[tuple[str, int, int]]:

@@ -2,17 +2,20 @@
 
 import asyncio
 import logging
-import netrc
 import os
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
 
 from sandrun_executor.cgroups.probe import Cgroup
 from sandrun_executor.sandboxes import faults
 from sandrun_executor.sandboxes.networks import Network
-from sandrun_helpers.messages import Task
+from sandrun_helpers.messages import Ready, Task
 from sandrun_shared import framing
 from sandrun_shared.credentials import locate
 from sandrun_shared.settings import Executor as Settings
@@ -44,37 +47,56 @@ def networks_of(settings: Settings) -> tuple[str, ...]:
         raise ProxyError(str(error)) from None
 
 
-def credentials_of(settings: Settings) -> dict[str, tuple[str, str]]:
-    """User and password of each host in `package_netrc`. Raises ProxyError."""
-    if not settings.package_netrc:
-        return {}
+def credential_of(settings: Settings) -> str:
+    """The name of the credential that a service manager gives to the proxies it starts, "" for none."""
+    return settings.package_netrc if settings.package_proxy and "/" not in settings.package_netrc else ""
+
+
+@contextmanager
+def files_of(settings: Settings) -> Iterator[tuple[int, ...]]:
+    """The files that a proxy reads, opened: root reads no password. Raises ProxyError.
+
+    They are certificates and `package_netrc`, which is left out if it is a credential of the proxy's unit.
+    """
+    paths: list[tuple[str, Path]] = []
+    if settings.package_netrc:
+        paths.append(("package_ca", Path(settings.package_ca)))
+    if settings.package_netrc and not credential_of(settings):
+        try:
+            paths.append(("package_netrc", locate(settings.package_netrc)))
+        except SettingsError as error:
+            raise ProxyError(f"package_netrc: {error}") from None
+    fds: list[int] = []
     try:
-        path = locate(settings.package_netrc)
-    except SettingsError as error:
-        raise ProxyError(f"package_netrc: {error}") from None
-    try:
-        entries = netrc.netrc(str(path)).hosts
-    except (OSError, netrc.NetrcParseError) as error:
-        raise ProxyError(f"package_netrc: {type(error).__name__} in {path}") from None
-    return {host: (login, password or "") for host, (login, _, password) in entries.items()}
+        for setting, path in paths:
+            try:
+                fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError as error:
+                raise ProxyError(f"{setting}: {error.strerror}: {path}") from None
+        yield tuple(fds)
+    finally:
+        framing.close_all(fds)
 
 
 class Proxy:
-    """One running proxy; a context manager that ends it."""
+    """One running proxy, with credentials for some hosts; a context manager that ends it."""
 
-    def __init__(self, control: socket.socket, process: "subprocess.Popen[bytes] | None") -> None:
+    def __init__(
+        self, control: socket.socket, process: "subprocess.Popen[bytes] | None", credentials: frozenset[str]
+    ) -> None:
+        self.credentials = credentials
         self._control = control
         self._process = process
 
     @classmethod
-    async def start(cls, task: Task, network: Network, cgroup: Cgroup, service: str) -> "Proxy":
+    async def start(cls, task: Task, network: Network, cgroup: Cgroup, settings: Settings) -> "Proxy":
         """Start one that serves the given network, in the given cgroup, or let a service manager
-        start it (`service` is the path of its socket). Raises ProxyError, OSError."""
+        start it (`package_proxy` is the path of its socket). Raises ProxyError, OSError."""
         with ExitStack() as undo:
-            if service:
+            if settings.package_proxy:
                 control, process = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), None
                 undo.callback(control.close)
-                control.connect(service)
+                control.connect(settings.package_proxy)
             else:
                 control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 undo.callback(control.close)
@@ -82,18 +104,14 @@ class Proxy:
                     process = _spawn(far)
                 undo.callback(_end, process)
                 _enter(cgroup, process.pid)
-            with network.listen(PORT) as listener:
-                framing.send(control, task, (listener.fileno(),))
+            with network.listen(PORT) as listener, files_of(settings) as files:
+                framing.send(control, task, (listener.fileno(), *files))
             control.setblocking(False)
-            try:
-                async with asyncio.timeout(_START_SECONDS):
-                    answer = await asyncio.get_running_loop().sock_recv(control, 16)
-            except (OSError, TimeoutError):
-                answer = b""
-            if answer != b"ready":
-                raise ProxyError("the package proxy did not start; its own words are above")
+            ready = await _answer(control)
+            if ready.problem:
+                raise ProxyError(ready.problem)
             undo.pop_all()
-        return cls(control, process)
+        return cls(control, process, frozenset(ready.hosts) & frozenset(task.hosts))
 
     def __enter__(self) -> "Proxy":
         return self
@@ -102,6 +120,16 @@ class Proxy:
         self._control.close()
         if self._process is not None:
             _end(self._process)
+
+
+async def _answer(control: socket.socket) -> Ready:
+    """What a proxy says of its start. Raises ProxyError."""
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            data = await asyncio.get_running_loop().sock_recv(control, framing.MAX_FRAME)
+        return msgspec.msgpack.decode(data, type=Ready)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        raise ProxyError("the package proxy did not start; its own words are above") from None
 
 
 def _spawn(control: socket.socket) -> "subprocess.Popen[bytes]":

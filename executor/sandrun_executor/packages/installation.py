@@ -4,7 +4,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from sandrun_executor.packages.layers import LayerMounts
 from sandrun_executor.receipts.record import Record
 from sandrun_executor.sandboxes.execution import Execution
 from sandrun_executor.sandboxes.handover import Packages, held
+from sandrun_executor.sandboxes.networks import Network
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.verdicts import Stop
 from sandrun_helpers import messages
@@ -126,7 +127,6 @@ class Installing:
         self._prepare = prepare
         self._uids = list(range(first_uid, first_uid + own.installs))
         self._networks: tuple[str, ...] = ()
-        self._credentials: dict[str, tuple[str, str]] = {}
         self._cgroup: Cgroup | None = None
         disk = own.install_disk_mb << 20
         self._limits = Limits(
@@ -145,12 +145,18 @@ class Installing:
         if not self._hosts:
             return
         self._networks = egress.networks_of(self._settings)
-        self._credentials = egress.credentials_of(self._settings)
         count = self._settings.installs
         self._cgroup = self._hierarchy.create(f"proxies-{time.time_ns()}")
         self._cgroup.limit(
             memory_bytes=count * egress.MEMORY_BYTES, processes=count * egress.PROCESSES, cpu_cores=1.0
         )
+        if self._settings.package_netrc and not self._settings.package_proxy:
+            with (
+                closing(Network()) as network,
+                self._borrowed_uid() as uid,
+                await self._start_proxy(network, uid),
+            ):
+                pass  # it has read its credentials
         number, fd = await self._mounts.create(1 << 20, 0)
         os.close(fd)
         await self._mounts.drop(number)
@@ -192,6 +198,20 @@ class Installing:
         finally:
             self._uids.append(uid)
 
+    async def _start_proxy(self, network: Network, uid: int) -> egress.Proxy:
+        """Raises ProxyError, OSError."""
+        if self._cgroup is None:
+            raise egress.ProxyError("no package host is configured")
+        task = Task(
+            self._hosts,
+            2 * self._limits.disk_bytes,
+            uid,
+            self._seccomp,
+            self._networks,
+            egress.credential_of(self._settings),
+        )
+        return await egress.Proxy.start(task, network, self._cgroup, self._settings)
+
     async def _execute(
         self,
         sandbox: Sandbox,
@@ -201,8 +221,7 @@ class Installing:
         undo: ExitStack,
     ) -> None:
         layer_fd, requirements_fd, uid = parts
-        if self._cgroup is None:
-            raise egress.ProxyError("no package host is configured")
+        proxy = undo.enter_context(await self._start_proxy(sandbox.slot.network, uid))
         mounts = [layer_fd]
         tools = installers.tools(installer, self._settings)
         for _, path in tools:
@@ -213,19 +232,8 @@ class Installing:
         driver = Path(messages.__file__).with_name(_DRIVER).read_bytes()
         bundle = encode_bundle({_DRIVER: driver}) + _read(requirements_fd)
         fds = [_memfd(undo, encode_order(order)), _memfd(undo, bundle)]
-        environment = installers.environment_to_install(installer, self._settings, self._credentials)
+        environment = installers.environment_to_install(installer, self._settings, proxy.credentials)
         packages = Packages(mounts, environment, tuple(name for name, _ in tools))
-        task = Task(
-            self._hosts,
-            2 * self._limits.disk_bytes,
-            uid,
-            self._seccomp,
-            self._networks,
-            self._credentials,
-            self._settings.package_ca,
-        )
-        network, service = sandbox.slot.network, self._settings.package_proxy
-        undo.enter_context(await egress.Proxy.start(task, network, self._cgroup, service))
         asked = Execute("install", "python3", self._limits, warm=False)
         isolated = dataclasses.replace(BY_NAME["python3"], command=(PYTHON, "-I", ENTRYPOINT))
         record = Record(None, asked, fds)

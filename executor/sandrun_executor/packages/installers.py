@@ -1,6 +1,7 @@
 """What installs packages: one table, and which of it this machine has."""
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -53,9 +54,9 @@ def short(version: str) -> str:
 
 
 def environment_to_install(
-    installer: Installer, settings: Settings, credentials: dict[str, tuple[str, str]]
+    installer: Installer, settings: Settings, credentials: Collection[str]
 ) -> dict[str, str]:
-    """Variables of an installation; no credential is among them: it runs what strangers wrote."""
+    """Variables of an installation whose proxy has credentials for these hosts."""
     trusted = dict.fromkeys(("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), _CA)
     common = {
         "TMPDIR": TEMPORARY,
@@ -65,12 +66,12 @@ def environment_to_install(
     return common | _OWN[installer](settings, credentials)
 
 
-def _for_proxy(url: str, credentials: dict[str, tuple[str, str]]) -> str:
+def _for_proxy(url: str, credentials: Collection[str]) -> str:
     """A registry's URL as the installer gets it: plain HTTP where the proxy adds credentials, and TLS."""
     return "http" + url.removeprefix("https") if urlsplit(url).hostname in credentials else url
 
 
-def _uv(settings: Settings, credentials: dict[str, tuple[str, str]]) -> dict[str, str]:
+def _uv(settings: Settings, credentials: Collection[str]) -> dict[str, str]:
     own = {"UV_DEFAULT_INDEX": _for_proxy(settings.package_index_url, credentials)}
     return {
         "UV_COMPILE_BYTECODE": "1",  # the layer is read-only: else every job compiles anew
@@ -87,7 +88,7 @@ def _uv(settings: Settings, credentials: dict[str, tuple[str, str]]) -> dict[str
     }
 
 
-def _npm(settings: Settings, credentials: dict[str, tuple[str, str]]) -> dict[str, str]:
+def _npm(settings: Settings, credentials: Collection[str]) -> dict[str, str]:
     own = {
         "npm_config_registry": _for_proxy(settings.package_npm_url, credentials),
         "npm_config_replace_registry_host": "always",
@@ -102,7 +103,7 @@ def _npm(settings: Settings, credentials: dict[str, tuple[str, str]]) -> dict[st
     }
 
 
-def _bundler(settings: Settings, credentials: dict[str, tuple[str, str]]) -> dict[str, str]:
+def _bundler(settings: Settings, credentials: Collection[str]) -> dict[str, str]:
     own = {"BUNDLE_MIRROR__ALL": _for_proxy(settings.package_gem_url, credentials)}
     return {
         "BUNDLE_PATH": f"{INSTALLED}/gems",

@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,8 +15,9 @@ import pytest
 from sandrun_executor import preflight
 from sandrun_executor.seccomp import audit
 from sandrun_shared import kernel_log
+from sandrun_shared.languages import LANGUAGES
 
-V1_LINE = "32 31 0:29 / {path} rw,relatime - cgroup cgroup rw,{options}\n"
+V1_LINE = "cgroup {path} cgroup rw,relatime,{options} 0 0\n"
 
 
 def write(path: Path, text: str) -> Path:
@@ -59,19 +62,14 @@ def test_cgroup_v1(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).mkdir()
     lines = "".join(V1_LINE.format(path=tmp_path / name, options=name) for name in names)
-    check = preflight.cgroups(tmp_path, write(tmp_path / "mountinfo", lines))
+    check = preflight.cgroups(tmp_path, write(tmp_path / "mounts", lines))
     assert (check.ok, check.found) == (True, "v1")
 
 
 def test_cgroup_without_memory(tmp_path: Path) -> None:
     line = V1_LINE.format(path=tmp_path, options="cpu,cpuacct,pids")
-    check = preflight.cgroups(tmp_path, write(tmp_path / "mountinfo", line))
+    check = preflight.cgroups(tmp_path, write(tmp_path / "mounts", line))
     assert (check.ok, check.found) == (False, "no controller memory")
-
-
-def test_v1_mounts_understands_escapes() -> None:
-    mounts = preflight.v1_mounts(V1_LINE.format(path=r"/a\040b", options="memory"))
-    assert mounts == {"memory": Path("/a b")}
 
 
 def test_namespaces(tmp_path: Path) -> None:
@@ -125,11 +123,37 @@ def test_swap(tmp_path: Path) -> None:
 def test_interpreters(tmp_path: Path) -> None:
     write(tmp_path / "python3", "").chmod(0o700)
     write(tmp_path / "bash", "").chmod(0o755)
-    checks = {check.name: check for check in preflight.interpreters(tmp_path)}
+    write(tmp_path / "g++", "").chmod(0o755)
+    write(tmp_path / "rustc", "").chmod(0o750)
+    paths = [tmp_path / path.name for path in preflight.programs()]
+    checks = {check.name: check for check in preflight.interpreters(paths)}
     assert (checks["python3"].ok, checks["python3"].required) == (False, True)
     assert checks["bash"].ok
     assert (checks["node"].ok, checks["node"].required) == (False, False)
+    assert (checks["node"].found, checks["node"].mend) == ("not installed", f"install node in {tmp_path}")
     assert "ruby" not in checks
+    assert (checks["g++"].ok, checks["g++"].required) == (True, False)
+    assert (checks["rustc"].ok, checks["rustc"].mend) == (False, f"chmod o+x {tmp_path}/rustc")
+    assert "gcc" not in checks
+
+
+def test_every_program_of_the_languages_is_looked_for() -> None:
+    """So that doctor knows what the executor offers (environments/interpreters.py)."""
+    needed = {language.needs for language in LANGUAGES if language.needs}
+    assert {str(path) for path in preflight.programs()} == needed
+    here = {Path(path).name for path in needed if os.access(path, os.X_OK)}
+    named = {check.name for check in preflight.checks() if check.ok}
+    assert here <= named
+    assert {path.name for path in preflight.programs()} >= preflight.BASE_INTERPRETERS
+
+
+def test_the_daemon_does_not_load_the_checks() -> None:
+    code = "import sys, sandrun_executor.__main__, sandrun_executor.daemon; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert "sandrun_executor.daemon" in done.stdout.split()
+    # Nor what reads passwords, nor what runs interpreters.
+    others = {"sandrun_executor.preflight", "netrc", "sandrun_helpers.versions"}
+    assert not others & set(done.stdout.split())
 
 
 def test_a_filter_that_can_be_installed() -> None:

@@ -130,21 +130,21 @@ def test_a_service_that_hangs_is_noticed_and_one_that_dies_comes_back(name: str)
     assert unit(name)["Unit"]["StartLimitIntervalSec"] == ["0"]
 
 
-def test_the_executors_environment_holds_the_four_libraries_that_it_imports() -> None:
+def test_the_executors_environment_holds_the_three_libraries_that_it_imports() -> None:
     distribution = project("executor")
     names = {re.split("[>=]", item)[0] for item in distribution["dependencies"]}
-    assert names == {"msgspec", "pynacl", "pyroute2", "pyseccomp"}
+    assert names == {"msgspec", "pynacl", "pyseccomp"}
     assert set(distribution["dependencies"]) <= set(project(".")["dependencies"])
     locked = (DEPLOY / "requirements-executor.lock").read_text()
     pinned = re.findall(r"^([a-z0-9-]+)==", locked, re.MULTILINE)
-    assert set(pinned) - names == {"cffi", "pycparser", "win-inet-pton"}  # what those need
+    assert set(pinned) - names == {"cffi", "pycparser"}  # what those need
 
 
 def test_the_apis_environment_holds_the_rest() -> None:
     whole = {re.split("[>=]", item)[0] for item in project(".")["dependencies"]}
     locked = (DEPLOY / "requirements-api.lock").read_text()
     pinned = set(re.findall(r"^([a-z0-9-]+)==", locked, re.MULTILINE))
-    assert whole - pinned == {"pyroute2", "pyseccomp"}
+    assert whole - pinned == {"pyseccomp"}
     # The executor has these run by what is installed there (helpers.py), which knows its module too.
     assert {"nvidia-ml-py", "uv"} <= pinned
     whole_project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
@@ -196,7 +196,7 @@ def test_the_example_of_a_package_proxy(tmp_path: Path) -> None:
         # Verified with a program that is there.
         changed = text.replace("/opt/sandrun/current/executor/bin/python", sys.executable)
         assert ("ExecStart" in text) == (changed != text)
-        (tmp_path / name).write_text(changed)
+        (tmp_path / name).write_text(changed.replace("#LoadCredential=", "LoadCredential="))
     done = subprocess.run(
         [tool("systemd-analyze"), "verify", "--man=no", *tmp_path.iterdir()],
         capture_output=True,
@@ -207,6 +207,8 @@ def test_the_example_of_a_package_proxy(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     documented = (DEPLOY.parent / "docs" / "dependencies.md").read_text()
     assert 'package_proxy = "/run/sandrun/packages.sock"' in documented
+    assert 'package_netrc = "packages.netrc"' in documented
+    assert "\n#LoadCredential=packages.netrc:/" in (examples / "sandrun-packages@.service").read_text()
     assert (
         "ListenSequentialPacket=/run/sandrun/packages.sock"
         in (examples / "sandrun-packages.socket").read_text()

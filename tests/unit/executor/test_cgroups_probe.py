@@ -172,6 +172,13 @@ def test_v1_swap_that_can_be_limited(machine: Machine) -> None:
     assert made.limit_swap
 
 
+def test_a_mount_point_may_have_a_space_in_its_name() -> None:
+    text = "none /a\\040b/\u00e9 cgroup2 rw 0 0\ncgroup /c\\011\\134d cgroup rw,memory 0 0\n"
+    unified, legacy = cgroups.mounts_in(text)
+    assert unified == Path("/a b/\u00e9")
+    assert legacy["memory"] == Path("/c\t\\d")
+
+
 def test_has_swap(tmp_path: Path) -> None:
     for text, answer in ((NO_SWAP, False), (SWAP, True), ("", False)):
         (tmp_path / "swaps").write_text(text)

@@ -100,7 +100,7 @@ def test_roots_environment_holds_what_it_declares() -> None:
     names = {path.name.split("-")[0].lower() for path in folder}
     # cffi and what it needs come with pynacl.
     assert names - {"cffi", "pycparser"} == {*declared, "sandrun_executor"}
-    assert declared == {"msgspec", "pynacl", "pyroute2", "pyseccomp"}
+    assert declared == {"msgspec", "pynacl", "pyseccomp"}
 
 
 def test_what_root_has_others_run_is_in_the_apis_environment() -> None:
