@@ -7,7 +7,7 @@ const options = { bundle: true, minify: true, format: "esm", target: "es2022", l
 
 // Each change with how often it is made: another version of xterm.js may need others.
 const CHANGES = [
-  [/\.createElement\("style"\)/g, '.createElement("sandrun-style")', 3],
+  [/\.createElement\("style"\)/g, '.createElement("sandrun-style")', 2],
   [/(\w+)\.setAttribute\("style",(`\$\{\1\.getAttribute\("style"\)\|\|""\}\$\{\w+\};`)\)/g, "$1.style.cssText=$2", 1],
 ];
 const withoutInlineStyles = {

@@ -1,6 +1,7 @@
 // What the web page needs of xterm.js, as one module. deploy/vendor-editor.sh bundles it, with these two changes that the
 // page's Content-Security-Policy asks for: xterm.js makes <sandrun-style> where it would make <style>, and writes
-// `element.style.cssText` where it would set the attribute.
+// `element.style.cssText` where it would set the attribute. It is version 5: version 6 sets timers for each line that is
+// printed, and needs three to six times as long for many.
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 

@@ -1,16 +1,21 @@
 // What a program prints, in a terminal (xterm.js) to look at, and as plain text to read, find and select.
 
+import { make } from "./dom.js";
 import { LineCount, Streams } from "./streams.js";
 import { FitAddon, Terminal as Xterm } from "./vendor/xterm.js";
 
 const MOST_LINES = 200_000; // of the terminal; it needs about 1 KB for each
 const MOST_KEPT = 64 << 20; // characters, to show one of the streams alone
 const READ_ALOUD = 200; // last lines of the plain text while the terminal is shown
+const PIECE = 128 << 10; // characters that the terminal takes at once: smaller ones are slower, larger ones keep the page waiting
+const GATHER_MS = 16;
+const BLOCK = 20_000; // characters of plain text that are laid out together
 const REFRESH_MS = 200; // of the plain text
 const FEWEST_COLUMNS = 20;
 const ANSI = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 // Modes of a screen that is not one of lines, of a mouse, of pasting: nobody here answers to them.
 const ALLOWED_MODES = new Set([7, 25]);
+const CLEAR = /\x1b\[2J/g;
 const PAGE_KEYS = { PageUp: [-1, "page"], PageDown: [1, "page"], ArrowUp: [-1, "line"], ArrowDown: [1, "line"], Home: [-1, "end"], End: [1, "end"] };
 
 /** Shows text in `host`, and as plain text in `reader`; `dropped(lines)` is told how many are not shown any more. */
@@ -20,13 +25,11 @@ export class Terminal {
     this._reader = reader;
     this._tellDropped = dropped;
     this._filter = "both";
-    this._screen = host.appendChild(document.createElement("div"));
-    // The plain text is for screen readers and the keyboard.
-    this._screen.setAttribute("aria-hidden", "true");
+    this._screen = host.appendChild(make("div", { "aria-hidden": "true" })); // the plain text is for screen readers
     this._xterm = new Xterm({
       allowProposedApi: false, allowTransparency: false, convertEol: true, cursorBlink: false, cursorInactiveStyle: "none", disableStdin: true,
       fontFamily: getComputedStyle(host).fontFamily, fontSize: parseFloat(getComputedStyle(host).fontSize), lineHeight: 1.25,
-      linkHandler: { activate() {} }, minimumContrastRatio: 4.5, scrollback: MOST_LINES, scrollOnEraseInDisplay: true, theme: colours(host),
+      linkHandler: { activate() {} }, minimumContrastRatio: 4.5, scrollback: MOST_LINES, theme: colours(host),
     });
     this._fit = new FitAddon();
     this._xterm.loadAddon(this._fit);
@@ -70,6 +73,7 @@ export class Terminal {
 
   /** Once everything written so far is shown, as text too. */
   async flush() {
+    this._give();
     await new Promise((resolve) => { this._xterm.write("", resolve); });
     this._refresh();
   }
@@ -102,13 +106,23 @@ export class Terminal {
   _show(stream, text) {
     if (this._filter !== "both" && this._filter !== stream) return;
     this._shown.add(text);
-    const written = this._streams.merge(stream, text);
-    if (written) this._xterm.write(written, () => this._refreshSoon());
+    // A cleared screen is scrolled away, not lost.
+    this._pending += this._streams.merge(stream, text).replace(CLEAR, () => `\x1b[999;1H${"\n".repeat(this._xterm.rows)}\x1b[H`);
+    if (this._pending.length >= PIECE) this._give();
+    else this._giving ??= setTimeout(() => this._give(), GATHER_MS);
+  }
+
+  _give() {
+    clearTimeout(this._giving);
+    this._giving = null;
+    if (this._pending) this._xterm.write(this._pending, () => this._refreshSoon());
+    this._pending = "";
   }
 
   _restart() {
     this._streams = new Streams();
     this._shown = new LineCount();
+    this._pending = "";
     this._xterm.write("", () => this._xterm.reset()); // after what it was given before
     this._reader.textContent = "";
     if (this._chunks.length === 0) this._host.dataset.empty = "yes";
@@ -122,7 +136,7 @@ export class Terminal {
   _refresh() {
     clearTimeout(this._timer);
     this._timer = null;
-    this._reader.textContent = this.text(this._host.hidden ? Infinity : READ_ALOUD);
+    this._reader.replaceChildren(...blocks(this.text(this._host.hidden ? Infinity : READ_ALOUD)));
     const { active } = this._xterm.buffer;
     if (active.length < MOST_LINES) return;
     let held = 0;
@@ -193,6 +207,17 @@ function colours(host) {
   });
   probe.remove();
   return theme;
+}
+
+// A browser lays out only those blocks that are in sight (content-visibility), which one of 10 MB could not be.
+function blocks(text) {
+  const made = [];
+  for (let start = 0, end; start < text.length; start = end) {
+    const at = text.indexOf("\n", start + BLOCK);
+    end = at < 0 ? text.length : at + 1;
+    made.push(make("div", { class: "block-of-text" }, text.slice(start, end)));
+  }
+  return made;
 }
 
 function hex(rgb) {
