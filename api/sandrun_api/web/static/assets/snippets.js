@@ -13,10 +13,8 @@ export function runBody(manifest, code, files = {}) {
 
 /** A command for a shell. */
 export function asCurl(address, body) {
-  const text = JSON.stringify(body, null, 2);
-  let end = "JSON"; // a line of the body that is the same would end it
-  while (text.split("\n").includes(end)) end += "_";
-  return `curl --silent --show-error ${quoted(`${address}run`)} --header 'Content-Type: application/json' --data-binary @- <<'${end}'\n${text}\n${end}\n`;
+  const text = JSON.stringify(body, null, 2); // no line of it is the end: in JSON every one has punctuation
+  return `curl --silent --show-error ${quoted(`${address}run`)} --header 'Content-Type: application/json' --data-binary @- <<'END'\n${text}\nEND\n`;
 }
 
 /** A program for Python, without packages. */
@@ -44,8 +42,8 @@ print(result["output"], end="")
 
 /** A frame for another page. */
 export function asFrame(address, fragment) {
-  const url = `${address}embed#${fragment}`;
-  return `<iframe src="${url.replaceAll("&", "&amp;").replaceAll('"', "&quot;")}" title="A program to run" width="100%" height="480" loading="lazy"></iframe>\n`;
+  const url = `${address}embed#${fragment}`.replaceAll("&", "&amp;").replaceAll('"', "&quot;");
+  return `<iframe src="${url}" title="A program to run" width="100%" height="480" loading="lazy"></iframe>\n`;
 }
 
 function quoted(text) {
