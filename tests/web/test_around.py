@@ -1,11 +1,14 @@
 """What is around a program: examples, a draft, copies for elsewhere, the search, the operator's words, frames, the API's viewer."""
 
+import html
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from urllib.parse import urlsplit
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, Route, expect
@@ -16,8 +19,32 @@ from support.web_page import run, status_is, unfold, write
 
 Open = Callable[..., Visit]
 CLIPBOARD = {"permissions": ["clipboard-read", "clipboard-write"]}
-FOREIGN = "site.example"  # another host, and not of this machine
-OWN = "sandrun.example"
+OWN = "sandrun.example"  # a host that is not of this machine
+
+
+@pytest.fixture
+def framing() -> Iterator[Callable[[str], str]]:
+    """The address of a page, of another site, that frames the one at an address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            framed = html.escape(unquote(self.path.partition("?")[2]))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(
+                f'<link rel="icon" href="data:,"><iframe src="{framed}" width=900 height=400></iframe>'.encode()
+            )
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield lambda url: f"http://site.localhost:{server.server_port}/?{quote(url, safe='')}"
+        server.shutdown()
+        thread.join()
 
 
 def clipboard(page: Page) -> str:
@@ -39,6 +66,7 @@ def test_every_example_runs(visit: Open) -> None:
         status_is(page, re.compile("^The example is open"))
         page.keyboard.press("Control+Enter")
         status_is(page, re.compile("^Failed with exit code 1" if "error" in title else "^Finished"))
+        expect(page.get_by_role("button", name="Run")).to_have_attribute("aria-disabled", "false")
         if "image" in title:
             expect(page.get_by_role("img", name="The image wave.svg")).to_be_visible()
         if "input" in title:
@@ -144,7 +172,7 @@ def test_the_search_of_the_editor(visit: Open) -> None:
     page = visit().page
     write(page, "first = 1\nsecond = 2\nprint(first)")
     page.get_by_role("button", name="Find", exact=True).click()
-    page.get_by_role("textbox", name="Find").fill("second")
+    page.get_by_role("textbox", name="Find").press_sequentially("second")
     page.keyboard.press("Enter")
     assert violations(page) == []
     page.keyboard.press("Escape")
@@ -187,7 +215,9 @@ def test_the_operators_words(visit: Open, contact: str) -> None:
     assert violations(page) == []
 
 
-def test_a_page_of_another_site_frames_the_program(visit: Open, service: Service) -> None:
+def test_a_page_of_another_site_frames_the_program(
+    visit: Open, service: Service, framing: Callable[[str], str]
+) -> None:
     opened = visit(**CLIPBOARD)
     page = opened.page
     write(page, "print('framed')")
@@ -195,10 +225,7 @@ def test_a_page_of_another_site_frames_the_program(visit: Open, service: Service
     status_is(page, re.compile("The link is copied"))
     fragment = clipboard(page).partition("#")[2]
     outer = opened.new_page()
-    here = f"http://127.0.0.1:{service.port}"
-    frames = f"<iframe title=a src='{here}/embed#{fragment}' width=900 height=400></iframe>"
-    outer.route(f"http://{FOREIGN}/", lambda route: route.fulfill(body=frames, content_type="text/html"))
-    outer.goto(f"http://{FOREIGN}/")
+    outer.goto(framing(f"http://127.0.0.1:{service.port}/embed#{fragment}"))
     framed = outer.frame_locator("iframe")
     framed.locator("html[data-ready]").wait_for()
     expect(framed.get_by_role("textbox", name="Code")).to_contain_text("framed")
@@ -210,7 +237,6 @@ def test_a_page_of_another_site_frames_the_program(visit: Open, service: Service
     framed.get_by_role("textbox", name="Code").click()
     outer.keyboard.type("# changed\n")
     inner = outer.frames[1]
-    assert inner.evaluate("Object.keys(localStorage).length") == 0
     assert inner.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -224,13 +250,12 @@ def test_the_embedded_page_is_small_and_keeps_nothing(visit: Open) -> None:
     assert violations(page) == []
 
 
-def test_nothing_else_can_be_framed(visit: Open, service: Service) -> None:
+def test_nothing_else_can_be_framed(visit: Open, service: Service, framing: Callable[[str], str]) -> None:
     opened = visit()
     outer = opened.new_page()
-    frames = f"<iframe src='http://127.0.0.1:{service.port}/'></iframe>"
-    outer.route(f"http://{FOREIGN}/", lambda route: route.fulfill(body=frames, content_type="text/html"))
-    with outer.expect_event("console", lambda message: "frame-ancestors" in message.text):
-        outer.goto(f"http://{FOREIGN}/")
+    for path in ("/", "/docs"):
+        with outer.expect_event("console", lambda message: "frame-ancestors" in message.text):
+            outer.goto(framing(f"http://127.0.0.1:{service.port}{path}"))
     opened.complaints.clear()
 
 
@@ -251,7 +276,7 @@ def test_the_apis_viewer_loads_nothing_from_elsewhere(browser: Browser, service:
 
     context.route("**/*", offline)
     page = opened.page
-    page.goto(f"http://{OWN}/docs")
+    page.goto(f"https://{OWN}/docs")
     page.locator("html[data-ready]").wait_for()
     page.locator("#operations-server-getServer, [id$=getServer]").first.wait_for()
     operations = page.locator(".opblock")

@@ -18,7 +18,7 @@ MIB = 1 << 20
 FIELDS = {
     "Packages to install": "greeting==1.0",
     "Environment variables": "# who\nexport NAME=Ann Lee\nQUOTED='x'=",
-    "Output files": "results/\n\n*.csv",
+    "Output files to keep": "results/\n\n*.csv",
     "CPU time limit (seconds)": "20",
 }
 CHOICES = ("New interpreter (no preloaded packages)", "Buffered output (not live)", "Low priority")
@@ -85,7 +85,7 @@ def test_faults_are_beside_their_fields(visit: Open) -> None:
         ("File", "../main.py", "The file must be inside the work directory"),
         ("Environment variables", "A=1\nB", "Line 2 of the environment variables is not of the form"),
         ("Environment variables", "LD_PRELOAD=x", "'env' cannot set LD_PRELOAD: the sandbox relies on it."),
-        ("Output files", "../x", "An output pattern leaves the work directory."),
+        ("Output files to keep", "../x", "An output pattern leaves the work directory."),
     ]
     for label, text, reason in faults:
         field = page.get_by_label(label, exact=True)

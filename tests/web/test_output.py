@@ -188,7 +188,7 @@ def test_a_missing_module_has_a_hint(visit: Open, packages: list[str]) -> None:
     expect(hint).to_contain_text(re.compile('The module "sklearn.*" is in the environment ml-test.'))
     assert violations(page) == []
     hint.get_by_role("button", name="Use ml-test").click()
-    picker = page.get_by_label("Environment", exact=True)
+    picker = page.get_by_role("combobox", name="Environment", exact=True)
     expect(picker).to_have_value("ml-test")
     expect(picker.get_by_role("option", selected=True)).to_have_text("ml-test: scikit-learn, numpy")
     expect(page.locator("#environment-summary")).to_have_text("ml-test: 2 packages")

@@ -27,7 +27,8 @@ def test_type_and_run(visit: Open) -> None:
     assert sorted(output.inner_text().splitlines()) == ["done", "green plain orange", "to stderr"]
     screen = page.locator("#output .xterm-rows")
     expect(screen.locator(".xterm-fg-2.xterm-bold")).to_have_text("green")
-    expect(screen.locator(".xterm-fg-208")).to_have_text("orange")
+    orange = screen.get_by_text("orange", exact=True)  # made darker, so that it can be read
+    expect(orange).to_have_css("color", re.compile(r"^rgb\(1\d\d, \d\d, \d\)$"))
     expect(screen.locator(".xterm-fg-3.xterm-italic")).to_have_text("to stderr")
     page.get_by_label("Show").select_option("stderr")
     expect(output).to_have_text("to stderr")
@@ -61,7 +62,7 @@ def test_every_language_begins_with_a_program_that_runs(visit: Open) -> None:
 
 
 def test_images_tables_and_downloads(visit: Open, service: Service) -> None:
-    opened = visit(viewport={"width": 1180, "height": 780})
+    opened = visit(viewport={"width": 1280, "height": 940})
     page = opened.page
     write(page, programs.LEAVES_FILES)
     job = job_of(page, lambda: page.get_by_role("button", name="Run").click())

@@ -28,6 +28,7 @@ export class Terminal {
     this._screen = host.appendChild(make("div", { "aria-hidden": "true" })); // the plain text is for screen readers
     this._xterm = new Xterm({
       allowProposedApi: false, allowTransparency: false, convertEol: true, cursorBlink: false, cursorInactiveStyle: "none", disableStdin: true,
+      drawBoldTextInBrightColors: false,
       fontFamily: getComputedStyle(host).fontFamily, fontSize: parseFloat(getComputedStyle(host).fontSize), lineHeight: 1.25,
       linkHandler: { activate() {} }, minimumContrastRatio: 4.5, scrollback: MOST_LINES, theme: colours(host),
     });
