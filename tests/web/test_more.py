@@ -132,7 +132,7 @@ def test_a_long_upload_shows_how_far_it_is(visit: Open, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(2 * MIB))
     page.locator("#file-input").set_input_files(tmp_path / "big")
     devtools = opened.context.new_cdp_session(page)
-    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": MIB}
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": MIB // 8}
     devtools.send("Network.emulateNetworkConditions", slow)
     run(page, programs.READS_FILES)
     status_is(page, "Uploading 2 MB…")
