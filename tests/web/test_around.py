@@ -245,6 +245,7 @@ def test_the_embedded_page_is_small_and_keeps_nothing(visit: Open) -> None:
     page = opened.page
     run(page, "print(1)")
     status_is(page, "Finished. 1 line of output.")
+    page.evaluate("dispatchEvent(new Event('pagehide'))")  # when the page itself saves what was changed
     assert page.evaluate("localStorage.length") == 0
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert violations(page) == []

@@ -19,7 +19,7 @@ MANY = f"import sys\nsys.stdout.write(''.join({LINE!r}.format(i) + '\\n' for i i
 TOO_MANY = (
     f"import sys\nsys.stdout.write(''.join({LINE!r}.format(i) + '\\n' for i in range({LINES + 20_000})))"
 )
-SHORT_LINES = 220_000
+SHORT_LINES = 320_000
 SHORT = f"import sys\nsys.stdout.write(''.join(f'{{i}}\\n' for i in range({SHORT_LINES})))"
 # Counts how often the page has time for something else.
 WATCH = """

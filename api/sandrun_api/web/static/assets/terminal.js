@@ -4,7 +4,7 @@ import { make } from "./dom.js";
 import { LineCount, Streams } from "./streams.js";
 import { FitAddon, Terminal as Xterm } from "./vendor/xterm.js";
 
-const MOST_LINES = 200_000; // of the terminal; it needs about 1 KB for each
+const MOST_ROWS = 300_000; // of the terminal, each as wide as it is; it needs about 1 KB for each
 const MOST_KEPT = 64 << 20; // characters, to show one of the streams alone
 const READ_ALOUD = 200; // last lines of the plain text while the terminal is shown
 const PIECE = 128 << 10; // characters that the terminal takes at once: smaller ones are slower, larger ones keep the page waiting
@@ -30,7 +30,7 @@ export class Terminal {
       allowProposedApi: false, allowTransparency: false, convertEol: true, cursorBlink: false, cursorInactiveStyle: "none", disableStdin: true,
       drawBoldTextInBrightColors: false,
       fontFamily: getComputedStyle(host).fontFamily, fontSize: parseFloat(getComputedStyle(host).fontSize), lineHeight: 1.25,
-      linkHandler: { activate() {} }, minimumContrastRatio: 4.5, scrollback: MOST_LINES, theme: colours(host),
+      linkHandler: { activate() {} }, minimumContrastRatio: 4.5, scrollback: MOST_ROWS, theme: colours(host),
     });
     this._fit = new FitAddon();
     this._xterm.loadAddon(this._fit);
@@ -139,7 +139,7 @@ export class Terminal {
     this._timer = null;
     this._reader.replaceChildren(...blocks(this.text(this._host.hidden ? Infinity : READ_ALOUD)));
     const { active } = this._xterm.buffer;
-    if (active.length < MOST_LINES) return;
+    if (active.length < MOST_ROWS) return;
     let held = 0;
     for (let row = 0; row < active.baseY + active.cursorY; row += 1) held += Number(!active.getLine(row).isWrapped);
     this._tellDropped(Math.max(0, this._shown.lines - held));
