@@ -1,6 +1,7 @@
 #!/bin/bash
-# Bundle the web page's editor anew: CodeMirror as deploy/editor/package-lock.json pins it, in one module with its licences.
-#   deploy/vendor-editor.sh [--upgrade]      needs npm; only who changes the editor runs it, the result is checked in
+# Bundle anew what the web pages use of others, as deploy/editor/package-lock.json pins it, with the licences:
+# CodeMirror (the editor), xterm.js (the output), Swagger UI (the viewer of the interface's description).
+#   deploy/vendor-editor.sh [--upgrade]      needs npm; only who changes these runs it, the result is checked in
 set -euo pipefail
 umask 022
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -21,19 +22,7 @@ else
     npm ci "${quiet[@]}" >&2
 fi
 
-node_modules/.bin/esbuild entry.js --bundle --minify --format=esm --target=es2022 --legal-comments=none \
-    --metafile=meta.json --outfile=codemirror.js --log-level=warning
-node - >licences.txt <<'SCRIPT'
-// The licence of every package of which a part is in the bundle.
-const fs = require("node:fs");
-const used = Object.keys(JSON.parse(fs.readFileSync("meta.json")).inputs)
-  .map((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]).filter(Boolean);
-console.log("codemirror.js is a bundle of these packages, each under the MIT licence that follows it.");
-for (const name of [...new Set(used)].sort()) {
-  const { version, license } = JSON.parse(fs.readFileSync(`node_modules/${name}/package.json`));
-  if (license !== "MIT") throw new Error(`${name} is under ${license}`);
-  console.log(`\n${"=".repeat(80)}\n${name} ${version}\n\n${fs.readFileSync(`node_modules/${name}/LICENSE`, "utf8").trim()}`);
-}
-SCRIPT
-install -D -m 644 codemirror.js "$target/codemirror.js"
-install -D -m 644 licences.txt "$target/codemirror-licences.txt"
+node build.mjs
+for file in {codemirror,xterm}{.js,-licences.txt} xterm.css swagger-ui{-bundle.js,.css,-licences.txt}; do
+    install -D -m 644 "$file" "$target/$file"
+done

@@ -62,12 +62,15 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
         description=system.DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's viewers are loaded from other hosts; web.routes has one that is not
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.clients = Clients(networks(settings.api.trusted_proxies, "api.trusted_proxies"))
     app.state.metrics = metrics.Metrics()
+    app.state.rules = Rules.of(settings.api)
     networks(settings.api.metrics_networks, metrics.SETTING)  # wrong ones are told at the start
-    web_files.page(), web_files.assets()  # read now: a request must not wait for a disk
+    web_files.read_all()  # now: a request must not wait for a disk
     errors.install(app)
     for part in (system, web, metrics, routes, run_routes, log_routes, output_routes):
         app.include_router(part.router)
@@ -81,7 +84,7 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
         allow_headers=["*"],
         expose_headers=list(_EXPOSED),
     )
-    app.add_middleware(OriginCheck, rules=Rules.of(settings.api))
+    app.add_middleware(OriginCheck, rules=app.state.rules)
     app.add_middleware(
         Guard,
         answered=app.state.metrics.answered,

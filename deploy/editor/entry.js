@@ -13,6 +13,7 @@ import { r } from "@codemirror/legacy-modes/mode/r";
 import { ruby } from "@codemirror/legacy-modes/mode/ruby";
 import { rust } from "@codemirror/legacy-modes/mode/rust";
 import { shell } from "@codemirror/legacy-modes/mode/shell";
+import { highlightSelectionMatches, openSearchPanel, search, searchKeymap } from "@codemirror/search";
 import { Compartment, EditorState, Prec } from "@codemirror/state";
 import {
   EditorView, drawSelection, highlightActiveLine, highlightActiveLineGutter, highlightSpecialChars, keymap, lineNumbers,
@@ -78,6 +79,15 @@ const look = EditorView.theme({
   "& .cm-selectionBackground, &.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground":
     { background: "var(--code-selection)" },
   "&.cm-focused .cm-matchingBracket": { backgroundColor: "var(--code-bracket)" },
+  ".cm-panels": { backgroundColor: "var(--panel)", color: "var(--text)", borderColor: "var(--line)", fontFamily: "var(--sans)" },
+  ".cm-panel.cm-search": { padding: "0.5rem 2rem 0.5rem 0.5rem", fontSize: "0.875rem" },
+  ".cm-panel.cm-search label": { fontSize: "0.8125rem", whiteSpace: "nowrap" },
+  ".cm-panel.cm-search [name=close]": { color: "var(--text)", fontSize: "1.25rem", minWidth: "1.5rem", minHeight: "1.5rem" },
+  ".cm-textfield": { backgroundColor: "var(--sunken)", color: "var(--text)", border: "1px solid var(--edge)", fontSize: "0.8125rem" },
+  ".cm-button": { backgroundImage: "none", backgroundColor: "var(--panel)", border: "1px solid var(--edge)", fontSize: "0.8125rem" },
+  ".cm-textfield:focus-visible, .cm-button:focus-visible": { outline: "2px solid var(--accent)" },
+  ".cm-searchMatch, .cm-selectionMatch": { backgroundColor: "var(--code-bracket)" },
+  ".cm-searchMatch.cm-searchMatch-selected": { backgroundColor: "var(--code-selection)", outline: "1px solid var(--accent)" },
 });
 
 // Typing over a selection is done here: Chromium's own way would keep the style of what it replaces in an attribute, which
@@ -97,9 +107,9 @@ const typeOver = EditorView.domEventHandlers({
 /**
  * Makes an editor in a shadow root of `host`: there CodeMirror adopts its style sheets, where in a document it would add
  * elements of style, which a strict Content-Security-Policy forbids. `attributes` are those of the text itself (labels),
- * `bindings` come before all others. Answers with the few things the page asks of it.
+ * `bindings` come before all others, `changed()` is told when the text has changed. Answers with the few things the page asks of it.
  */
-export function createEditor({ host, attributes, bindings }) {
+export function createEditor({ host, attributes, bindings, changed = () => {} }) {
   const root = host.attachShadow({ mode: "open", delegatesFocus: true });
   const language = new Compartment();
   const view = new EditorView({
@@ -111,9 +121,11 @@ export function createEditor({ host, attributes, bindings }) {
         lineNumbers(), highlightActiveLineGutter(), highlightSpecialChars(), history(), drawSelection(),
         EditorState.allowMultipleSelections.of(true), indentOnInput(), bracketMatching(), closeBrackets(),
         highlightActiveLine(), syntaxHighlighting(colours), look, typeOver,
-        keymap.of([...closeBracketsKeymap, ...defaultKeymap, ...historyKeymap, indentWithTab]),
+        search({ top: true }), highlightSelectionMatches(),
+        keymap.of([...closeBracketsKeymap, ...searchKeymap, ...defaultKeymap, ...historyKeymap, indentWithTab]),
         EditorView.contentAttributes.of(attributes), EditorView.lineWrapping,
         language.of([]),
+        EditorView.updateListener.of((update) => { if (update.docChanged) changed(); }),
       ],
     }),
   });
@@ -123,6 +135,7 @@ export function createEditor({ host, attributes, bindings }) {
       view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: value }, selection: { anchor: 0 } });
     },
     setLanguage(name) { view.dispatch({ effects: language.reconfigure(languages[name]?.() ?? []) }); },
+    find() { openSearchPanel(view); },
     focus() { view.focus(); },
   };
 }

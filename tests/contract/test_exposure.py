@@ -171,7 +171,7 @@ async def test_a_flood_of_connections_is_refused_and_leaves_nothing(fake: FakeEx
 
 
 async def test_every_answer_has_the_security_headers(live_fake: Live) -> None:
-    for path in ("/", "/nothing", "/docs", "/status/unknown"):
+    for path in ("/", "/nothing", "/redoc", "/status/unknown"):
         headers = (await live_fake.client.get(path)).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"

@@ -47,7 +47,7 @@ def compared(answer: httpx.Response) -> dict[str, str]:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/health", "/stats", "/environments", "/openapi.json", "/docs", "/assets/style.css"),
+        *("/", "/health", "/stats", "/environments", "/openapi.json", "/docs", "/embed", "/assets/style.css"),
         *("/status/{}", "/status/{}?wait=1", "/logs/{}", "/logs/{}/events", "/outputs/{}"),
         *("/download/{}", "/download/{}/results/data.csv", "/outputs/{}/results/data.csv"),
         *("/status/unknown", "/nothing", "/status/{}?wait=never", "/run", "/submit"),
@@ -72,7 +72,16 @@ async def test_head_is_get_without_the_body(live: Live, path: str, deadline: flo
 
 async def test_every_get_route_is_among_these() -> None:
     known = {
-        *("/", "/health", "/stats", "/environments", "/openapi.json", "/docs", "/assets/{path:path}"),
+        *(
+            "/",
+            "/health",
+            "/stats",
+            "/environments",
+            "/openapi.json",
+            "/docs",
+            "/embed",
+            "/assets/{path:path}",
+        ),
         *("/status/{job_id}", "/logs/{job_id}", "/logs/{job_id}/events", "/outputs/{job_id}"),
         *(
             "/download/{job_id}",

@@ -7,9 +7,12 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
+from sandrun_api.edge.middleware import may_be_framed
 from sandrun_api.web import files
 from sandrun_api.web.routes import POLICY
-from support.live import Live
+from sandrun_shared.settings import Api, Executor, Quota, Settings
+from support.fake_executor import FakeExecutor
+from support.live import Live, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -77,19 +80,97 @@ async def test_headers_of_the_page(live_fake: Live) -> None:
     assert headers["content-encoding"] == "gzip"
 
 
+@pytest.mark.parametrize("path", ["/docs", "/embed"])
+async def test_headers_of_the_other_pages(live_fake: Live, path: str) -> None:
+    headers = (await live_fake.client.get(path)).headers
+    assert headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-cache"
+
+
+def frames_of(answer: httpx.Response) -> str:
+    found = re.findall(r"frame-ancestors ([^;]*)", answer.headers["content-security-policy"])
+    assert len(found) == 1
+    return str(found[0])
+
+
+LOCAL = (
+    "'self' http://localhost:* http://*.localhost:* http://127.0.0.1:*"
+    " https://localhost:* https://*.localhost:* https://127.0.0.1:*"
+)
+
+
+@pytest.mark.parametrize(
+    ("api", "ancestors"),
+    [
+        ({"trusted_proxies": "127.0.0.1"}, "*"),
+        ({"allowed_origins": "*"}, "*"),
+        ({}, LOCAL),
+        ({"allowed_origins": "null, https://site.example"}, f"{LOCAL} https://site.example"),
+    ],
+)
+async def test_only_the_embedded_page_may_be_framed(
+    fake: FakeExecutor, api: dict[str, str], ancestors: str
+) -> None:
+    """Pages of others frame it where their scripts may use the server, too; nothing else is ever framed."""
+    settings = Settings(executor=Executor(socket=str(fake.path)), quota=Quota(0, 0, 0, 0), api=Api(**api))
+    async with serving(settings) as live:
+        embedded = await live.client.get("/embed")
+        assert embedded.status_code == 200
+        assert frames_of(embedded) == ancestors
+        assert "x-frame-options" not in embedded.headers
+        for path in ("/", "/docs", "/assets/main.js", "/openapi.json", "/nothing", "/embed/", "/health"):
+            answer = await live.client.get(path, headers={"Accept": BROWSER})
+            assert frames_of(answer) == "'none'", path
+            assert answer.headers["x-frame-options"] == "DENY", path
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_framed"),
+    [
+        (b"default-src 'self'; frame-ancestors *", True),
+        (b"Frame-Ancestors https://site.example;", True),
+        (b"frame-ancestors 'none'; sandbox", False),
+        (b"default-src 'self'", False),
+        (b"frame-ancestors-x *", False),
+        (b"", False),
+    ],
+)
+def test_which_policies_allow_frames(policy: bytes, is_framed: bool) -> None:
+    assert may_be_framed(policy) == is_framed
+
+
+def test_the_embedded_page_is_the_page_with_a_mark() -> None:
+    page, embedded = files.page().plain.decode(), files.embedded().plain.decode()
+    assert embedded.replace(' data-embed="yes"', "", 1) == page != embedded
+    assert files.embedded().digest != files.page().digest
+
+
+async def test_other_viewers_are_not_there(live_fake: Live) -> None:
+    """FastAPI's own pages would load programs from hosts of others."""
+    for path in ("/redoc", "/docs/oauth2-redirect"):
+        assert (await live_fake.client.get(path)).status_code == 404
+
+
 async def test_everything_the_page_loads_is_there(live_fake: Live) -> None:
-    text = files.page().plain.decode()
-    links = Links(text)
-    assert links.inline == []
-    assert not INLINE.search(text)
+    found: list[str] = []
+    for page in (files.page(), files.embedded(), files.docs()):
+        text = page.plain.decode()
+        links = Links(text)
+        assert links.inline == []
+        assert not INLINE.search(text)
+        found += links.found
     modules = {path for path in files.assets() if path.endswith(".js") and not path.startswith("vendor/")}
     imported = {
         f"assets/{name}"
         for path in modules
         for name in re.findall(r'from "\./([^"]+)"', files.assets()[path].plain.decode())
     }
-    assert {f"assets/{path}" for path in modules} <= imported | {"assets/main.js"}  # none is left over
-    for address in {*links.found, *imported}:
+    assert {f"assets/{path}" for path in modules} <= {*imported, *found}  # none is left over
+    for address in {*found, *imported}:
         assert not address.startswith(("/", "http"))  # the page works below any path
         answer = await live_fake.client.get("/" + address)
         assert answer.status_code == 200
@@ -125,13 +206,23 @@ async def test_nothing_else_is_served(live_fake: Live, path: str) -> None:
 
 
 def test_compressed_is_the_same() -> None:
-    for file in (files.page(), *files.assets().values()):
+    for file in (files.page(), files.embedded(), files.docs(), *files.assets().values()):
         assert gzip.decompress(file.compressed) == file.plain
 
 
-def test_the_editor_is_here_with_its_licences() -> None:
-    licences = files.assets()["vendor/codemirror-licences.txt"].plain.decode()
-    assert {"@codemirror/view", "@codemirror/state", "style-mod"} <= set(
-        re.findall(r"^(\S+) \d+\.", licences, re.MULTILINE)
-    )
-    assert "Permission is hereby granted" in licences
+@pytest.mark.parametrize(
+    ("bundle", "packages", "licence"),
+    [
+        (
+            "codemirror",
+            {"@codemirror/view", "@codemirror/search", "style-mod"},
+            "Permission is hereby granted",
+        ),
+        ("xterm", {"@xterm/xterm", "@xterm/addon-fit"}, "Permission is hereby granted"),
+        ("swagger-ui", {"swagger-ui-dist"}, "Apache License"),
+    ],
+)
+def test_bundles_are_here_with_their_licences(bundle: str, packages: set[str], licence: str) -> None:
+    licences = files.assets()[f"vendor/{bundle}-licences.txt"].plain.decode()
+    assert packages <= set(re.findall(r"^(\S+) \d+\.", licences, re.MULTILINE))
+    assert licence in licences

@@ -36,9 +36,10 @@ def test_sources_are_short_and_plain(path: Path) -> None:
     assert re.findall(r"https?://\w[\w.]*", "\n".join(lines)) in ([], ["http://www.w3.org"])
 
 
-def test_the_editor_is_the_locked_one() -> None:
+@pytest.mark.parametrize("bundle", ["codemirror", "xterm", "swagger-ui"])
+def test_bundles_are_the_locked_ones(bundle: str) -> None:
     packages = json.loads((ROOT / "deploy" / "editor" / "package-lock.json").read_text())["packages"]
-    licences = (STATIC / "assets" / "vendor" / "codemirror-licences.txt").read_text()
+    licences = (STATIC / "assets" / "vendor" / f"{bundle}-licences.txt").read_text()
     bundled = dict(re.findall(r"^(\S+) (\d+\.\d+\.\d+)$", licences, re.MULTILINE))
     assert bundled
     for name, version in bundled.items():

@@ -11,7 +11,9 @@ const load = (name) => import(`file://${folder}/${name}`);
 
 before(async () => { // a package.json beside them says that they are modules
   folder = await mkdtemp(join(tmpdir(), "sandrun-web-"));
-  const names = ["ansi", "arguments", "csv", "dom", "faults", "form", "languages", "packages", "share", "variables", "words"];
+  const names = [
+    "arguments", "csv", "dom", "environments", "examples", "faults", "form", "languages", "packages", "share", "snippets", "streams", "variables", "words",
+  ];
   for (const name of names.map((bare) => `${bare}.js`)) {
     await cp(new URL(name, assets), join(folder, name));
   }
@@ -80,22 +82,80 @@ test("tables", async () => {
   assert.deepEqual(parseTable("", ",", 2), []);
 });
 
-test("colours and what moves within a line", async () => {
-  const { AnsiReader } = await load("ansi.js");
-  const all = (...texts) => { const reader = new AnsiReader(); return texts.flatMap((text) => [...reader.read(text)]); };
-  assert.deepEqual(all("a\x1b[1;31mb\x1b[0mc"), [
-    { text: "a", style: "" }, { text: "b", style: "bold fg-1" }, { text: "c", style: "" },
-  ]);
-  assert.deepEqual(all("\x1b[3", "1mx"), [{ text: "x", style: "fg-1" }]); // cut in the middle
-  assert.deepEqual(all("\x1b[91;104mx\x1b[39;49my"), [{ text: "x", style: "fg-9 bg-12" }, { text: "y", style: "" }]);
-  assert.deepEqual(all("\x1b[38;5;208mx\x1b[48;2;1;2;300my").map(({ style }) => style), ["fg:255,135,0", "fg:255,135,0 bg:1,2,255"]);
-  assert.deepEqual(all("\x1b[38;5;244;3mx"), [{ text: "x", style: "italic fg:128,128,128" }]);
-  assert.deepEqual(all("1\r2\b\x1b[K\x1b[2K"), [
-    { text: "1", style: "" }, { column: 0 }, { text: "2", style: "" }, { column: "back" }, { erase: 0 }, { erase: 2 },
-  ]);
-  // Links, titles, movements and unknown things leave the text alone.
-  assert.deepEqual(all("\x1b]8;;x\x07a\x1b]8;;\x1b\\\x1b[5A\x1b(B\x07\x00b").map(({ text }) => text).join(""), "ab");
-  assert.deepEqual(all(`\x1b]${"x".repeat(300)}`).map(({ text }) => text.length), [301]); // no end in sight
+test("two streams in one terminal keep their own colours", async () => {
+  const { LineCount, Streams } = await load("streams.js");
+  const all = (...chunks) => { const streams = new Streams(); return chunks.map(([stream, text]) => streams.merge(stream, text)).join(""); };
+  const err = "\x1b[3;33m";
+  assert.equal(all(["stdout", "a\x1b[1;31mb"], ["stdout", "c"]), "a\x1b[1;31mbc");
+  assert.equal(all(["stdout", "\x1b[31ma"], ["stderr", "e"], ["stdout", "b\x1b[0m"], ["stderr", "f"], ["stdout", "c"]),
+    `\x1b[31ma\x1b[m${err}e\x1b[m\x1b[31mb\x1b[0m\x1b[m${err}f\x1b[mc`);
+  assert.equal(all(["stderr", "\x1b[1mx\x1b[0my\x1b[31mz\x1b[39mw"]), `\x1b[m${err}\x1b[1mx\x1b[0m${err}y\x1b[31mz\x1b[39m\x1b[33mw`);
+  // A sequence in parts, with the other stream in between.
+  assert.equal(all(["stdout", "a\x1b[3"], ["stderr", "e"], ["stdout", "1mb"]), `a\x1b[m${err}e\x1b[m\x1b[31mb`);
+  assert.equal(all(["stdout", "a\x1b"], ["stdout", "[31mb"]), "a\x1b[31mb");
+  assert.equal(all(["stdout", `\x1b]${"x".repeat(300)}`], ["stdout", "y"]).length, 303); // no end in sight: not held back
+  const many = new Streams();
+  for (let number = 0; number < 10_000; number += 1) many.merge("stdout", `\x1b[38;5;${number % 256}mx`);
+  assert.ok(many.merge("stderr", "e").length < 300 && many.merge("stdout", "x").length < 300); // what is kept is bounded
+  const lines = (...texts) => { const count = new LineCount(); for (const text of texts) count.add(text); return count.lines; };
+  assert.deepEqual([lines(""), lines("a"), lines("a\n"), lines("a", "b\n", "c"), lines("\n\n"), lines("a\nb", "\n")], [0, 1, 1, 2, 2, 2]);
+});
+
+test("environments by their packages, and what a program lacks", async () => {
+  const { headlines, lacking, withPackage } = await load("environments.js");
+  const environments = [
+    { name: "default", packages: [] },
+    { name: "ml", packages: ["joblib==1", "numpy==2.2.0", "pandas==2", "scikit_learn==1.6"] },
+    { name: "images", packages: ["numpy==2", "opencv-python-headless==4", "Pillow==11"] },
+  ];
+  assert.deepEqual(environments.map(headlines), [[], ["scikit-learn", "pandas", "numpy"], ["numpy", "opencv-python-headless", "pillow"]]);
+  assert.deepEqual(headlines({ packages: ["b==1", "a==2"] }), ["b", "a"]);
+  assert.deepEqual(withPackage(environments, "NumPy"), ["ml", "images"]);
+  const say = (module) => `Traceback (most recent call last):\n  File "x"\nModuleNotFoundError: No module named '${module}'\n`;
+  assert.deepEqual(lacking(say("sklearn.svm"), environments), { module: "sklearn.svm", environments: ["ml"] });
+  assert.deepEqual(lacking(say("cv2"), environments).environments, ["images"]);
+  assert.deepEqual(lacking(say("cowsay"), environments).environments, []);
+  assert.equal(lacking("print: ModuleNotFoundError", environments), null);
+});
+
+test("the program as a command and as a program", async () => {
+  const { asCurl, asFrame, asPython, runBody } = await load("snippets.js");
+  const code = "print('it''s', \"x\", 'ä ✓ 😀', r'\\n')\nJSON\n\"\"\"\\\"\"\"\"\r\u2028\ud800'$(id)' `id`\n\"";
+  const manifest = { entrypoint: "main.py", interpreter: "python3", environment: "default", args: [], env: { A: "it's" }, warm: false, timeout: 1.5, stdin: "JSON\n" };
+  const body = runBody(manifest, code);
+  assert.deepEqual(body, { code, interpreter: "python3", environment: "default", env: { A: "it's" }, warm: false, timeout: 1.5, stdin: "JSON\n" });
+  assert.deepEqual(runBody({ args: ["x"], requirements: "requirements.txt" }, "", { "requirements.txt": "six" }).files, { "requirements.txt": "six" });
+  const { execFileSync } = await import("node:child_process");
+  const bin = await mkdtemp(join(tmpdir(), "sandrun-web-"));
+  try { // a curl that says what it was given
+    await writeFile(join(bin, "curl"), '#!/bin/sh\nprintf "%s\\0" "$@"\nexec cat\n', { mode: 0o755 });
+    const said = execFileSync("bash", ["-c", asCurl("http://h/it's/", body)], { env: { PATH: `${bin}:/usr/bin:/bin` }, encoding: "utf8" }).split("\0");
+    assert.equal(said[2], "http://h/it's/run");
+    assert.deepEqual(JSON.parse(said.at(-1)), body);
+  } finally {
+    await rm(bin, { recursive: true });
+  }
+  const python = asPython("http://h/", body).replace(/^with [^]*/m, "print(request.full_url, request.data.decode())\n");
+  const [url, data] = execFileSync("python3", ["-c", python], { encoding: "utf8" }).split(/ ([^]*)/);
+  assert.equal(url, "http://h/run");
+  assert.deepEqual(JSON.parse(data), body);
+  for (const tail of ['"""', '\\', '\\"', '""""', "\n"]) {
+    const text = asPython("http://h/", { code: tail }).replace(/^with [^]*/m, "print(json.dumps(code))\n");
+    assert.equal(JSON.parse(execFileSync("python3", ["-c", text], { encoding: "utf8" })), tail);
+  }
+  assert.match(asFrame('http://h/"&', "z=a"), /^<iframe src="http:\/\/h\/&quot;&amp;embed#z=a" title="[^"]+" /);
+});
+
+test("examples are of known languages, and differ", async () => {
+  const { EXAMPLES, fieldsOf } = await load("examples.js");
+  const { isWritten, language } = await load("languages.js");
+  assert.ok(new Set(EXAMPLES.map((example) => example.language)).size >= 4);
+  assert.equal(new Set(EXAMPLES.map(({ title }) => title)).size, EXAMPLES.length);
+  for (const example of EXAMPLES) {
+    assert.ok(isWritten(example.language) && language(example.language).sample, example.title);
+    assert.equal(fieldsOf(example).environment, "default");
+  }
+  assert.ok(EXAMPLES.some(({ stdin }) => stdin) && EXAMPLES.some(({ needs }) => needs));
 });
 
 test("links hold only what they may, and come back as they went", async () => {
@@ -126,18 +186,18 @@ test("links hold only what they may, and come back as they went", async () => {
 });
 
 test("numbers and verdicts in words", async () => {
-  const { count, duration, size, transferred, verdict } = await load("words.js");
+  const { clock, count, duration, missing, size, transferred, verdict } = await load("words.js");
   assert.deepEqual([0, 1, 1023, 1536, 5 << 20, 250 << 20].map(size), ["0 bytes", "1 byte", "1023 bytes", "1.5 KB", "5 MB", "250 MB"]);
-  assert.deepEqual([0.034, 5, 75, 300, 3600, 4800].map(duration), ["0.03 s", "5 s", "75 s", "5 min", "1 h", "1 h 20 min"]);
+  assert.deepEqual([0.0002, 0.0042, 0.034, 0.9999, 5, 75, 300, 3600, 4800].map(duration), ["less than 1 ms", "4 ms", "34 ms", "1 s", "5 s", "75 s", "5 min", "1 h", "1 h 20 min"]);
   assert.deepEqual([transferred(0, 3 << 20, 9), transferred(1 << 20, 3 << 20, 1.9), transferred(1 << 20, 3 << 20, 2.1), transferred(5, 5, 9)], [
     "0 bytes of 3 MB", "1 MB of 3 MB", "1 MB of 3 MB, about 5 s left", "5 bytes of 5 bytes",
   ]);
   assert.deepEqual([count(1, "file"), count(2, "file")], ["1 file", "2 files"]);
   const limits = { timeout: 300, memory_mb: 512, log_mb: 10, disk_mb: 100, cpu_seconds: 4 };
   const say = (name, more = {}) => verdict({ verdict: name, limits, ...more }).text;
-  assert.equal(say("memory_limit"), "Ran out of memory: 512 MB.");
-  assert.equal(say("wall_time_limit"), "Ran out of time: 5 min.");
-  assert.equal(say("signaled", { signal: 11 }), "Was ended by signal 11 (SIGSEGV, an invalid memory access).");
+  assert.equal(say("memory_limit"), "Memory limit reached: 512 MB.");
+  assert.equal(say("wall_time_limit"), "Time limit reached: 5 min.");
+  assert.equal(say("signaled", { signal: 11 }), "Killed by signal 11 (SIGSEGV, an invalid memory access).");
   assert.equal(say("setup_error", { detail: "no place" }), "Could not be started: no place.");
   // Every verdict of the server has its sentence.
   const source = await readFile(new URL("../../shared/sandrun_shared/jobs.py", import.meta.url), "utf8");
@@ -145,6 +205,13 @@ test("numbers and verdicts in words", async () => {
   assert.ok(names.length > 10);
   for (const name of names) assert.doesNotMatch(say(name, { exit_code: 3, signal: 9 }), /Ended: |undefined/, name);
   assert.equal(verdict({ verdict: "ok" }).good, true);
+  const noon = new Date(2026, 10, 30, 12, 0);
+  assert.match(clock(3600, noon), /^0?1:00 PM \(in 1 h\)$|^13:00 \(in 1 h\)$/);
+  assert.match(clock(59, noon), /12:00:59.* \(in 59 s\)$/);
+  assert.match(clock(15 * 3600, noon), /^\S.*, .*3:00.* \(in 15 h\)$/); // another day is named
+  assert.equal(missing({ truncated: false, stdout_bytes: 5, stderr_bytes: 0, next_offset: 5 }), "");
+  assert.match(missing({ truncated: true, stdout_bytes: 12 << 20, stderr_bytes: 1 << 20, next_offset: 10 << 20 }), /^3 MB of the output are missing: .* first 10 MB /);
+  assert.match(missing({ truncated: true, stdout_bytes: 5, stderr_bytes: 0, next_offset: 5 }), /^Part of the output is missing/);
 });
 
 test("files tell their language, and every language of the server is known", async () => {

@@ -18,10 +18,10 @@ MIB = 1 << 20
 FIELDS = {
     "Packages to install": "greeting==1.0",
     "Environment variables": "# who\nexport NAME=Ann Lee\nQUOTED='x'=",
-    "Files to keep": "results/\n\n*.csv",
-    "CPU time, in seconds": "20",
+    "Output files to keep": "results/\n\n*.csv",
+    "CPU time limit (seconds)": "20",
 }
-CHOICES = ("Start a fresh interpreter", "Let the program buffer its output", "Let all others go first")
+CHOICES = ("New interpreter (no preloaded packages)", "Buffered output (not live)", "Low priority")
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +57,13 @@ def test_packages_variables_and_patterns(visit: Open, service: Service, tmp_path
     unfold(page, "limit", "more")
     fill(page)
     expect(page.locator("#more-summary")).to_have_text(
-        "packages · 2 variables · keeps results/, *.csv · fresh · buffered · lets others go first"
+        "packages · 2 variables · keeps results/, *.csv · new interpreter · buffered · low priority"
     )
     write(page, programs.GREETS)
     job = job_of(page, lambda: page.keyboard.press("Control+Enter"))
-    status_is(page, "Finished. 1 line of output. 2 files left.")
+    status_is(page, "Finished. 1 line of output. 2 output files.")
     expect(page.get_by_role("log")).to_have_text("Hello, Ann Lee 'x'=")
-    expect(page.locator("#numbers dt")).to_contain_text(["Waited", "Packages", "Environment"])
+    expect(page.locator("#numbers dt")).to_contain_text(["Queued", "Packages", "Environment"])
     for path in ("results/deep/a.txt", "table.csv"):
         expect(page.get_by_role("link", name=path)).to_be_visible()
     assert service.status(job)["limits"]["cpu_seconds"] == 20
@@ -76,16 +76,16 @@ def test_packages_variables_and_patterns(visit: Open, service: Service, tmp_path
     expect(page.get_by_label("Packages to install")).to_be_hidden()
     expect(page.locator("#more-summary")).to_contain_text("packages of requirements-dev.txt")
     page.get_by_role("button", name="Run", exact=True).click()
-    status_is(page, "Finished. 1 line of output. 2 files left.")
+    status_is(page, "Finished. 1 line of output. 2 output files.")
 
 
 def test_faults_are_beside_their_fields(visit: Open) -> None:
     page = visit().page
     faults = [
-        ("File", "../main.py", "The file lies in the work directory"),
+        ("File", "../main.py", "The file must be inside the work directory"),
         ("Environment variables", "A=1\nB", "Line 2 of the environment variables is not of the form"),
         ("Environment variables", "LD_PRELOAD=x", "'env' cannot set LD_PRELOAD: the sandbox relies on it."),
-        ("Files to keep", "../x", "An output pattern leaves the work directory."),
+        ("Output files to keep", "../x", "An output pattern leaves the work directory."),
     ]
     for label, text, reason in faults:
         field = page.get_by_label(label, exact=True)
@@ -132,7 +132,7 @@ def test_a_long_upload_shows_how_far_it_is(visit: Open, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(2 * MIB))
     page.locator("#file-input").set_input_files(tmp_path / "big")
     devtools = opened.context.new_cdp_session(page)
-    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": MIB}
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": MIB // 8}
     devtools.send("Network.emulateNetworkConditions", slow)
     run(page, programs.READS_FILES)
     status_is(page, "Uploading 2 MB…")

@@ -25,9 +25,10 @@ FIRST_ERROR = 400
 YEAR_SECONDS = 365 * 86400
 _ALLOW = "GET, HEAD, POST, DELETE, OPTIONS"
 
+_FRAMES = (b"x-frame-options", b"DENY")
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
+    _FRAMES,
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
     (b"cross-origin-resource-policy", b"cross-origin"),
@@ -114,6 +115,8 @@ class Guard:
         present = {name.lower(): value for name, value in headers}
         is_page = present.get(b"content-type", b"").startswith(b"text/html")
         added = (*self._headers, _PAGE_POLICY if is_page else _POLICY)
+        if may_be_framed(present.get(_POLICY[0], _POLICY[1])):
+            added = tuple(header for header in added if header[0] != _FRAMES[0])
         return [*headers, *(header for header in added if header[0] not in present)]
 
     def _counting(self, scope: Scope, send: Send) -> Send:
@@ -164,6 +167,15 @@ class Head:
 
 class AbortedAnswer(Exception):
     """An answer could not be completed; the connection must not look as if it was."""
+
+
+def may_be_framed(policy: bytes) -> bool:
+    """Whether a Content-Security-Policy names pages that may frame its own."""
+    for directive in policy.split(b";"):
+        name, _, sources = directive.strip().partition(b" ")
+        if name.lower() == b"frame-ancestors":
+            return sources.strip() != b"'none'"
+    return False
 
 
 def report(error: BaseException) -> None:

@@ -6,15 +6,23 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sandrun_api.edge.origins import OPAQUE, Rules
 from sandrun_api.errors import ApiError
 from sandrun_api.web import files
 
 router = APIRouter(include_in_schema=False)
 
 # 'self' includes the WebSocket of the same host and port (CSP level 3, 6.7.2.8); no script is made from text.
-POLICY = (
-    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"
+_OWN = "default-src 'self'; base-uri 'none'; form-action 'none'; object-src 'none'"
+_NO_TEXT_TO_SCRIPT = "require-trusted-types-for 'script'; trusted-types 'none'"
+POLICY = f"{_OWN}; frame-ancestors 'none'; {_NO_TEXT_TO_SCRIPT}"
+EMBED_POLICY = f"{_OWN}; frame-ancestors {{ancestors}}; {_NO_TEXT_TO_SCRIPT}"
+# Swagger UI has its icons in data: addresses, and makes markup from Markdown, which it cleans.
+DOCS_POLICY = f"{_OWN}; img-src 'self' data:; frame-ancestors 'none'"
+_LOOPBACK = tuple(
+    f"{scheme}://{name}:*"
+    for scheme in ("http", "https")
+    for name in ("localhost", "*.localhost", "127.0.0.1")
 )
 _QUALITY = re.compile(r";\s*q\s*=\s*(\d(?:\.\d{1,3})?)\s*(?:;|\Z)", re.IGNORECASE)
 
@@ -26,6 +34,28 @@ async def get_asset(request: Request, path: str) -> Response:
     if file is None:
         raise ApiError(404, "There is nothing at this address.")
     return answer(request, file)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def get_docs(request: Request) -> Response:
+    """The description of the interface, to read and to try."""
+    headers = {"Content-Security-Policy": DOCS_POLICY, "Cross-Origin-Opener-Policy": "same-origin"}
+    return answer(request, files.docs(), headers)
+
+
+@router.api_route("/embed", methods=["GET", "HEAD"])
+async def get_embedded(request: Request) -> Response:
+    """The page as a part of other pages: of all that may use this server."""
+    rules: Rules = request.app.state.rules
+    headers = {"Content-Security-Policy": EMBED_POLICY.format(ancestors=" ".join(ancestors(rules)))}
+    return answer(request, files.embedded(), headers)
+
+
+def ancestors(rules: Rules) -> list[str]:
+    """The sources that may frame a page (CSP level 3, 6.4.2.1): those whose scripts may use the server."""
+    if rules.origins is None:
+        return ["*"]
+    return ["'self'", *_LOOPBACK, *sorted(rules.origins - {OPAQUE})]
 
 
 def page(request: Request) -> Response:

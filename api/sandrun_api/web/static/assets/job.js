@@ -18,8 +18,8 @@ export class Job {
     this.server = server;
     this.id = id;
     this.removed = false;
+    this.sequence = 0; // of the last output that was told
     this._tell = tell;
-    this._sequence = 0;
     this._ended = false;
     this._isRunning = false;
   }
@@ -29,13 +29,13 @@ export class Job {
     this._watchQueue();
     try {
       for (let failures = 0; ; failures += 1) {
-        const before = this._sequence;
+        const before = this.sequence;
         const listen = failures >= SOCKET_FAILURES && failures % 2 === 0 ? this._listenToEvents() : this._listenToSocket();
         const { status, code } = await listen;
         if (status) return status;
         if (code === UNKNOWN_JOB || this.removed) throw gone();
         if (code === BAD_OFFSET) throw new ServerError(400, "Output lost", "The server does not have this job's output any more.");
-        if (this._sequence > before) failures = 0;
+        if (this.sequence > before) failures = 0;
         if (failures >= MOST_FAILURES) throw new ServerError(0, "Connection lost", "The server cannot be reached. The job may still run.");
         this._tell.reconnecting();
         await pause(Math.min(FIRST_PAUSE_MS * 2 ** failures, LONGEST_PAUSE_MS));
@@ -55,7 +55,7 @@ export class Job {
   _listenToSocket() {
     return new Promise((resolve) => {
       let status = null;
-      const socket = this.server.socket(this.id, this._sequence);
+      const socket = this.server.socket(this.id, this.sequence);
       this._connection = socket;
       socket.onmessage = ({ data }) => {
         const message = JSON.parse(data);
@@ -70,7 +70,7 @@ export class Job {
   // For who sits behind a proxy that lets no WebSocket through.
   _listenToEvents() {
     return new Promise((resolve) => {
-      const events = this.server.events(this.id, this._sequence);
+      const events = this.server.events(this.id, this.sequence);
       const end = (outcome) => {
         events.close();
         resolve(outcome);
@@ -84,7 +84,7 @@ export class Job {
   }
 
   _take({ sequence, stream, data }) {
-    this._sequence = sequence;
+    this.sequence = sequence;
     this._runs();
     this._tell.output(stream, data);
   }

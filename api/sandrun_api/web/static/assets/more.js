@@ -8,9 +8,9 @@ import { count } from "./words.js";
 
 const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 const HELP = {
-  "requirements.txt": "One a line, as in a requirements.txt: numpy==2.2.0",
-  "package.json": "One a line: left-pad or left-pad@1.3.0. Or a whole package.json.",
-  "Gemfile": "A whole Gemfile, with its source.",
+  "requirements.txt": "One per line, as in requirements.txt: numpy==2.2.0",
+  "package.json": "One per line: left-pad or left-pad@1.3.0. Or a complete package.json.",
+  "Gemfile": "A complete Gemfile, including its source.",
 };
 
 /** The section that is folded away. */
@@ -31,7 +31,7 @@ export class More {
   offerFiles(paths) {
     const chosen = this._file.value;
     const named = paths.filter(namesPackages);
-    this._file.replaceChildren(make("option", { value: "" }, "what is written below"), ...named.map((path) => make("option", { value: path }, path)));
+    this._file.replaceChildren(make("option", { value: "" }, "the field below"), ...named.map((path) => make("option", { value: path }, path)));
     this._file.value = named.includes(chosen) ? chosen : "";
     byId("packages-choice").hidden = named.length === 0;
     this._show();
@@ -81,9 +81,9 @@ export class More {
       variables > 0 && count(variables, "variable"),
       patterns.length > 0 && `keeps ${patterns.slice(0, 3).join(", ")}${patterns.length > 3 ? ", …" : ""}`,
       byId("gpu").checked && "GPU",
-      byId("fresh").checked && "fresh",
+      byId("fresh").checked && "new interpreter",
       byId("buffered").checked && "buffered",
-      byId("batch").checked && "lets others go first",
+      byId("batch").checked && "low priority",
     ].filter(Boolean).join(" · ");
   }
 }

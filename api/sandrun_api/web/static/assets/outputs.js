@@ -24,7 +24,7 @@ export async function showOutputs(server, jobId) {
   const bytes = details.reduce((sum, file) => sum + file.size_bytes, 0);
   const until = expiresAt ? `, kept until ${new Date(expiresAt).toLocaleTimeString([], { timeStyle: "short" })}` : "";
   byId("results-note").textContent = `${count(details.length, "file")}, ${size(bytes)}${until}. `
-    + `Downloading all deletes the job.${truncated ? " Some files were too many or too large to keep." : ""}`;
+    + `Downloading all of them deletes the job.${truncated ? " Some files were not kept: too many or too large." : ""}`;
   byId("download-all").href = server.url("download", jobId);
   const list = byId("results-list");
   list.replaceChildren();
@@ -57,7 +57,7 @@ async function preview(server, file, url, figure) {
   const label = `Contents of ${file.path}`;
   const shown = SEPARATORS[type] ? table(text, SEPARATORS[type], cut) : make("pre", {}, text);
   figure.append(make("div", { class: "scroll", tabIndex: 0, role: "group", "aria-label": label }, shown));
-  if (cut || shown.dataset.more) figure.append(make("p", { class: "muted small" }, "This is only the beginning; the download has all of it."));
+  if (cut || shown.dataset.more) figure.append(make("p", { class: "muted small" }, "Only the beginning is shown; the download has the whole file."));
   return true;
 }
 

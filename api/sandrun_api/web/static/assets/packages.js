@@ -34,7 +34,7 @@ function fromNames(written) {
   for (const word of written.split("\n").map((line) => line.trim())) {
     if (word === "" || word.startsWith("#")) continue;
     const match = DEPENDENCY.exec(word);
-    if (!match) throw new SyntaxError(`"${word}" is not a package: write name or name@version, one a line.`);
+    if (!match) throw new SyntaxError(`"${word}" is not a package: write name or name@version, one per line.`);
     dependencies.push([match[1], match[2] ?? "latest"]);
   }
   return `${JSON.stringify({ dependencies: Object.fromEntries(dependencies) }, null, 2)}\n`;

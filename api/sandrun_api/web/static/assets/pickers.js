@@ -1,8 +1,9 @@
 // Language, environment and limits: filled from what the server has.
 
 import { byId, make } from "./dom.js";
+import { headlines } from "./environments.js";
 import { isWritten, language } from "./languages.js";
-import { duration } from "./words.js";
+import { count, duration } from "./words.js";
 
 /** The two pickers; `chosen(interpreter)` is called when another language is chosen, by a person or for lack of it. */
 export class Pickers {
@@ -16,6 +17,11 @@ export class Pickers {
     this._environment.addEventListener("change", () => this._fillLanguages());
   }
 
+  /** What the server has, as it says. */
+  get interpreters() { return this._interpreters; }
+
+  get environments() { return this._environments; }
+
   get interpreter() { return this._language.value; }
 
   set interpreter(name) { this._select(this._language, name); this._changed(); }
@@ -28,18 +34,32 @@ export class Pickers {
   fill(interpreters, environments) {
     this._interpreters = interpreters;
     this._environments = environments;
-    const options = environments.map(({ name, description }) => make("option", { value: name, title: description }, name));
+    const options = environments.map((environment) => {
+      const packages = headlines(environment);
+      return make("option", { value: environment.name, title: environment.description },
+        packages.length > 0 ? `${environment.name}: ${packages.join(", ")}` : environment.name);
+    });
     if (options.length > 0) this._replace(this._environment, options);
     this._fillLanguages();
   }
 
   _fillLanguages() {
-    const own = this._environments.find(({ name }) => name === this.environment)?.interpreters ?? [];
+    const chosen = this._environments.find(({ name }) => name === this.environment);
+    this._describe(chosen);
+    const own = chosen?.interpreters ?? [];
     const both = this._interpreters.filter((name) => own.includes(name));
     const names = own.length === 0 ? this._interpreters : both.length > 0 ? both : own;
     const before = this.interpreter;
     if (names.length > 0) this._replace(this._language, names.filter(isWritten).map((name) => make("option", { value: name }, language(name).title)));
     if (this.interpreter !== before) this._changed();
+  }
+
+  _describe(environment) {
+    const packages = environment?.packages ?? [];
+    byId("environment-options").hidden = packages.length === 0;
+    byId("environment-summary").textContent = `${environment?.name}: ${count(packages.length, "package")}`;
+    byId("environment-text").textContent = environment?.description ?? "";
+    byId("environment-packages").textContent = packages.join(" ");
   }
 
   _changed() { this._chosen(this.interpreter); }
@@ -63,9 +83,11 @@ export function fillLimits(limits) {
   Object.assign(memory, { max: limits.max_memory_mb, placeholder: Math.min(limits.memory_mb, limits.max_memory_mb) });
   const cpu = byId("cpu");
   const show = () => {
-    byId("limits-summary").textContent =
-      `${duration(Number(timeout.value || timeout.placeholder))}, ${memory.value || memory.placeholder} MB`
-      + (Number(cpu.value) > 0 ? `, ${duration(Number(cpu.value))} of CPU time` : "");
+    const isPossible = [timeout, memory, cpu].every((input) => input.checkValidity());
+    byId("limits-summary").textContent = isPossible
+      ? `${duration(Number(timeout.value || timeout.placeholder))}, ${memory.value || memory.placeholder} MB`
+        + (Number(cpu.value) > 0 ? `, ${duration(Number(cpu.value))} of CPU time` : "")
+      : "out of range";
   };
   for (const input of [timeout, memory, cpu]) input.addEventListener("input", show);
   show();

@@ -8,7 +8,7 @@ import { interpreterOf, isSample, language } from "./languages.js";
 import { createEditor } from "./vendor/codemirror.js";
 
 const OUTSIDE = /(?:^|\/)\.\.(?:\/|$)|\/$/;
-const LIMITS = [["timeout", "timeout", "time"], ["memory_mb", "memory", "memory"], ["cpu_seconds", "cpu", "CPU time"]];
+const LIMITS = [["timeout", "timeout", "time limit"], ["memory_mb", "memory", "memory limit"], ["cpu_seconds", "cpu", "CPU time limit"]];
 
 /** The editor and the fields around it; `run` is called for Ctrl-Enter, `pick(interpreter)` chooses a language. */
 export class Program {
@@ -20,6 +20,7 @@ export class Program {
       host: byId("editor"),
       // The hint is in the label: ids do not reach into a shadow root.
       attributes: { "aria-label": "Code. Escape, then Tab, leaves the editor.", tabindex: "0", autocapitalize: "off", autocorrect: "off", spellcheck: "false" },
+      changed: () => byId("editor").dispatchEvent(new Event("sandrun-edit", { bubbles: true })),
       bindings: ["Ctrl-Enter", "Mod-Enter"].map((key) => ({ key, run: () => { run(); return true; } })),
     });
     for (const id of ["arguments", "stdin"]) byId(id).addEventListener("input", () => this._summarize());
@@ -44,7 +45,12 @@ export class Program {
   /** The code as a file. */
   get blob() { return new Blob([this._editor.text], { type: "text/plain" }); }
 
+  get code() { return this._editor.text; }
+
   focus() { this._editor.focus(); }
+
+  /** Open the editor's search. */
+  find() { this._editor.find(); }
 
   /** Edit this file. */
   open(path, text) {
@@ -58,12 +64,12 @@ export class Program {
   /** The manifest. Throws FieldFault. */
   manifest(interpreter, environment) {
     if (!this.path) throw new FieldFault("file-name", "The file needs a name.");
-    if (OUTSIDE.test(this.path)) throw new FieldFault("file-name", "The file lies in the work directory: its name has no .. and no / at its end.");
+    if (OUTSIDE.test(this.path)) throw new FieldFault("file-name", "The file must be inside the work directory: no .. and no / at the end.");
     const manifest = { entrypoint: this.path, interpreter, environment, args: reading("arguments", splitArguments) };
     if (byId("stdin").value) manifest.stdin = byId("stdin").value;
     for (const [field, id, what] of LIMITS) {
       const input = byId(id);
-      if (!input.checkValidity()) throw new FieldFault(id, `The limit of ${what} is not possible: ${input.validationMessage}`);
+      if (!input.checkValidity()) throw new FieldFault(id, outOfRange(input, what));
       if (input.value) manifest[field] = Number(input.value);
     }
     return manifest;
@@ -85,4 +91,9 @@ export class Program {
     const stdin = byId("stdin").value;
     byId("input-summary").textContent = [byId("arguments").value, stdin && "with standard input"].filter(Boolean).join(" · ");
   }
+}
+
+function outOfRange({ min, max, step }, what) {
+  const unit = step === "1" ? "MB, in whole numbers" : "seconds";
+  return `The ${what} must be ${max ? `between ${min} and ${max}` : `at least ${min}`} ${unit}.`;
 }

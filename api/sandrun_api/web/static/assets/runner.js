@@ -1,34 +1,46 @@
 // A run: from the button to the last file, told in words as it goes.
 
 import { byId, make, save } from "./dom.js";
+import { lacking } from "./environments.js";
 import { clearFaults, faultsOf, showFaults } from "./faults.js";
 import { Job } from "./job.js";
 import { clearOutputs, showOutputs } from "./outputs.js";
 import { Terminal } from "./terminal.js";
 import { UploadBar } from "./upload.js";
-import { count, duration, size, verdict } from "./words.js";
+import { clock, count, duration, missing, size, verdict } from "./words.js";
 
 const LONG_UPLOAD_BYTES = 1 << 20;
+const READ_FOR_HINTS = 50; // last lines
 
-/** Runs one program at a time; `prepare()` answers with {manifest, files}, `changed()` is told that quota was used. */
+/**
+ * Runs one program at a time; `prepare()` answers with {manifest, files}, `changed()` is told that quota was used,
+ * `environments()` are those of the server, `choose(name)` takes one of them.
+ */
 export class Runner {
-  constructor({ server, prepare, changed }) {
+  constructor({ server, prepare, changed, environments, choose }) {
     this._server = server;
     this._prepare = prepare;
     this._changed = changed;
+    this._environments = environments;
+    this._choose = choose;
     this._job = null;
     this._busy = false;
-    this._terminal = new Terminal(byId("output"), (lines) => {
+    this._terminal = new Terminal(byId("output"), byId("output-text"), (lines) => {
       byId("dropped").hidden = lines === 0;
-      byId("dropped").textContent = `${count(lines, "earlier line")} not shown here; "Save output" has all of it.`;
+      byId("dropped").textContent = `${count(lines, "earlier line")} not shown here; "Save output" has what the server kept.`;
     });
     byId("run").addEventListener("click", () => this.run());
     byId("cancel").addEventListener("click", () => this._cancel());
     byId("delete").addEventListener("click", () => this._delete());
     byId("save-output").addEventListener("click", () => this._saveOutput());
-    byId("streams").addEventListener("change", ({ target }) => { byId("output").dataset.streams = target.value; });
-    byId("download-all").addEventListener("click", () => { this.say("good", "Downloading. The job is deleted when all of it has arrived."); });
+    byId("copy-output").addEventListener("click", () => this._copyOutput());
+    byId("streams").addEventListener("change", ({ target }) => this._terminal.filter(target.value));
+    byId("plain").addEventListener("change", ({ target }) => this._terminal.setPlain(target.checked));
+    byId("download-all").addEventListener("click", () => { this.say("good", "Downloading. The job is deleted once the download is complete."); });
   }
+
+  /** Whether leaving the page would lose a job that runs. */
+  get isBusy() { return this._busy; }
 
   /** Show and announce where things stand; kind is idle, busy, good or bad. */
   say(kind, text) {
@@ -67,7 +79,7 @@ export class Runner {
     } catch (error) {
       this._failed(error);
     } finally {
-      this._terminal.flush();
+      await this._shown();
       this._setBusy(false);
       this._changed();
     }
@@ -90,7 +102,7 @@ export class Runner {
     }
     let phase = manifest.requirements ? "Installing packages, then running…" : "Running…";
     this._job = new Job(this._server, id, {
-      queued: (position) => this.say("busy", position ? `Waiting: number ${position} in the queue.` : "Waiting for a free place."),
+      queued: (position) => this.say("busy", position ? `Waiting: position ${position} in the queue.` : "Waiting for a free slot."),
       running: () => this._running(phase),
       reconnecting: () => this.say("busy", "The connection broke. Connecting again…"),
       output: (stream, text) => {
@@ -102,14 +114,48 @@ export class Runner {
     if (this._cancelled) await this._job.remove();
     this._changed();
     const status = await this._job.follow();
-    this._terminal.flush();
+    await this._shown();
     this._numbers(status, manifest);
-    byId("save-output").hidden = this._terminal.lines === 0;
+    for (const button of ["save-output", "copy-output"]) byId(button).hidden = this._terminal.lines === 0;
     const { good, text } = verdict(status);
     const left = Object.keys(status.output_files ?? {}).length;
-    const printed = this._terminal.lines ? ` ${count(this._terminal.lines, "line")} of output.` : " It printed nothing.";
-    this.say(good ? "good" : "bad", `${text}${printed}${left ? ` ${count(left, "file")} left.` : ""}`);
+    const printed = this._terminal.lines ? ` ${count(this._terminal.lines, "line")} of output.` : " No output.";
+    this.say(good ? "good" : "bad", `${text}${printed}${left ? ` ${count(left, "output file")}.` : ""}`);
+    if (!good) this._hint();
+    await this._beyond(() => this._tellMissing(id));
     await this._beyond(() => showOutputs(this._server, id));
+  }
+
+  // A page that nobody looks at is given so little time that the terminal comes to its end only when somebody does.
+  async _shown() {
+    if (!document.hidden) await this._terminal.flush();
+  }
+
+  async _tellMissing(id) {
+    const logs = await this._server.logs(id, this._job.sequence);
+    const text = missing(logs);
+    byId("cut").hidden = text === "";
+    byId("cut").textContent = text;
+    if (text) byId("save-output").textContent = `Save the first ${size(logs.next_offset)}`;
+  }
+
+  _hint() {
+    const found = lacking(this._terminal.text(READ_FOR_HINTS), this._environments());
+    if (!found) return;
+    const hint = byId("hint");
+    const names = found.environments;
+    hint.replaceChildren(names.length > 0
+      ? `The module "${found.module}" is in the environment${names.length > 1 ? "s" : ""} ${names.join(", ")}. `
+      : `No environment of this server has the module "${found.module}". Name its package under "More" if the server installs packages.`);
+    for (const name of names) {
+      hint.append(make("button", { type: "button", class: "quiet", onclick: () => {
+        this._choose(name);
+        hint.hidden = true;
+        byId("run").focus();
+        this.mention(`The environment is ${name}. Run the program again.`);
+      } }, `Use ${name}`), " ");
+    }
+    hint.hidden = false;
   }
 
   _progress(text) { if (!this._cancelled) this.say("busy", text); }
@@ -119,10 +165,10 @@ export class Runner {
     if (byId("status").textContent !== text) this.say("busy", text);
     if (this._timer) return;
     const since = performance.now();
-    const clock = byId("clock");
+    const shown = byId("clock");
     this._timer = setInterval(() => {
-      clock.hidden = false;
-      clock.textContent = `for ${duration(Math.round((performance.now() - since) / 1000))}`;
+      shown.hidden = false;
+      shown.textContent = `${duration(Math.round((performance.now() - since) / 1000))}`;
     }, 1000);
   }
 
@@ -150,12 +196,13 @@ export class Runner {
     clearOutputs();
     byId("notice").hidden = true;
     byId("numbers").hidden = true;
-    byId("save-output").hidden = true;
+    for (const id of ["save-output", "copy-output", "cut", "hint"]) byId(id).hidden = true;
+    byId("save-output").textContent = "Save output";
   }
 
   _failed(error) {
     if (this._cancelled && (this._job || error.status !== 0)) {
-      this.say("idle", this._job ? "Cancelled. Everything of the job is deleted." : "Cancelled. Nothing was run.");
+      this.say("idle", this._job ? "Cancelled. The job and its files are deleted." : "Cancelled. Nothing was run.");
       return;
     }
     this.say("bad", this._job ? "The run was lost." : error.status === 429 ? "Not run: your quota is used up." : "Not run.");
@@ -169,10 +216,10 @@ export class Runner {
     const until = performance.now() + 1000 * seconds;
     // Announced once, with the number it begins with; the changing one is for the eye.
     const text = make("span", { "aria-hidden": "true" });
-    byId("notice").append(make("span", { class: "hidden" }, ` You can run again in ${duration(seconds)}.`), " ", text);
+    byId("notice").append(make("span", { class: "hidden" }, ` You can run again at ${clock(seconds)}.`), " ", text);
     const show = () => {
       const left = Math.max(0, Math.ceil((until - performance.now()) / 1000));
-      text.textContent = left ? `You can run again in ${duration(left)}.` : "";
+      text.textContent = left ? `You can run again at ${clock(left)}.` : "";
       if (left) return;
       clearInterval(this._countdown);
       byId("notice").hidden = true;
@@ -196,7 +243,7 @@ export class Runner {
       clearOutputs();
       byId("save-output").hidden = true;
       byId("run").focus();
-      this.say("idle", "Everything of the job is deleted.");
+      this.say("idle", "The job and its files are deleted.");
     });
   }
 
@@ -205,6 +252,15 @@ export class Runner {
       const answer = await this._server.fetch(this._server.url("logs", this._job.id), { headers: { Accept: "text/plain" } });
       save(await answer.blob(), "output.txt");
     });
+  }
+
+  async _copyOutput() {
+    try {
+      await navigator.clipboard.writeText(this._terminal.text());
+      this.mention("The output is copied.");
+    } catch {
+      this.fault("Not copied", "The browser does not allow it here. Choose \"Plain text\" and copy from there.");
+    }
   }
 
   async _beyond(action) {
@@ -220,7 +276,7 @@ export class Runner {
       "Time": duration(metrics.runtime),
       "CPU": duration(metrics.cpu_seconds),
       "Memory": `${size(metrics.memory_mb * 1048576)} of ${limits.memory_mb} MB`,
-      "Waited": duration(metrics.queued_seconds),
+      "Queued": duration(metrics.queued_seconds),
       ...(requirements && { "Packages": duration(metrics.setup_seconds) }),
       "Environment": environment,
     };

@@ -87,6 +87,11 @@ export class Server {
     }
   }
 
+  /** What /logs says of all that a job printed, without the text of it: `offset` is the last sequence. */
+  async logs(jobId, offset) {
+    return (await this.fetch(`${this.url("logs", jobId)}?${new URLSearchParams({ offset })}`, { headers: { Accept: "application/json" } })).json();
+  }
+
   /** Cancel a job that runs, and delete everything of it; one that is gone already is no error. */
   async remove(jobId) {
     try {

@@ -4,7 +4,14 @@ import { byId } from "./dom.js";
 
 const PREFIX = "sandrun.";
 
-function read(name) {
+/** Whether the page is part of another one: then it keeps nothing in the browser, and knows nothing that is kept there. */
+export function isEmbedded() {
+  return document.documentElement.dataset.embed === "yes";
+}
+
+/** What is kept under that name; "" for nothing. */
+export function readSetting(name) {
+  if (isEmbedded()) return "";
   try {
     return localStorage.getItem(PREFIX + name) ?? "";
   } catch {
@@ -12,11 +19,16 @@ function read(name) {
   }
 }
 
-function write(name, value) {
+/** Keep a text, or forget it if it is empty; whether the browser did. */
+export function writeSetting(name, value) {
+  if (isEmbedded()) return false;
   try {
     if (value) localStorage.setItem(PREFIX + name, value);
     else localStorage.removeItem(PREFIX + name);
-  } catch { /* lasts as long as the page, then */ }
+    return true;
+  } catch {
+    return false; // it lasts as long as the page, then
+  }
 }
 
 function isAddress(text) {
@@ -29,14 +41,14 @@ function isAddress(text) {
 
 /** The server's address: as set here, else as the page says, else where the page came from. */
 export function serverAddress() {
-  const set = read("server");
+  const set = readSetting("server");
   const made = document.querySelector('meta[name="sandrun-server"]')?.content.trim();
   return (isAddress(set) && set) || made || ".";
 }
 
 /** Use the colours that were set. */
 export function applyTheme() {
-  const theme = read("theme");
+  const theme = readSetting("theme");
   if (["light", "dark"].includes(theme)) document.documentElement.dataset.theme = theme;
   else delete document.documentElement.dataset.theme;
 }
@@ -45,8 +57,8 @@ export function applyTheme() {
 export function installSettings() {
   const dialog = byId("settings");
   byId("settings-open").addEventListener("click", () => {
-    byId("theme").value = read("theme");
-    byId("server").value = read("server");
+    byId("theme").value = readSetting("theme");
+    byId("server").value = readSetting("server");
     byId("server-fault").textContent = "";
     dialog.showModal();
   });
@@ -58,9 +70,9 @@ export function installSettings() {
       byId("server-fault").textContent = "An address begins with https:// or http://.";
       return;
     }
-    const changed = server !== read("server");
-    write("theme", byId("theme").value);
-    write("server", server);
+    const changed = server !== readSetting("server");
+    writeSetting("theme", byId("theme").value);
+    writeSetting("server", server);
     applyTheme();
     dialog.close();
     if (changed) location.reload();
