@@ -89,7 +89,7 @@ CHARGED = {
         10 * MIB,
     ),
     "names of files that are not there": (
-        "for n in range(8000): os.path.exists(f'/usr/{n}' + 'x' * 200)\n", 4 * MIB
+        "for n in range(16000): os.path.exists(f'/usr/{n}' + 'x' * 200)\n", 4 * MIB
     ),
 }  # fmt: skip
 
