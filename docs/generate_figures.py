@@ -91,7 +91,7 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
             "The same on the executor's socket", _ratios(figures, "executor python"), ("tests/bench/run.py",)
         ),
         Claim(
-            "Root parses a byte that a client wrote",
+            "How often root parses a byte that a client wrote",
             "never",
             (
                 "tests/repo/test_imports.py::test_executor_loads_no_web_library",
@@ -99,8 +99,8 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
             ),
         ),
         Claim(
-            "A result can be verified offline, and no longer when one byte of it has changed",
-            "every result",
+            "Results that anyone can verify offline; one changed byte makes the check fail",
+            "all",
             (
                 "tests/contract/test_receipts.py::test_status_and_downloads_carry_a_receipt_that_verifies",
                 "tests/system/test_signing.py::test_every_end_is_signed",
@@ -108,13 +108,13 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
             ),
         ),
         Claim(
-            "Modules of CPython's own tests, each test of which ends inside as outside"
-            " [or is listed](docs/parity.md)",
+            "Modules of CPython's own tests in which every test ends the same way inside and outside,"
+            " with [the listed exceptions](docs/parity.md)",
             str(len(_import("parity.suite").MODULES)),
             ("tests/parity/run.py", "tests/parity/test_suite.py::test_a_module_ends_inside_as_outside"),
         ),
         Claim(
-            "Attempts to get out of the sandbox that fail, and succeed when the layers against them are off",
+            "Escape attempts that fail, and that succeed once the layers against them are switched off",
             str(len(_import("support.probes").PROBES)),
             (
                 "tests/security/test_probes.py::test_contained",
@@ -122,7 +122,7 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
             ),
         ),
         Claim(
-            f"Jobs of {clients} clients while the executor is killed {kills} times, each with one end",
+            f"Jobs of {clients} clients that each end exactly once, although the executor is killed {kills} times",
             f"{jobs:,}",
             (load, "tests/system/test_load.py::test_every_job_has_one_end_and_nothing_remains"),
         ),
@@ -160,7 +160,7 @@ def _filled(text: str) -> str:
 
 
 def _note(figures: dict[str, Any]) -> str:
-    """What was written by hand beside the figures, which a new run takes away."""
+    """A remark that was added to the figures by hand; a new run removes it."""
     return f" {figures['note']}" if "note" in figures else ""
 
 
@@ -172,8 +172,8 @@ def claims_block(figures: dict[str, Any]) -> str:
         links = [f"[{path.removeprefix('tests/').removesuffix('.py')}]({path})" for path in files]
         rows.append((claim.text, claim.figure, ", ".join(links)))
     foot = (
-        "In bursts: one job after the other; after idleness: 100 ms before each job."
-        f" The fractions are of [one run](docs/benchmark.md#one-run), {_measured_on(figures)}."
+        "In bursts, one job follows the other; after idleness, 100 ms pass before each job."
+        f" The fractions come from [one run](docs/benchmark.md#one-run), {_measured_on(figures)}."
         + _note(figures)
     )
     return table(("claim", "figure", "held by"), rows) + "\n\n" + _filled(foot)

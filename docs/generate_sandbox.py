@@ -2,7 +2,7 @@
 
 python docs/generate_sandbox.py
 
-Names and order of the steps are those of the code; what each takes away is said here. `held` names probes of
+Names and order of the steps are those of the code; this file says what each takes away. `held` names probes of
 tests/support/probes.py or tests as `file::function`; tests/repo/test_sandbox_page.py looks all of it up.
 """
 
@@ -32,12 +32,12 @@ class Row:
     layers: tuple[str, ...] = ()
 
 
-# What is done outside of the lists: before them, and after.
+# Steps that are not in the lists: before them, and after.
 BEFORE = {
     "image": Row(
         "zygote",
         "`pivot_root`, tmpfs, binds",
-        "the host's files but a read-only `/usr` without `local` and `src`, and an `/etc` of a few files",
+        "the host's files, except a read-only `/usr` without `local` and `src`, and a few files in `/etc`",
         ("files_of_the_host", "software_of_the_host"),
         ("hide_local",),
     ),
@@ -52,7 +52,7 @@ BEFORE = {
     "mount": Row(
         "zygote",
         "`CLONE_NEWNS`",
-        "the machine's mounts, and that a mount of the sandbox is one of the machine",
+        "the machine's mounts; a mount made inside is not seen outside",
         ("security/test_namespaces.py::test_a_namespace_of_its_own",),
     ),
     "ipc": Row(
@@ -67,7 +67,7 @@ STEPS = {
     "parent_death": Row(
         "PID 1",
         "`prctl(PR_SET_PDEATHSIG)`",
-        "a life after its zygote",
+        "outliving the zygote",
         (),
     ),
     "dumpable": Row("PID 1", "`prctl(PR_SET_DUMPABLE, 0)`", "`ptrace` and core dumps of PID 1", ()),
@@ -78,7 +78,7 @@ STEPS = {
         ("system/test_limits.py::test_bomb", "security/test_resources.py::test_charged_to_the_job"),
     ),
     "cgroup": Row(
-        "PID 1", "`unshare(CLONE_NEWCGROUP)`", "the path of its group", ("control_group_path", _NAMESPACES)
+        "PID 1", "`unshare(CLONE_NEWCGROUP)`", "the path of its control group", ("control_group_path", _NAMESPACES)
     ),
     "network": Row(
         "PID 1",
@@ -93,7 +93,7 @@ STEPS = {
     "files": Row(
         "PID 1",
         "overlays and one tmpfs, `nosuid`",
-        "writing to the system, set-user-id programs, files and locks of others, more disk than its own",
+        "writing to the system, set-user-id programs, files and locks of others, more disk than its limit",
         ("writing_the_system", "mount_flags", _NEIGHBOURS),
         ("read_only_root", "nosuid"),
     ),
@@ -108,13 +108,13 @@ STEPS = {
     "mask_proc": Row(
         "PID 1",
         "a bind of the null device over each file",
-        "what `/proc` says of the machine",
+        "what `/proc` says about the machine",
         ("masked_proc",),
     ),
     "enter_root": Row(
         "PID 1",
         "`pivot_root`, `umount2`",
-        "the image that sandboxes are made of",
+        "the image from which sandboxes are made",
         ("files_of_the_host",),
         ("image",),
     ),
@@ -127,42 +127,42 @@ STEPS = {
     "time": Row(
         "PID 1",
         "`unshare(CLONE_NEWTIME)`",
-        "how long the machine runs, [mostly](threat-model.md#what-does-not)",
+        "how long the machine has been running, [mostly](threat-model.md#what-does-not)",
         ("security/test_namespaces.py::test_no_clock_tells_when_the_machine_started", _NAMESPACES),
     ),
     "session": Row("job", "`setsid`", "the terminal and process group of others", ("session",)),
-    "oom_score": Row("job", "`oom_score_adj`", "that the kernel ends PID 1 first", ("oom_score",)),
+    "oom_score": Row("job", "`oom_score_adj`", "outliving PID 1 when memory runs out", ("oom_score",)),
     "identity": Row(
         "job, collector",
         "`setgroups`, `setresgid`, `setresuid`",
-        "root's ids: a user id of the slot",
+        "root's ids; the slot's user id replaces them",
         ("user_id",),
     ),
     "user_namespace": Row(
         "job",
         "`unshare(CLONE_NEWUSER)`",
-        "the slot's number: every job is 1000, one line of map",
+        "the slot's number: inside, every job is user 1000",
         ("id_map", _NAMESPACES),
     ),
     "capabilities": Row(
         "job",
         "`capset`, bounding set, securebits",
-        "every capability, and the way back to one",
+        "every capability, and every way to regain one",
         ("capability_sets", "securebits"),
     ),
     "no_new_privs": Row(
-        "job, collector", "`prctl(PR_SET_NO_NEW_PRIVS)`", "privileges of what it executes", ("no_new_privs",)
+        "job, collector", "`prctl(PR_SET_NO_NEW_PRIVS)`", "privileges of the programs it executes", ("no_new_privs",)
     ),
     "landlock": Row(
         "job, collector",
         "`landlock_restrict_self`",
-        "files a second time, sockets and signals beyond the sandbox; where the kernel has it",
+        "files, a second time; sockets and signals beyond the sandbox (where the kernel has Landlock)",
         ("kill_first_process",),
     ),
     "seccomp": Row(
         "job, collector",
         "`seccomp` (allow-list)",
-        "what of the kernel a program does not need",
+        "the parts of the kernel that a program does not need",
         ("keyring", "unlisted_socket_options"),
     ),
 }
@@ -171,7 +171,7 @@ AFTER = {
     "imports": Row(
         "PID 1, unpacker",
         "no search path, no finder",
-        "that what a job leaves is imported by what runs after it",
+        "the import of files that a job left, by what runs after it",
         (
             "security/test_imports.py::test_an_import_that_comes_late_is_refused",
             "security/test_imports.py::test_an_import_while_unpacking_is_refused",
@@ -179,15 +179,15 @@ AFTER = {
     ),
     "own_name": Row(
         "job",
-        "a link of ours is executed",
-        "a word of the job in the kernel's log",
+        "`execve` of a link of ours",
+        "a name chosen by the job in the kernel's log",
         ("system/test_kernel_log.py::test_an_executables_process_has_our_name",),
     ),
 }
 # No test fails without these alone: another layer holds what they hold.
 UNHELD = {
-    "parent_death": "PID 1 ends, too, when the executor hangs up",
-    "dumpable": "`identity`, `proc` and `seccomp` keep a job from PID 1, too",
+    "parent_death": "PID 1 also ends when the executor hangs up",
+    "dumpable": "`identity`, `proc` and `seccomp` also keep a job from PID 1",
 }
 
 
