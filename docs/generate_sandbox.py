@@ -78,7 +78,10 @@ STEPS = {
         ("system/test_limits.py::test_bomb", "security/test_resources.py::test_charged_to_the_job"),
     ),
     "cgroup": Row(
-        "PID 1", "`unshare(CLONE_NEWCGROUP)`", "the path of its control group", ("control_group_path", _NAMESPACES)
+        "PID 1",
+        "`unshare(CLONE_NEWCGROUP)`",
+        "the path of its control group",
+        ("control_group_path", _NAMESPACES),
     ),
     "network": Row(
         "PID 1",
@@ -151,7 +154,10 @@ STEPS = {
         ("capability_sets", "securebits"),
     ),
     "no_new_privs": Row(
-        "job, collector", "`prctl(PR_SET_NO_NEW_PRIVS)`", "privileges of the programs it executes", ("no_new_privs",)
+        "job, collector",
+        "`prctl(PR_SET_NO_NEW_PRIVS)`",
+        "privileges of the programs it executes",
+        ("no_new_privs",),
     ),
     "landlock": Row(
         "job, collector",
