@@ -2,8 +2,8 @@
 
 python docs/generate_sandbox.py
 
-Names and order of the steps are those of the code; this file says what each takes away. `held` names probes of
-tests/support/probes.py or tests as `file::function`; tests/repo/test_sandbox_page.py looks all of it up.
+Names and order of the steps are those of the code; this file says what each takes away. `held` names probes
+of tests/support/probes.py or tests as `file::function`; tests/repo/test_sandbox_page.py looks all of it up.
 """
 
 import ast
