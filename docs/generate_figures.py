@@ -122,7 +122,7 @@ def claims(figures: dict[str, Any]) -> list[Claim]:
             ),
         ),
         Claim(
-            f"Jobs of {clients} clients that each end exactly once, while the executor is killed {kills} times",
+            f"Jobs of {clients} clients that each end exactly once, while the executor is killed {kills}×",
             f"{jobs:,}",
             (load, "tests/system/test_load.py::test_every_job_has_one_end_and_nothing_remains"),
         ),
