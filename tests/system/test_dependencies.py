@@ -420,7 +420,7 @@ def test_without_hosts_nothing_is_installed(executor: ExecutorProcess) -> None:
     [
         ("package_networks", "10.0.0.0/8, nonsense", "package_networks"),
         ("package_netrc", "/nonexistent", "package_netrc: No such file"),
-        ("package_netrc", "no-such-credential", "package_netrc: No such file"),
+        ("package_netrc", "no-such-credential", "package_netrc: no-such-credential: neither a path"),
         ("package_hosts", "https://registry.test", "package_hosts"),
     ],
 )
