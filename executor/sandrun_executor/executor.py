@@ -12,7 +12,6 @@ from sandrun_executor.environments.builds import BuildStore
 from sandrun_executor.environments.circuit import Failures, Unavailable, fault_of
 from sandrun_executor.environments.maker import SandboxMaker, default_limits
 from sandrun_executor.environments.pools import Pool, Pools
-from sandrun_executor.environments.prestarted import usable
 from sandrun_executor.gpu import devices
 from sandrun_executor.packages.installation import Failure, Installing, outcome_of
 from sandrun_executor.packages.layers import LayerMounts
@@ -75,7 +74,6 @@ class Executor:
         self._hierarchy = hierarchy
         # Twice: a job's answer goes out before its sandbox is gone.
         slots = 2 * self._settings.slots + self._settings.parked + self._settings.installs
-        slots += len(self._settings.started_interpreters)
         self._pool = SlotPool(hierarchy, self._settings.first_uid, slots)
         self._interpreters = installed
         python = self._interpreters.get("python3")
@@ -91,7 +89,6 @@ class Executor:
             self._maker,
             self._settings.parked,
             self._settings.warm_environments,
-            started=usable(self._settings.started_interpreters, self._interpreters),
         )
         self._pool.on_freed = self._pools.slot_freed
         self._pool.on_reclaimed = self._pools.slot_reclaimed
@@ -203,9 +200,7 @@ class Executor:
     async def _run(self, call: Call, packages: Packages, held: Pool | None = None) -> None:
         request, peer = call.request, call.peer
         try:
-            # One that has started does not look again for where packages are.
-            taken = self._pools.take_started(request) if request.installer is None else None
-            pool, sandbox = taken or await self._pools.take(request.environment, request.gpu, held)
+            pool, sandbox = await self._pools.take(request.environment, request.gpu, held)
         except TimeoutError:
             peer.send(Refused("full", "no slot became free in time"))
             return

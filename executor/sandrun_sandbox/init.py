@@ -15,7 +15,6 @@ from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.channel import Channel
 from sandrun_sandbox.confine import Confinement
 from sandrun_sandbox.messages import Failed
-from sandrun_sandbox.prestarted import helper
 from sandrun_sandbox.steps import StepError, run_steps
 
 TYPE_CHECKING = False  # as typing's, without importing it
@@ -72,8 +71,6 @@ def main(config: dict[str, Any], request: messages.Spawn, link: Channel, fds: li
     if pid == 0:
         link.close()
         os.close(children)
-        if request.started:
-            helper.main(config, request.started, confinement, Channel(job_fd))
         return job.main(config, confinement, Channel(job_fd))
     try:
         imports.end()

@@ -64,20 +64,9 @@ class Program:
         self.finish = finish
 
 
-def reset_signals() -> None:
-    """Undo what PID 1, from which this process was forked, does with signals."""
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGCHLD)
-
-
-def reset_ignored() -> None:
-    """Undo what the interpreter does with signals, before another program takes its place."""
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
-    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
-
-
 def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Program:
     """Confine this process, take the order, unpack, and become the program; returns for Python run warm."""
-    reset_signals()
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGCHLD)
     try:
         confinement.enter()
         if config["preloaded"] is not None:
@@ -87,8 +76,8 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
         if message is None:
             os._exit(0)
         request, fds = message
-        order = take(request, fds)
-        for kind, value in rlimits(request):
+        order = _take(request, fds)
+        for kind, value in _rlimits(request):
             lower(kind, value)
         order.env = {**request.language_variables, **order.env}
         if order.env.get(UNBUFFERED) == "1" and not request.buffered:
@@ -113,7 +102,7 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
     os._exit(1)
 
 
-def take(request: messages.JobMessage, fds: list[int]) -> orders.Order:
+def _take(request: messages.JobMessage, fds: list[int]) -> orders.Order:
     """The order; standard streams are in place then, the upload unpacked. Raises as main catches."""
     stdin, stdout, stderr, order_fd, upload_fd, snapshot_fd = fds
     order = orders.decode_order(orders.read_all(order_fd))
@@ -123,7 +112,7 @@ def take(request: messages.JobMessage, fds: list[int]) -> orders.Order:
     return order
 
 
-def rlimits(request: messages.JobMessage) -> tuple[tuple[int, int], ...]:
+def _rlimits(request: messages.JobMessage) -> tuple[tuple[int, int], ...]:
     """The resource limits that are the job's own (setrlimit(2))."""
     return (
         (resource.RLIMIT_FSIZE, request.disk_bytes),
@@ -189,7 +178,9 @@ def _filled_in(words: tuple[str, ...], order: orders.Order) -> list[str]:
 
 def _exec(config: dict[str, Any], command: list[str], order: orders.Order) -> NoReturn:
     linux.close_range(3)
-    reset_ignored()
+    # What the interpreter ignores, another program would inherit.
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     try:
         program = command[0]
         if program.startswith("./"):

@@ -224,7 +224,7 @@ class ZygoteConfig(Order):
 class Spawn(Order):
     """To a zygote: fork a sandbox for a slot's uid, with a GPU's index if its job is to have that GPU.
 
-    started is the interpreter to start in it, or ""; installs says whether packages are installed in it.
+    installs says whether packages are installed in it.
     Descriptors: the channels of PID 1 and of the job, the network namespace, one `tasks` file for each cgroup
     controller (v1), and with into_cgroup the cgroup to fork into (v2).
     """
@@ -234,7 +234,6 @@ class Spawn(Order):
     into_cgroup: bool
     limits: TmpfsLimits
     gpu: int | None
-    started: str
     installs: bool
 
     def takes(self, descriptors: int) -> bool:

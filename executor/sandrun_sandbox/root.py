@@ -9,7 +9,6 @@ import time
 from sandrun_sandbox import etc, gpu_files
 from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.layout import ENVIRONMENT, HOME, INSTALLED, TOOLS, WORK, ZYGOTE_PROGRAM
-from sandrun_sandbox.prestarted import node
 
 TYPE_CHECKING = False  # as typing's, without importing it
 if TYPE_CHECKING:
@@ -17,10 +16,11 @@ if TYPE_CHECKING:
 
     from sandrun_sandbox.messages import TmpfsLimits
 
+_OURS = "/etc/sandrun"  # in the image
 # A client's program is executed by this link to a descriptor: the last part of the path names the process
 # (proc_pid_comm(5)), and stands in the kernel's log. It is what compilers call theirs.
-EXECUTED, EXECUTED_FD = node.FOLDER + "/a.out", 3
-WRITE_THROUGH = node.FOLDER + "/write_through"  # what Ruby and Perl load to hold nothing back
+EXECUTED, EXECUTED_FD = _OURS + "/a.out", 3
+WRITE_THROUGH = _OURS + "/write_through"  # what Ruby and Perl load to hold nothing back
 _WRITE_THROUGH_FILES = {
     "write_through.rb": "$stdout.sync = true\n",
     "write_through.pm": "package write_through;\n$| = 1;\n1;\n",
@@ -74,8 +74,6 @@ def _build_skeleton(image: str) -> None:
         if os.path.islink("/" + name):
             os.symlink(os.readlink("/" + name), f"{image}/{name}")
     etc.build(image + "/etc")
-    for name, text in node.FILES.items():
-        _write(f"{image}{node.FOLDER}/{name}", text)
     for name, text in _WRITE_THROUGH_FILES.items():
         _write(f"{image}{WRITE_THROUGH}/{name}", text)
     os.symlink(f"/proc/self/fd/{EXECUTED_FD}", image + EXECUTED)

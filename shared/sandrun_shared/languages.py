@@ -1,7 +1,6 @@
 """The languages of jobs: one table. docs/languages.md says how to add one."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -23,9 +22,8 @@ class Language:
 
     extensions are those of its files, main the name of a piece of code that has none. Commands are
     absolute; the program's arguments follow. version is a command that prints one. Variables are added to
-    the sandbox's, below the job's own. read_at_start are beginnings of the names of variables that it reads
-    when it starts: a job with one cannot have an interpreter that has started. takes_bom says whether it
-    skips a byte order mark, also before a #! line; one that does not takes it for a part of the program.
+    the sandbox's, below the job's own. takes_bom says whether it skips a byte order mark, also before a
+    #! line; one that does not takes it for a part of the program.
     """
 
     name: str
@@ -36,7 +34,6 @@ class Language:
     compiler: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
-    read_at_start: tuple[str, ...] = ()
     takes_bom: bool = True
 
     @property
@@ -58,7 +55,6 @@ def _interpreted(
     *asks: str,
     main: str = "",
     aliases: str = "",
-    read_at_start: str = "",
     takes_bom: bool = True,
     **env: str,
 ) -> Language:
@@ -72,7 +68,6 @@ def _interpreted(
         version=(path, *(asks or ("--version",))),
         env=env,
         aliases=tuple(aliases.split()),
-        read_at_start=tuple(read_at_start.split()),
         takes_bom=takes_bom,
     )
 
@@ -106,7 +101,6 @@ LANGUAGES = (
         ".js .mjs .cjs",
         "/usr/bin/node",
         aliases="javascript js nodejs node.js mjs cjs",
-        read_at_start="NODE_ UV_ SSL_ OPENSSL_ ICU_ LC_ LANG TZ MALLOC_",
         takes_bom=False,
     ),
     _interpreted(
@@ -148,12 +142,6 @@ def canonical(name: str) -> str:
 def code_for(name: str, code: bytes) -> bytes:
     """Code as a language reads it: without a byte order mark where it would be a part of the program."""
     return code if name not in BY_NAME or BY_NAME[name].takes_bom else code.removeprefix(BOM)
-
-
-def starts_alone(name: str, variables: Iterable[str]) -> bool:
-    """Whether a job with these variables needs an interpreter that starts with them."""
-    prefixes = BY_NAME[name].read_at_start if name in BY_NAME else ()
-    return any(variable.startswith(prefixes) for variable in variables)
 
 
 def file_name_of(name: str) -> str:

@@ -296,14 +296,6 @@ class Executor(Table, frozen=True):
     wipe_memory: Annotated[
         bool, Meta(description="Overwrite every byte of memory when it is freed (needs glibc).")
     ] = True
-    started_interpreters: Annotated[
-        tuple[Literal["node"], ...],
-        Meta(
-            description="Interpreters kept started for jobs without an environment, each as often as it is"
-            " named: `node` (about 40 MB); in the environment separated by commas.",
-            max_length=64,
-        ),
-    ] = ()
     first_uid: Annotated[
         int,
         Meta(

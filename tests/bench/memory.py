@@ -44,17 +44,9 @@ def total_pss(executor: int) -> int:
     return sum(rollup(pid)["pss"] for pid in (executor, *descendants(executor)))
 
 
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 def _parked(zygote: int) -> list[list[int]]:
-    """The processes of each parked sandbox, but those in which node has started."""
-    sandboxes = [[pid, *descendants(pid)] for pid in children(zygote)]
-    return [pids for pids in sandboxes if not any(_command(pid).startswith("node") for pid in pids)]
+    """The processes of each parked sandbox."""
+    return [[pid, *descendants(pid)] for pid in children(zygote)]
 
 
 @contextlib.contextmanager

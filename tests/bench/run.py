@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     rounds = 4 if options.quick else options.rounds
     parts = options.only or PARTS
     try:
-        with Stack(SLOTS, options.parked, options.environments, started="node") as stack:
+        with Stack(SLOTS, options.parked, options.environments) as stack:
             chosen = [
                 subject
                 for subject in subjects(stack.socket, stack.port, options.environments)

@@ -40,7 +40,6 @@ class Stack:
         slots: int = 8,
         parked: int | None = None,
         environments: Path = Path("/nonexistent"),
-        started: str = "",
     ) -> None:
         self.user = pwd.getpwnam(USER)
         # Short: a socket's path has room for 107 bytes.
@@ -63,7 +62,6 @@ class Stack:
             "SANDRUN_EXECUTOR__USER": USER,
             "SANDRUN_EXECUTOR__SLOTS": str(slots),
             "SANDRUN_EXECUTOR__ENVIRONMENTS_DIR": str(environments),
-            "SANDRUN_EXECUTOR__STARTED_INTERPRETERS": started,
         }
         if parked is not None:
             self._environment["SANDRUN_EXECUTOR__PARKED"] = str(parked)

@@ -128,10 +128,11 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     # No layer: a step fails or hangs for as long as the daemon's folder has a file that says so.
     "sabotage": (
+        ("messages", "    installs: bool\n", "    installs: bool\n    sabotage: str\n"),
         (
             "init",
             '("host_name", lambda: linux.sethostname("sandrun")),',
-            '("host_name", lambda: linux.sethostname("sandrun")), ("seccomp", lambda: _fail(request.started)),',
+            '("host_name", lambda: linux.sethostname("sandrun")), ("seccomp", lambda: _fail(request.sabotage)),',
         ),
         (
             "init",
@@ -165,7 +166,8 @@ _spawn = zygotes.Zygote.spawn
 
 def _sabotaged(zygote: zygotes.Zygote, link: Link, job_link: Link, slot: Slot, request: Spawn) -> None:
     order = Path("sabotage")
-    request.started = order.read_text() if order.exists() else ""  # no interpreter, but how to fail
+    how = order.read_text() if order.exists() else ""
+    vars(request)["sabotage"] = how  # a field that REPLACEMENTS and PATCHES add
     _spawn(zygote, link, job_link, slot, request)
 
 
@@ -180,7 +182,10 @@ REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
         (CgroupV1, "limit", _limit_unwatched),
         *((version, "out_of_memory", lambda _group: False) for version in (CgroupV1, CgroupV2)),
     ),
-    "sabotage": ((zygotes.Zygote, "spawn", _sabotaged),),
+    "sabotage": (
+        (zygotes.Zygote, "spawn", _sabotaged),
+        (Spawn, "FIELDS", (*Spawn.FIELDS, ("sabotage", "str"))),
+    ),
     "own_network": ((Network, "__init__", _shared_network),),
     "network_modes": ((networks, "_hide_the_machine", lambda: None),),
     "socket_buffers": ((v1, "_SOCKETS", "memory.without"),),  # cgroup v2 counts them with the rest

@@ -20,7 +20,7 @@ from sandrun_api.jobs.outputs import BadIndex, Outputs, adopt
 from sandrun_api.jobs.queue import FairQueue
 from sandrun_api.jobs.store import JobStore
 from sandrun_api.uploads.contents import MANIFEST_BYTES, NAMES_BYTES
-from sandrun_shared import framing, languages
+from sandrun_shared import framing
 from sandrun_shared.executor_client import Connection, ExecutorAway, ExecutorClient, ExecutorLost
 from sandrun_shared.jobs import Outcome, Verdict
 from sandrun_shared.memfds import Memfd
@@ -371,7 +371,7 @@ class JobService:
                 environment=manifest.environment,
                 upload=request.kind,
                 has_stdin=manifest.stdin is not None,
-                warm=manifest.warm and not languages.starts_alone(request.interpreter, manifest.env),
+                warm=manifest.warm,
                 buffered=manifest.buffered,
                 manifest_sha256=request.manifest_sha256,
                 encrypt_to=request.encrypt_to,

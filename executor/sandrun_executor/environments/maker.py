@@ -44,9 +44,9 @@ class SandboxMaker:
             gpus=self.gpus,
         )
 
-    async def prepare(self, zygote: Zygote, gpu: int | None = None, started: str = "") -> Sandbox:
-        """A sandbox for a job, with a GPU or an interpreter started in it. Raises as Sandbox.prepare."""
-        return await Sandbox.prepare(zygote, self._slots, self._limits, gpu, started=started)
+    async def prepare(self, zygote: Zygote, gpu: int | None = None) -> Sandbox:
+        """A sandbox for a job, with a GPU if it is to have one. Raises as Sandbox.prepare."""
+        return await Sandbox.prepare(zygote, self._slots, self._limits, gpu)
 
     async def prepare_to_install(self, zygote: Zygote, limits: Limits) -> Sandbox:
         """A sandbox in which packages are installed. Raises as Sandbox.prepare."""

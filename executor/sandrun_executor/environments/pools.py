@@ -4,21 +4,19 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
 from sandrun_executor.environments.builds import Build, BuildStore
 from sandrun_executor.environments.maker import SandboxMaker
 from sandrun_executor.environments.park import Park
-from sandrun_executor.environments.prestarted import StartedParks
 from sandrun_executor.environments.shares import Demand, Memory, shared_out
 from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.slots import NoSlotError
 from sandrun_executor.sandboxes.zygote import Zygote, ZygoteError
 from sandrun_shared.environments import DEFAULT, DefinitionError
 from sandrun_shared.jobs import Limits
-from sandrun_shared.protocol import Execute
 
 TICK_SECONDS = 2.0
 _log = logging.getLogger("sandrun.executor")
@@ -80,12 +78,12 @@ class Pool:
             self._takers -= 1
             self._close_if_empty()
 
-    async def prepare(self, gpu: int | None = None, started: str = "") -> Sandbox:
-        """A new sandbox, with an interpreter started in it. Raises as starting a zygote or a sandbox does."""
+    async def prepare(self, gpu: int | None = None) -> Sandbox:
+        """A new sandbox. Raises as starting a zygote or a sandbox does."""
         self._sandboxes += 1
         try:
             zygote = await self.ready_zygote()
-            sandbox = await self._maker.prepare(zygote, gpu, started)
+            sandbox = await self._maker.prepare(zygote, gpu)
         except BaseException:
             self._sandboxes -= 1
             self._close_if_empty()
@@ -198,7 +196,6 @@ class Pools:
         places: int,
         warm: int,
         *,
-        started: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
         memory: Callable[[], Memory] = Memory.read,
     ) -> None:
@@ -210,9 +207,6 @@ class Pools:
         self._demand = Demand(clock)
         self._failed_before = 0  # in pools that are let go
         self._pools: dict[str, Pool] = {DEFAULT: self._make(None)}
-        self._started = StartedParks(
-            started, partial(self._pools[DEFAULT].prepare, None), self._pools[DEFAULT].end
-        )
         self._retired: set[Pool] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -228,17 +222,11 @@ class Pools:
             except DefinitionError as error:
                 _log.error("cannot preload: %s", error)
         self.balance()
-        self._started.open()
         self._spawn(self._tick())
 
     def refusal(self, name: str) -> str:
         """Why no job can run in this environment; "" when one can."""
         return "" if name == DEFAULT or self._builds.current(name) else self._builds.why_missing(name)
-
-    def take_started(self, request: Execute) -> tuple[Pool, Sandbox] | None:
-        """As take, if a sandbox with an interpreter started for such a job waits."""
-        sandbox = self._started.take(request)
-        return None if sandbox is None else (self._pools[DEFAULT], sandbox)
 
     @contextmanager
     def hold(self, name: str) -> Iterator[Pool]:
@@ -289,7 +277,6 @@ class Pools:
         """Whoever waits for a slot may look again."""
         for pool in (*self._pools.values(), *self._retired):
             pool.park.slot_freed()
-        self._started.slot_freed()
 
     def slot_reclaimed(self) -> None:
         """Something ended that had been given up: whoever tries in vain may try at once."""
@@ -354,6 +341,5 @@ class Pools:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._started.close()
         for pool in (*self._pools.values(), *self._retired):
             await pool.close()

@@ -78,12 +78,11 @@ class Sandbox:
         limits: Limits,
         gpu: int | None = None,
         *,
-        started: str = "",
         installs: bool = False,
     ) -> "Sandbox":
         """Everything but the job, with the limits most jobs have.
 
-        With a GPU if the job is to have one, and with an interpreter started for it.
+        With a GPU if the job is to have one.
         installs: what runs in it may write to the folder of packages, when one is mounted.
 
         Raises SandboxError, SlotsRetiredError, NoSlotError, CgroupError, OSError; the pool of slots ends what
@@ -100,7 +99,7 @@ class Sandbox:
             sandbox._init.listen(messages.FROM_INIT, sandbox._init_says)
             sandbox._job.listen(messages.FROM_JOB, sandbox._job_says)
             into_cgroup = slot.cgroup.into_fd is not None
-            request = messages.Spawn(slot.uid, into_cgroup, sandbox._folders, gpu, started, installs)
+            request = messages.Spawn(slot.uid, into_cgroup, sandbox._folders, gpu, installs)
             zygote.spawn(sandbox._init, sandbox._job, slot, request)
             async with asyncio.timeout(PREPARE_SECONDS):
                 await sandbox._ready

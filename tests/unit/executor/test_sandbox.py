@@ -142,7 +142,7 @@ async def prepare(zygote: FakeZygote, pool: SlotPool) -> SandboxError:
 async def test_a_parked_sandbox_waits_until_something_in_it_ends() -> None:
     zygote = FakeZygote()
     waiting, without_job, dead = sandbox(zygote), sandbox(zygote), sandbox(zygote)
-    without_job._init_says(messages.Exited(9, False), None)  # killed, a started interpreter for example
+    without_job._init_says(messages.Exited(9, False), None)  # killed, for example
     dead._died()
     dead._ready.exception()  # nobody waits for it here
     babbles = sandbox(zygote)

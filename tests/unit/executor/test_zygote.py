@@ -77,7 +77,7 @@ async def test_one_that_reads_nothing_is_known_not_to_answer(process: Immortal) 
         cgroup = type("Group", (), {"join_fds": (), "into_fd": None})
         network = type("Net", (), {"fd": 0})
 
-    request = Spawn(1000, False, TmpfsLimits(1, 1, 1), None, "", False)
+    request = Spawn(1000, False, TmpfsLimits(1, 1, 1), None, False)
 
     def fill_the_socket() -> None:
         while True:

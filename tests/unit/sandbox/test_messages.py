@@ -183,8 +183,8 @@ def test_digits_are_ascii() -> None:
         (Configure(None, "installing", ("uv", "ca.pem")), {3}),
         (Configure(None, "installing", ()), {1}),
         (Collect(1, 1, 1.0), {5}),
-        (Spawn(1, False, TmpfsLimits(1, 1, 1), None, "", False), set(range(3, 17))),
-        (Spawn(1, True, TmpfsLimits(1, 1, 1), None, "", False), set(range(4, 17))),
+        (Spawn(1, False, TmpfsLimits(1, 1, 1), None, False), set(range(3, 17))),
+        (Spawn(1, True, TmpfsLimits(1, 1, 1), None, False), set(range(4, 17))),
     ],
 )
 def test_descriptors_are_as_many_as_an_order_needs(order: Order, counts: set[int]) -> None:

@@ -74,7 +74,7 @@ def test_pid_1_ends_over_an_order_that_it_cannot_obey(
     ("order", "said"),
     [
         (Stop(1.0), b"failed message_stop 0"),
-        (Spawn(-1, False, TmpfsLimits(1, 1, 1), None, "", False), b"failed message_spawn 0"),
+        (Spawn(-1, False, TmpfsLimits(1, 1, 1), None, False), b"failed message_spawn 0"),
     ],
 )
 def test_a_zygote_ends_over_an_order_that_it_cannot_obey(root: Root, order: Order, said: bytes) -> None:

@@ -1,1 +1,0 @@
-"""Interpreters other than Python that start before their program is known."""
