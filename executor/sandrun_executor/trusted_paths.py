@@ -19,22 +19,22 @@ class HelperError(Exception):
     """Code that the daemon is to run could be changed by the user it trusts least; the text says which."""
 
 
-def environment(own: Path | None = None) -> Path:
+def venv(own: Path | None = None) -> Path:
     """The virtual environment that holds the helpers, beside ours (own) or ours itself."""
     own = Path(sys.prefix) if own is None else own
-    beside = own.with_name(_API)
-    return beside if (beside / "bin" / "python").is_file() else own
+    sibling = own.with_name(_API)
+    return sibling if (sibling / "bin" / "python").is_file() else own
 
 
 def python() -> str:
     """The interpreter with which a helper runs as a process of its own."""
-    found = environment()
+    found = venv()
     return sys.executable if found == Path(sys.prefix) else str(found / "bin" / "python")
 
 
 def find_uv() -> str:
     """The server's own uv, else the system's; "" when there is none."""
-    own = environment() / "bin" / "uv"
+    own = venv() / "bin" / "uv"
     return str(own) if own.is_file() else shutil.which("uv", path="/usr/local/bin:/usr/bin") or ""
 
 

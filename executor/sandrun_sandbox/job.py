@@ -39,7 +39,7 @@ _READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC_", "TZ")
 class Program:
     """A Python program to run in this very process.
 
-    environment: variables besides layout.VARIABLES, which the zygote has; spared: names of modules that every
+    variables: those besides layout.VARIABLES, which the zygote has; spared: names of modules that every
     interpreter has; buffered: whether what it writes may wait in a buffer; finish: what to call after all
     that atexit calls, where modules that the zygote imported have registered theirs.
     """
@@ -49,7 +49,7 @@ class Program:
         command: str,
         entrypoint: str,
         args: list[str],
-        environment: dict[str, str],
+        variables: dict[str, str],
         spared: tuple[str, ...],
         *,
         buffered: bool = False,
@@ -58,7 +58,7 @@ class Program:
         self.command = command
         self.entrypoint = entrypoint
         self.args = args
-        self.environment = environment
+        self.variables = variables
         self.spared = spared
         self.buffered = buffered
         self.finish = finish
@@ -168,7 +168,7 @@ def _buffering(config: dict[str, Any], buffered: bool | None) -> dict[str, str]:
     if buffered is None:
         return {}
     if buffered:
-        config["environment"].pop(UNBUFFERED, None)
+        config["variables"].pop(UNBUFFERED, None)
         return {}
     if not os.path.exists(_STDBUF):
         raise StepError("write_through", errno.ENOENT)
@@ -195,8 +195,8 @@ def _exec(config: dict[str, Any], command: list[str], order: orders.Order) -> No
         if program.startswith("./"):
             _allow_execution(program)
             program = _under_our_name(program)
-        environment = {**config["environment"], **order.env}
-        os.execve(program, command + order.args, environment)  # noqa: S606
+        variables = {**config["variables"], **order.env}
+        os.execve(program, command + order.args, variables)  # noqa: S606
     except OSError as error:
         os.write(2, f"sandrun: {os.path.basename(command[0])}: {error.strerror}\n".encode())
     os._exit(_EXEC_FAILED)

@@ -107,9 +107,9 @@ def main(config_data: bytes, baseline: frozenset[str], preloaded: dict[str, Any]
     for name in ("seccomp", "gpu_seccomp"):
         config[name] = linux.SeccompProgram(config[name])
     config["command_line"] = cpython.command_line_room()
-    config["environment"] = {**VARIABLES, **config["variables"]}
+    config["variables"] = {**VARIABLES, **config["variables"]}
     os.environ.clear()
-    os.environ.update(config["environment"])
+    os.environ.update(config["variables"])
     lower_rlimits(config["core_bytes"])
     cpython.lend_recursion(frames.DEPTH)
     config["spared"] = tuple(config["baseline"] - {"sys", "builtins", "__main__"})

@@ -17,13 +17,13 @@ ALLOCATOR = {
 _MARK = "SANDRUN_WIPES"  # no setting: those have two underscores
 
 
-def environment(environ: Mapping[str, str]) -> dict[str, str] | None:
+def variables(environ: Mapping[str, str]) -> dict[str, str] | None:
     """The environment in which freed memory is overwritten; None if it is this one."""
     return None if environ.get(_MARK) else {**environ, **ALLOCATOR, _MARK: "1"}
 
 
 def restart() -> None:
     """Become a process that overwrites what it frees; returns only in one. Raises OSError."""
-    environ = environment(os.environ)
+    environ = variables(os.environ)
     if environ is not None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)  # noqa: S606 - ourselves

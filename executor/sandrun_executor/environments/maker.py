@@ -5,7 +5,7 @@ from typing import Any
 from sandrun_executor import kernel
 from sandrun_executor.cgroups.probe import Cgroup
 from sandrun_executor.sandboxes.sandbox import Sandbox
-from sandrun_executor.sandboxes.slots import SlotPool
+from sandrun_executor.sandboxes.slots import Slots
 from sandrun_executor.sandboxes.zygote import Image, Zygote
 from sandrun_shared.jobs import Limits
 from sandrun_shared.settings import Settings
@@ -24,7 +24,7 @@ def core_bytes() -> int:
 class SandboxMaker:
     """Makes zygotes and sandboxes, with what all of them have in common."""
 
-    def __init__(self, slots: SlotPool, seccomp: bytes, limits: Limits) -> None:
+    def __init__(self, slots: Slots, seccomp: bytes, limits: Limits) -> None:
         """seccomp: the filter's BPF; limits: those that most jobs have."""
         self._slots = slots
         self._seccomp = seccomp

@@ -15,7 +15,7 @@ RETRY_SECONDS = 1.0  # doubled after each failure
 LONGEST_QUICK_RETRY_SECONDS = 5.0
 # Each attempt that does not return may cost a slot for good: so it is not made often.
 LONGEST_RETRY_SECONDS = 60.0
-TAKE_SECONDS = 30.0  # an environment may be imported meanwhile; what can be known to fail fails at once
+ACQUIRE_SECONDS = 30.0  # an environment may be imported meanwhile; what can be known to fail fails at once
 PROBE_SECONDS = 3.0
 LATELY_SECONDS = 60.0
 # While a burst of jobs lasts, preparing more would take the processors from those that run. So only what
@@ -29,11 +29,11 @@ class Park:
     """Up to `size` sandboxes, filled one at a time; the size may change."""
 
     def __init__(
-        self, size: int, prepare: Callable[[], Awaitable[Sandbox]], discard: Callable[[Sandbox], None]
+        self, size: int, prepare: Callable[[], Awaitable[Sandbox]], release: Callable[[Sandbox], None]
     ) -> None:
         self._size = size
         self._prepare = prepare
-        self._discard = discard
+        self._release = release
         self._waiting: deque[Sandbox] = deque()
         self._changed = asyncio.Event()  # one was taken, or a slot is free
         self._freed = asyncio.Event()  # there is something to take, or a slot to prepare it in
@@ -69,30 +69,30 @@ class Park:
         if size != self._size:
             self._size = size
             while len(self._waiting) > size:
-                self._discard(self._waiting.pop())
+                self._release(self._waiting.pop())
             self._changed.set()
 
-    async def take(self) -> Sandbox:
+    async def acquire(self) -> Sandbox:
         """A sandbox, waiting or new.
 
         Raises Unavailable when none can be made, also while it waits; TimeoutError when no slot becomes free.
         """
         loop = asyncio.get_running_loop()
         self._quiet_at = loop.time() + QUIET_SECONDS
-        if (sandbox := self.take_waiting()) is not None:
+        if (sandbox := self.acquire_waiting()) is not None:
             return sandbox
         try:
-            async with self.circuit.waiting(TAKE_SECONDS):
-                return await self._take_or_make()
+            async with self.circuit.waiting(ACQUIRE_SECONDS):
+                return await self._acquire_or_make()
         except Unavailable:
-            if (sandbox := self.take_waiting()) is not None:  # it was finished while ours was not
+            if (sandbox := self.acquire_waiting()) is not None:  # it was finished while ours was not
                 return sandbox
             raise
 
-    async def _take_or_make(self) -> Sandbox:
+    async def _acquire_or_make(self) -> Sandbox:
         while True:
             self._freed.clear()  # before looking: what is freed while we prepare in vain must count
-            sandbox = self.take_waiting()
+            sandbox = self.acquire_waiting()
             if sandbox is not None:
                 return sandbox
             try:
@@ -159,20 +159,20 @@ class Park:
             self._waiting.append(sandbox)
             self._freed.set()
         else:
-            self._discard(sandbox)
+            self._release(sandbox)
 
     def try_again(self) -> None:
         """Something that did not end has ended: what failed may work."""
         self._again.set()
 
-    def take_waiting(self) -> Sandbox | None:
+    def acquire_waiting(self) -> Sandbox | None:
         """A sandbox that waits; None when none does."""
         while self._waiting:
             sandbox = self._waiting.popleft()
             self._changed.set()
             if sandbox.usable:
                 return sandbox
-            self._discard(sandbox)
+            self._release(sandbox)
         return None
 
     def slot_freed(self) -> None:
@@ -224,4 +224,4 @@ class Park:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         while self._waiting:
-            self._discard(self._waiting.popleft())
+            self._release(self._waiting.popleft())

@@ -35,10 +35,10 @@ class StartedParks:
         self,
         names: Iterable[str],
         prepare: Callable[[str], Awaitable[Sandbox]],
-        discard: Callable[[Sandbox], None],
+        release: Callable[[Sandbox], None],
     ) -> None:
         self._parks = {
-            name: Park(size, partial(prepare, name), discard) for name, size in Counter(names).items()
+            name: Park(size, partial(prepare, name), release) for name, size in Counter(names).items()
         }
 
     def open(self) -> None:
@@ -46,13 +46,13 @@ class StartedParks:
         for park in self._parks.values():
             park.open()
 
-    def take(self, request: Execute) -> Sandbox | None:
+    def acquire(self, request: Execute) -> Sandbox | None:
         """A sandbox for this job, if one waits in which it runs as in any other."""
         park = self._parks.get(request.interpreter)
         fits = request.warm and request.environment == "default" and request.gpu is None
         if park is None or not fits or request.limits.memory_bytes < MEMORY_BYTES:
             return None
-        return park.take_waiting()
+        return park.acquire_waiting()
 
     def slot_freed(self) -> None:
         """Whoever waits for a slot may look again."""

@@ -163,38 +163,38 @@ def driver_in(folder: Path) -> Driver:
     return Driver(searched="" if listed in _DEFAULT else str(listed))
 
 
-class Loan:
+class DeviceLease:
     """A device that a job has; a context manager that gives it back, unless something else is to."""
 
-    def __init__(self, device: Device, driver: Driver, give_back: Callable[[], None]) -> None:
+    def __init__(self, device: Device, driver: Driver, release: Callable[[], None]) -> None:
         folder = driver.inside
-        self._give_back = give_back
+        self._release = release
         self._kept = False
         # By its UUID: the driver may count other devices too.
-        self.environment = {"CUDA_VISIBLE_DEVICES": device.gpu.uuid}
+        self.variables = {"CUDA_VISIBLE_DEVICES": device.gpu.uuid}
         if folder:
-            self.environment["LD_LIBRARY_PATH"] = folder
+            self.variables["LD_LIBRARY_PATH"] = folder
 
-    def until_then(self) -> Callable[[], None]:
+    def defer_release(self) -> Callable[[], None]:
         """Keep the device until what is returned is called: the job is dead, its memory there is free."""
         self._kept = True
-        return self._give_back
+        return self._release
 
-    def __enter__(self) -> "Loan":
+    def __enter__(self) -> "DeviceLease":
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self._kept:
-            self._give_back()
+            self._release()
 
 
-class Lender:
+class DevicePool:
     """Which devices are lent: each to one job at a time."""
 
     def __init__(self, found: Found) -> None:
         self.found = found
         self._devices = {device.gpu.index: device for device in found.devices}
-        self._lent: set[int] = set()
+        self._leased: set[int] = set()
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -205,12 +205,12 @@ class Lender:
         """Whether there is such a device."""
         return index in self._devices
 
-    def borrow(self, index: int) -> Loan | None:
+    def acquire(self, index: int) -> DeviceLease | None:
         """The device, or None while somebody has it."""
-        if index in self._lent:
+        if index in self._leased:
             return None
-        self._lent.add(index)
-        return Loan(self._devices[index], self.found.driver, lambda: self._lent.discard(index))
+        self._leased.add(index)
+        return DeviceLease(self._devices[index], self.found.driver, lambda: self._leased.discard(index))
 
 
 def for_image(devices: tuple[Device, ...], driver: Driver) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Made:
+class InstalledLayer:
     """A layer that an installation made: its number in LayerMounts, its size, the CPU time it took."""
 
     number: int
@@ -102,7 +102,7 @@ class Installation:
         del self.log[:-LOG_BYTES]
 
 
-class Installing:
+class InstallationRunner:
     """What every installation needs; `installers` are those that can be asked for, none without hosts."""
 
     def __init__(
@@ -153,7 +153,7 @@ class Installing:
         if self._settings.package_netrc and not self._settings.package_proxy:
             with (
                 closing(Network()) as network,
-                self._borrowed_uid() as uid,
+                self._leased_uid() as uid,
                 await self._start_proxy(network, uid),
             ):
                 pass  # it has read its credentials
@@ -165,24 +165,26 @@ class Installing:
         """The version of the interpreter that an installer installs for."""
         return self._versions.get(installers.TABLE[installer].interpreter, "")
 
-    async def run(self, installation: Installation, installer: Installer, fd: int) -> Made | Failure:
+    async def run(
+        self, installation: Installation, installer: Installer, fd: int
+    ) -> InstalledLayer | Failure:
         """Install what the bundle behind fd requires.
 
         Raises SandboxError, ZygoteError, CgroupError, ProxyError, NoSlotError, SlotsRetiredError, OSError.
         """
         sandbox = await self._prepare(self._limits)
         number = 0
-        made: Made | Failure = CANCELLED
+        made: InstalledLayer | Failure = CANCELLED
         try:
             try:
-                with self._borrowed_uid() as uid, ExitStack() as undo:
+                with self._leased_uid() as uid, ExitStack() as undo:
                     number, layer_fd = await self._mounts.create(self._limits.disk_bytes, sandbox.slot.uid)
                     parts = (held(undo, layer_fd), fd, uid)
                     await self._execute(sandbox, installation, installer, parts, undo)
             finally:
                 await sandbox.destroy()
             # Every process of it is dead: nobody has a file of the layer open any more.
-            made = self._failure(installation) or Made(
+            made = self._failure(installation) or InstalledLayer(
                 number, await self._mounts.seal(number), _cpu(installation)
             )
             return made
@@ -191,7 +193,7 @@ class Installing:
                 await self._mounts.drop(number)
 
     @contextmanager
-    def _borrowed_uid(self) -> Iterator[int]:
+    def _leased_uid(self) -> Iterator[int]:
         uid = self._uids.pop()
         try:
             yield uid
@@ -232,8 +234,8 @@ class Installing:
         driver = Path(messages.__file__).with_name(_DRIVER).read_bytes()
         bundle = encode_bundle({_DRIVER: driver}) + _read(requirements_fd)
         fds = [_memfd(undo, encode_order(order)), _memfd(undo, bundle)]
-        environment = installers.environment_to_install(installer, self._settings, proxy.credentials)
-        packages = Packages(mounts, environment, tuple(name for name, _ in tools))
+        variables = installers.variables_to_install(installer, self._settings, proxy.credentials)
+        packages = Packages(mounts, variables, tuple(name for name, _ in tools))
         asked = Execute("install", "python3", self._limits, warm=False)
         isolated = dataclasses.replace(BY_NAME["python3"], command=(PYTHON, "-I", ENTRYPOINT))
         record = Record(None, asked, fds)

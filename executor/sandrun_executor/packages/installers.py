@@ -53,7 +53,7 @@ def short(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def environment_to_install(
+def variables_to_install(
     installer: Installer, settings: Settings, credentials: Collection[str]
 ) -> dict[str, str]:
     """Variables of an installation whose proxy has credentials for these hosts."""
@@ -117,7 +117,7 @@ def _bundler(settings: Settings, credentials: Collection[str]) -> dict[str, str]
 _OWN = {Installer.uv: _uv, Installer.npm: _npm, Installer.bundler: _bundler}
 
 
-def environment_to_run(installer: Installer, version: str, environment: str) -> dict[str, str]:
+def variables_to_run(installer: Installer, version: str, environment: str) -> dict[str, str]:
     """Variables with which an interpreter of that version finds what was installed, in an environment."""
     path = "/usr/bin:/bin" if environment == DEFAULT else f"{PLACE}/bin:/usr/bin:/bin"
     if installer is Installer.uv:

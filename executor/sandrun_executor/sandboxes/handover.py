@@ -29,7 +29,7 @@ class Packages:
     """
 
     mounts: list[int]
-    environment: dict[str, str]
+    variables: dict[str, str]
     tools: tuple[str, ...] | None = None
     cpu_seconds: float = 0.0
     warm: bool = True
@@ -75,7 +75,7 @@ def job_message(request: Execute, language: Language, packages: Packages) -> Job
         command=language.command,
         compiler=language.compiler,
         language_variables=language.env,
-        package_variables=packages.environment,
+        package_variables=packages.variables,
         upload=request.upload.value,
         warm=fork,
         buffered=request.buffered,

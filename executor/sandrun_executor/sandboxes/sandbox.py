@@ -17,7 +17,7 @@ from sandrun_executor.sandboxes.channel import Heard, Link
 from sandrun_executor.sandboxes.faults import Fault
 from sandrun_executor.sandboxes.handover import Packages, configuration, tmpfs_limits
 from sandrun_executor.sandboxes.pidfds import is_pidfd, pid_of
-from sandrun_executor.sandboxes.slots import Slot, SlotPool
+from sandrun_executor.sandboxes.slots import Slot, Slots
 from sandrun_executor.sandboxes.timers import Timers
 from sandrun_executor.sandboxes.verdicts import Exit, left_out_of
 from sandrun_executor.sandboxes.zygote import Zygote
@@ -45,12 +45,12 @@ class SandboxError(Exception):
 class Sandbox:
     """One set of namespaces and processes, used for one job and then destroyed."""
 
-    def __init__(self, zygote: Zygote, pool: SlotPool, slot: Slot, limits: Limits) -> None:
+    def __init__(self, zygote: Zygote, slots: Slots, slot: Slot, limits: Limits) -> None:
         self.on_compiling: Callable[[], None] = _nothing
         self.on_started: Callable[[], None] = _nothing
         self.on_released: Callable[[], None] = _nothing  # everything in it is dead
         self._loop = asyncio.get_running_loop()
-        self._pool = pool
+        self._slots = slots
         self._slot = slot
         with ExitStack() as undo:
             self._init = Link()
@@ -74,7 +74,7 @@ class Sandbox:
     async def prepare(
         cls,
         zygote: Zygote,
-        pool: SlotPool,
+        slots: Slots,
         limits: Limits,
         gpu: int | None = None,
         *,
@@ -86,14 +86,14 @@ class Sandbox:
         With a GPU if the job is to have one, and with an interpreter started for it.
         installs: what runs in it may write to the folder of packages, when one is mounted.
 
-        Raises SandboxError, SlotsRetiredError, NoSlotError, CgroupError, OSError; the pool of slots ends what
+        Raises SandboxError, SlotsRetiredError, NoSlotError, CgroupError, OSError; `Slots` ends what
         is left then.
         """
-        slot = pool.acquire()
+        slot = slots.acquire()
         try:
-            sandbox = cls(zygote, pool, slot, limits)
+            sandbox = cls(zygote, slots, slot, limits)
         except BaseException:
-            pool.release(slot)  # nothing is in it
+            slots.release(slot)  # nothing is in it
             raise
         try:
             sandbox.limit(limits, limits.memory_bytes)
@@ -106,10 +106,10 @@ class Sandbox:
                 await sandbox._ready
         except TimeoutError:
             fault = sandbox._stuck()
-            await pool.bury(sandbox.destroy(), LEAVE_SECONDS)
+            await slots.bury(sandbox.destroy(), LEAVE_SECONDS)
             raise SandboxError(fault, is_stuck=True) from None
         except BaseException:
-            await pool.bury(sandbox.destroy(), LEAVE_SECONDS)
+            await slots.bury(sandbox.destroy(), LEAVE_SECONDS)
             raise
         return sandbox
 
@@ -323,7 +323,7 @@ class Sandbox:
             pass
         finally:
             if not released:
-                self._pool.retire(self._slot, self.on_released)
+                self._slots.retire(self._slot, self.on_released)
             self._timers.cancel()
             self._init.close()
             self._job.close()
@@ -336,7 +336,7 @@ class Sandbox:
         """Raises TimeoutError while something is left."""
         async with asyncio.timeout(EMPTY_SECONDS):
             pause = 0.001
-            while not self._pool.release(self._slot):
+            while not self._slots.release(self._slot):
                 with suppress(CgroupError):
                     self._slot.cgroup.kill()
                 await asyncio.sleep(pause)

@@ -35,7 +35,7 @@ class Slot:
     cgroup: Cgroup
 
 
-class SlotPool:
+class Slots:
     """Hands out slots; one that cannot be proven empty is not handed out before it can."""
 
     def __init__(self, hierarchy: Hierarchy, first_uid: int, count: int) -> None:

@@ -45,7 +45,7 @@ def main(config: dict[str, Any], name: str, confinement: Confinement, link: Chan
         linux.close_range(_SOCKET + 1)
         job.reset_ignored()
         command = node.COMMANDS[name]
-        os.execve(command[0], command, config["environment"])  # noqa: S606
+        os.execve(command[0], command, config["variables"])  # noqa: S606
     except StepError as error:
         link.report(error.report)
     except OSError as error:

@@ -131,9 +131,9 @@ def _exit_code(code: object) -> int:
 def _set_variables(program: Program) -> None:
     if program.buffered:
         os.environ.pop(UNBUFFERED, None)
-    if program.environment:
-        os.environ.update(program.environment)
-        if "PYTHONUSERBASE" in program.environment:
+    if program.variables:
+        os.environ.update(program.variables)
+        if "PYTHONUSERBASE" in program.variables:
             _add_user_site()
 
 

@@ -47,7 +47,7 @@ def test_one_that_is_not_installed_is_told(caplog: pytest.LogCaptureFixture) -> 
 
 async def first(parks: prestarted.StartedParks) -> Sandbox:
     async with asyncio.timeout(10):
-        while (found := parks.take(JOB)) is None:  # noqa: ASYNC110 (nobody tells)
+        while (found := parks.acquire(JOB)) is None:  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0)
     return found
 
@@ -55,7 +55,7 @@ async def first(parks: prestarted.StartedParks) -> Sandbox:
 async def test_each_job_takes_one_of_its_own_kind_if_it_can() -> None:
     gone: list[Sandbox] = []
     parks = prestarted.StartedParks(["node", "node"], prepared, gone.append)
-    assert parks.take(JOB) is None  # nothing waits yet
+    assert parks.acquire(JOB) is None  # nothing waits yet
     parks.open()
     try:
         taken = [await first(parks), await first(parks)]
@@ -67,7 +67,7 @@ async def test_each_job_takes_one_of_its_own_kind_if_it_can() -> None:
             {"environment": "ml-basic"},
             {"limits": Limits(memory_bytes=prestarted.MEMORY_BYTES - 1)},
         ):
-            assert parks.take(msgspec.structs.replace(JOB, **changes)) is None
+            assert parks.acquire(msgspec.structs.replace(JOB, **changes)) is None
     finally:
         await parks.close()
 

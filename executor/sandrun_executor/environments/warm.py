@@ -24,7 +24,7 @@ TICK_SECONDS = 2.0
 _log = logging.getLogger("sandrun.executor")
 
 
-class Pool:
+class WarmEnvironment:
     """The zygote of one build, or of `default`, with its parked sandboxes; ends when its last one has."""
 
     def __init__(self, build: Build | None, maker: SandboxMaker, freed: Callable[[], None]) -> None:
@@ -39,10 +39,10 @@ class Pool:
         self._endings: set[asyncio.Task[None]] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._sandboxes = 0
-        self._takers = 0
+        self._holds = 0
         self._retired = False
         self.closed = False
-        self.park = Park(0, self.prepare, self.end)
+        self.park = Park(0, self.prepare, self.release)
 
     @property
     def warm(self) -> bool:
@@ -57,14 +57,14 @@ class Pool:
     @property
     def busy(self) -> bool:
         """Whether a job runs in it, or one is being prepared."""
-        return self._takers > 0 or self._sandboxes > self.park.waiting
+        return self._holds > 0 or self._sandboxes > self.park.waiting
 
-    async def take(self, gpu: int | None = None) -> Sandbox:
-        """A sandbox, as Park.take; one with a GPU is made for its job."""
+    async def acquire(self, gpu: int | None = None) -> Sandbox:
+        """A sandbox, as Park.acquire; one with a GPU is made for its job."""
         with self.held():
             try:
                 if gpu is None:
-                    return await self.park.take()
+                    return await self.park.acquire()
                 self.park.circuit.check()
                 return await self.prepare(gpu)
             except NoSlotError:
@@ -73,11 +73,11 @@ class Pool:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep it, retired or not, for a job that is yet to take a sandbox."""
-        self._takers += 1
+        self._holds += 1
         try:
             yield
         finally:
-            self._takers -= 1
+            self._holds -= 1
             self._close_if_empty()
 
     async def prepare(self, gpu: int | None = None, started: str = "") -> Sandbox:
@@ -140,7 +140,7 @@ class Pool:
             )
             return await self._maker.start_zygote(self.build.image(preload=False))
 
-    def end(self, sandbox: Sandbox) -> None:
+    def release(self, sandbox: Sandbox) -> None:
         """Destroy a sandbox beside the answer, not before it."""
         task = asyncio.get_running_loop().create_task(sandbox.destroy())
         self._endings.add(task)
@@ -166,7 +166,7 @@ class Pool:
         self._close_if_empty()
 
     def _close_if_empty(self) -> None:
-        if not self._retired or self._sandboxes or self._takers or self.closed:
+        if not self._retired or self._sandboxes or self._holds or self.closed:
             return
         self.closed = True
         if self._starting is not None:
@@ -188,8 +188,8 @@ class Pool:
             await asyncio.sleep(0)  # what is called when they are done
 
 
-class Pools:
-    """Every pool by the name of its environment; `default` is always there."""
+class WarmEnvironments:
+    """Every environment by the name of its environment; `default` is always there."""
 
     def __init__(
         self,
@@ -209,22 +209,22 @@ class Pools:
         self._memory = memory
         self._demand = Demand(clock)
         self._failed_before = 0  # in pools that are let go
-        self._pools: dict[str, Pool] = {DEFAULT: self._make(None)}
+        self._by_name: dict[str, WarmEnvironment] = {DEFAULT: self._make(None)}
         self._started = StartedParks(
-            started, partial(self._pools[DEFAULT].prepare, None), self._pools[DEFAULT].end
+            started, partial(self._by_name[DEFAULT].prepare, None), self._by_name[DEFAULT].release
         )
-        self._retired: set[Pool] = set()
+        self._retired: set[WarmEnvironment] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def _make(self, build: Build | None) -> Pool:
-        return Pool(build, self._maker, self.slot_freed)
+    def _make(self, build: Build | None) -> WarmEnvironment:
+        return WarmEnvironment(build, self._maker, self.slot_freed)
 
     async def start(self, preload: list[str]) -> None:
         """Prepare the first sandbox, then more beside, for these environments too. Raises as prepare does."""
-        await self._pools[DEFAULT].park.start()
+        await self._by_name[DEFAULT].park.start()
         for name in preload:
             try:
-                self._pool(name)
+                self._current(name)
             except DefinitionError as error:
                 _log.error("cannot preload: %s", error)
         self.balance()
@@ -235,80 +235,88 @@ class Pools:
         """Why no job can run in this environment; "" when one can."""
         return "" if name == DEFAULT or self._builds.current(name) else self._builds.why_missing(name)
 
-    def take_started(self, request: Execute) -> tuple[Pool, Sandbox] | None:
+    def acquire_started(self, request: Execute) -> tuple[WarmEnvironment, Sandbox] | None:
         """As take, if a sandbox with an interpreter started for such a job waits."""
-        sandbox = self._started.take(request)
-        return None if sandbox is None else (self._pools[DEFAULT], sandbox)
+        sandbox = self._started.acquire(request)
+        return None if sandbox is None else (self._by_name[DEFAULT], sandbox)
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[Pool]:
-        """The pool that a job is to run in later, whatever is built meanwhile. Raises DefinitionError."""
-        pool = self._pool(name)
-        with pool.held():
-            yield pool
+    def hold(self, name: str) -> Iterator[WarmEnvironment]:
+        """Hold the build that a job will run in, even if a newer one is built. Raises DefinitionError."""
+        environment = self._current(name)
+        with environment.held():
+            yield environment
 
-    async def take(self, name: str, gpu: int | None = None, held: Pool | None = None) -> tuple[Pool, Sandbox]:
-        """A sandbox, and the pool that is to end it: the one that was held if one was.
+    async def acquire(
+        self, name: str, gpu: int | None = None, held: WarmEnvironment | None = None
+    ) -> tuple[WarmEnvironment, Sandbox]:
+        """A sandbox, and the environment that is to end it: the one that was held if one was.
 
-        Raises DefinitionError, and what Park.take raises.
+        Raises DefinitionError, and what Park.acquire raises.
         """
-        pool = held or self._pool(name)
+        environment = held or self._current(name)
         self._demand.note(name)
-        return pool, await pool.take(gpu)
+        return environment, await environment.acquire(gpu)
 
-    def _pool(self, name: str) -> Pool:
-        pool = self._pools.get(name)
-        if name == DEFAULT and pool is not None:
-            return pool
+    def _current(self, name: str) -> WarmEnvironment:
+        environment = self._by_name.get(name)
+        if name == DEFAULT and environment is not None:
+            return environment
         digest = self._builds.current(name)
-        if pool is not None and pool.build is not None and pool.build.record.digest == digest:
-            return pool
+        if (
+            environment is not None
+            and environment.build is not None
+            and environment.build.record.digest == digest
+        ):
+            return environment
         build = self._builds.open(name)
-        if pool is not None:
+        if environment is not None:
             self._retire(name)
-        self._pools[name] = self._make(build)
-        self._pools[name].park.open()
-        return self._pools[name]
+        self._by_name[name] = self._make(build)
+        self._by_name[name].park.open()
+        return self._by_name[name]
 
     def _retire(self, name: str) -> None:
-        pool = self._pools.pop(name)
-        self._failed_before += pool.park.circuit.failures
-        self._retired.add(pool)
-        self._spawn(pool.retire())
+        environment = self._by_name.pop(name)
+        self._failed_before += environment.park.circuit.failures
+        self._retired.add(environment)
+        self._spawn(environment.retire())
 
     async def prepare_to_install(self, limits: Limits) -> Sandbox:
         """A sandbox in which packages are installed. Raises as starting a zygote or a sandbox does."""
-        zygote = await self._pools[DEFAULT].ready_zygote()
+        zygote = await self._by_name[DEFAULT].ready_zygote()
         return await self._maker.prepare_to_install(zygote, limits)
 
     def warm_names(self) -> list[str]:
         """The environments whose zygote is there."""
-        return [name for name, pool in self._pools.items() if pool.warm]
+        return [name for name, environment in self._by_name.items() if environment.warm]
 
     def slot_freed(self) -> None:
         """Whoever waits for a slot may look again."""
-        for pool in (*self._pools.values(), *self._retired):
-            pool.park.slot_freed()
+        for environment in (*self._by_name.values(), *self._retired):
+            environment.park.slot_freed()
         self._started.slot_freed()
 
     def slot_reclaimed(self) -> None:
         """Something ended that had been given up: whoever tries in vain may try at once."""
         self.slot_freed()
-        for pool in self._pools.values():
-            pool.park.try_again()
+        for environment in self._by_name.values():
+            environment.park.try_again()
 
     async def problem(self) -> str:
         """Why no job could be given a sandbox of `default` now, for clients; "" when one could."""
-        return await self._pools[DEFAULT].park.problem()
+        return await self._by_name[DEFAULT].park.problem()
 
     def known_problem(self) -> str:
         """As problem, without trying."""
-        return self._pools[DEFAULT].park.known_problem()
+        return self._by_name[DEFAULT].park.known_problem()
 
     @property
     def failures(self) -> int:
-        """How many sandboxes could not be made, of every pool that is there."""
-        return self._failed_before + sum(pool.park.circuit.failures for pool in self._pools.values())
+        """How many sandboxes could not be made, of every environment that is there."""
+        return self._failed_before + sum(
+            environment.park.circuit.failures for environment in self._by_name.values()
+        )
 
     async def _tick(self) -> None:
         while True:
@@ -321,27 +329,30 @@ class Pools:
     def balance(self) -> None:
         """Follow what was built or removed, let go what is too much, share out the places."""
         memory = self._memory()
-        for name in [name for name in self._pools if name != DEFAULT]:
+        for name in [name for name in self._by_name if name != DEFAULT]:
             if not self._builds.current(name):
                 self._retire(name)
                 continue
             try:
-                self._pool(name)
+                self._current(name)
             except DefinitionError as error:
                 _log.error("%s stays on its old build: %s", name, error)
-        self._retired = {pool for pool in self._retired if not pool.closed}
+        self._retired = {environment for environment in self._retired if not environment.closed}
         idle = sorted(
-            (name for name, pool in self._pools.items() if not pool.busy), key=self._demand.asked_at
+            (name for name, environment in self._by_name.items() if not environment.busy),
+            key=self._demand.asked_at,
         )
-        surplus = len(self._pools) - 1 - (self._warm if memory.comfort else 0)
+        surplus = len(self._by_name) - 1 - (self._warm if memory.comfort else 0)
         for name in [name for name in idle if name != DEFAULT][: max(surplus, 0)]:
             self._retire(name)
-        self._demand.forget(self._pools)
-        rates = {name: self._demand.rate(name) for name in self._pools}
+        self._demand.forget(self._by_name)
+        rates = {name: self._demand.rate(name) for name in self._by_name}
         given = shared_out(self._places, rates, memory)
         # First those that give, so that slots are free for those that get.
-        for name, pool in sorted(self._pools.items(), key=lambda item: given[item[0]] - item[1].park.size):
-            pool.park.resize(given[name])
+        for name, environment in sorted(
+            self._by_name.items(), key=lambda item: given[item[0]] - item[1].park.size
+        ):
+            environment.park.resize(given[name])
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -355,5 +366,5 @@ class Pools:
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._started.close()
-        for pool in (*self._pools.values(), *self._retired):
-            await pool.close()
+        for environment in (*self._by_name.values(), *self._retired):
+            await environment.close()
