@@ -48,7 +48,7 @@ _log = logging.getLogger("sandrun.executor")
 
 @dataclass(frozen=True)
 class Call:
-    """One job that was taken: what was asked with which descriptors, by whom, when; its record, its GPU."""
+    """An admitted job: its request and descriptors, its peer, the time, its record, its GPU."""
 
     request: Execute
     fds: list[int]
@@ -73,7 +73,7 @@ class Executor:
         self._settings = settings.executor
         self._worker_key = worker_key
         self._hierarchy = hierarchy
-        # Twice: a job's answer goes out before its sandbox is gone.
+        # Doubled, because a job is answered before its sandbox is destroyed.
         count = 2 * self._settings.slots + self._settings.parked + self._settings.installs
         count += len(self._settings.started_interpreters)
         self._slots = Slots(hierarchy, self._settings.first_uid, count)
@@ -122,7 +122,7 @@ class Executor:
         found = self._gpus.found
         self._maker.gpus = devices.for_image(found.devices, found.driver)
         await self._installations.start()
-        # One sandbox must work before anybody is told that we are ready.
+        # Readiness is reported only after one sandbox was prepared.
         await self._environments.start(list(words(self._settings.preload)))
 
     async def execute(self, request: Execute, fds: list[int], peer: Peer, requested_at: float) -> None:
@@ -167,13 +167,14 @@ class Executor:
             self._admitted -= 1
 
     async def _install_and_run(self, call: Call, installer: Installer, fd: int) -> None:
-        """Run a job with the packages that the bundle behind fd requires, or tell why they are not there."""
+        """Run a job with the packages that the bundle behind fd requires, or report why they are missing."""
         peer, dependencies = call.peer, self._dependencies
         if installer not in self._installations.installers:
             peer.send(Refused("unsupported", f"no packages can be installed with {installer.value} here"))
             return
         try:
-            # What is installed is for one build: the job gets that one, even if there is a newer one by then.
+            # Packages are installed for one build, so the job runs in that build, even if a newer one
+            # appears.
             with self._environments.hold(call.request.environment) as environment:
                 try:
                     layer = await dependencies.acquire(installer, environment.build_name, fd, peer)
@@ -203,7 +204,7 @@ class Executor:
     async def _run(self, call: Call, packages: Packages, held: WarmEnvironment | None = None) -> None:
         request, peer = call.request, call.peer
         try:
-            # One that has started does not look again for where packages are.
+            # A started interpreter has already looked for packages.
             started = self._environments.acquire_started(request) if request.installer is None else None
             environment, sandbox = started or await self._environments.acquire(
                 request.environment, request.gpu, held
@@ -215,7 +216,7 @@ class Executor:
             peer.send(Refused("unsupported", str(error)))
             return
         except Failures as error:
-            if not isinstance(error, Unavailable):  # else it is in the log, once
+            if not isinstance(error, Unavailable):  # which the log has already
                 _log.error("cannot prepare a sandbox: %s", error)
             peer.send(Refused("unavailable", fault_of(error).told))
             return
@@ -262,7 +263,7 @@ class Executor:
         return None
 
     async def describe(self, request: Describe, peer: Peer) -> None:
-        """Answer a Describe, which may take seconds when it is to try whether a sandbox can be made."""
+        """Answer a Describe, which may take seconds if it asks to try making a sandbox."""
         problem = await self._environments.problem() if request.try_sandbox else ""
         peer.send(
             Description(
@@ -287,7 +288,7 @@ class Executor:
         peer.send(Identified() if key is None else Identified(key.worker_id, key.sign_nonce(request.nonce)))
 
     def stop_jobs(self) -> None:
-        """Take no more jobs and end those that run; each still gets its Finished."""
+        """Refuse new jobs and cancel those that run; each still gets its Finished."""
         self._stopping = True
         for execution in self._running:
             execution.stop(Stop.cancelled)

@@ -1,7 +1,7 @@
-"""Nothing but a failed sandbox follows from what comes over the executor's channels, whatever it is.
+"""Whatever arrives on the executor's channels, only the sandbox fails.
 
-What the executor sends down is its own and marshalled: marshal is not made for bytes of others, so only
-messages that say the wrong things are tried, and only on the process that is to become the job.
+Orders come from the executor as marshal data, which is not safe for foreign bytes. Therefore only well-formed
+orders with wrong values are tried, and only on the process that becomes the job.
 """
 
 import array

@@ -1,4 +1,4 @@
-"""A job learns nothing of the one that had its slot before, and would without the layer."""
+"""A job learns nothing about the previous job in its slot; without the layer, it does."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Jobs that ran in an interpreter which had been started before, and programs to compare it with."""
+"""Jobs that run in a prestarted interpreter, and programs to compare it with."""
 
 from pathlib import Path
 
@@ -71,7 +71,7 @@ NODE_MODULES = {
 
 
 def waiting(executor: ExecutorProcess, bootstrap: str) -> set[int]:
-    """Host pids of the started interpreters that wait, or are about to."""
+    """List the host pids of started interpreters that wait or are about to."""
     uids = range(executor.first_uid, executor.first_uid + UIDS)
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
@@ -84,7 +84,7 @@ def waiting(executor: ExecutorProcess, bootstrap: str) -> set[int]:
 
 
 def run_started(executor: ExecutorProcess, bootstrap: str, *job: object, **options: object) -> Result:
-    """Run a job until it was run by an interpreter that waited."""
+    """Run a job repeatedly until a waiting interpreter ran it."""
     for _ in range(200):
         before = waiting(executor, bootstrap)
         result = executor.run_job(*job, **options)  # type: ignore[arg-type]

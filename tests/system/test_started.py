@@ -1,4 +1,4 @@
-"""An interpreter started ahead of its job is a plain start to the job, and holds nothing of another's."""
+"""A prestarted interpreter behaves like a plain start, and holds nothing of another job."""
 
 from collections.abc import Iterator
 

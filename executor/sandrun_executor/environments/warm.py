@@ -1,4 +1,4 @@
-"""One zygote and one park for each environment in use, and what moves places between them."""
+"""Warm environments: one zygote and one park for each in use, rebalanced by demand."""
 
 import asyncio
 import logging
@@ -25,16 +25,16 @@ _log = logging.getLogger("sandrun.executor")
 
 
 class WarmEnvironment:
-    """The zygote of one build, or of `default`, with its parked sandboxes; ends when its last one has."""
+    """The zygote of one build, or of `default`, and its sandboxes; once retired, it ends with the last."""
 
     def __init__(self, build: Build | None, maker: SandboxMaker, freed: Callable[[], None]) -> None:
         self.build = build
         self._maker = maker
         self._freed = freed
         self._zygote: Zygote | None = None
-        self._homes: Counter[Zygote] = Counter()  # how many sandboxes end with each zygote
-        self._left: set[Zygote] = set()  # they fork no more, and are kept for what they have forked
-        # One for all who wait: whoever gives up must not end what others, or the next job, will want.
+        self._homes: Counter[Zygote] = Counter()  # the number of live sandboxes of each zygote
+        self._left: set[Zygote] = set()  # zygotes that fork no more, kept alive for their sandboxes
+        # One task for all waiting jobs: a job that gives up must not cancel what others wait for.
         self._starting: asyncio.Task[Zygote] | None = None
         self._endings: set[asyncio.Task[None]] = set()
         self._stopping: set[asyncio.Task[None]] = set()
@@ -46,21 +46,21 @@ class WarmEnvironment:
 
     @property
     def warm(self) -> bool:
-        """Whether its zygote is there."""
+        """Whether its zygote runs."""
         return self._zygote is not None and self._zygote.alive and self._zygote.answers
 
     @property
     def build_name(self) -> str:
-        """What its jobs find their environment's packages in: NAME/DIGEST, as the folder of builds has it."""
+        """The build's path in the folder of builds, NAME/DIGEST."""
         return DEFAULT if self.build is None else f"{self.build.name}/{self.build.record.digest}"
 
     @property
     def busy(self) -> bool:
-        """Whether a job runs in it, or one is being prepared."""
+        """Whether a job runs in it or waits for a sandbox."""
         return self._holds > 0 or self._sandboxes > self.park.waiting
 
     async def acquire(self, gpu: int | None = None) -> Sandbox:
-        """A sandbox, as Park.acquire; one with a GPU is made for its job."""
+        """Acquire a sandbox as Park.acquire does; one with a GPU is always new."""
         with self.held():
             try:
                 if gpu is None:
@@ -72,7 +72,7 @@ class WarmEnvironment:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep it, retired or not, for a job that is yet to take a sandbox."""
+        """Keep it, even if it is retired, for a job that is about to acquire a sandbox."""
         self._holds += 1
         try:
             yield
@@ -81,7 +81,7 @@ class WarmEnvironment:
             self._close_if_empty()
 
     async def prepare(self, gpu: int | None = None, started: str = "") -> Sandbox:
-        """A new sandbox, with an interpreter started in it. Raises as starting a zygote or a sandbox does."""
+        """Prepare a sandbox. Raises what starting a zygote or a sandbox raises."""
         self._sandboxes += 1
         try:
             zygote = await self.ready_zygote()
@@ -94,7 +94,7 @@ class WarmEnvironment:
         return sandbox
 
     async def ready_zygote(self) -> Zygote:
-        """Its zygote, started if it is not there. Raises ZygoteError."""
+        """Return the zygote, starting it if necessary. Raises ZygoteError."""
         if self._zygote is not None and self.warm:
             return self._zygote
         if self._starting is None:
@@ -110,7 +110,7 @@ class WarmEnvironment:
         return self._zygote
 
     def _leave(self, zygote: Zygote) -> None:
-        """Stop it once the last sandbox that it forked has ended, whose end it would be."""
+        """Stop a zygote once its last sandbox has ended, because its sandboxes die with it."""
         if zygote.alive and self._homes[zygote]:
             self._left.add(zygote)
             return
@@ -127,7 +127,7 @@ class WarmEnvironment:
     def _started(self, task: asyncio.Task[Zygote]) -> None:
         self._starting = None
         if not task.cancelled():
-            task.exception()  # those who waited have it
+            task.exception()  # the waiting tasks get it
 
     async def _new_zygote(self) -> Zygote:
         if self.build is None:
@@ -136,12 +136,12 @@ class WarmEnvironment:
             return await self._maker.start_zygote(self.build.image(preload=True))
         except ZygoteError as error:
             _log.error(
-                "cannot import ahead what %s names, its jobs start without: %s", self.build.name, error
+                "cannot import modules of %s ahead, so its jobs start without: %s", self.build.name, error
             )
             return await self._maker.start_zygote(self.build.image(preload=False))
 
     def release(self, sandbox: Sandbox) -> None:
-        """Destroy a sandbox beside the answer, not before it."""
+        """Destroy a sandbox in the background, so that its job's answer need not wait."""
         task = asyncio.get_running_loop().create_task(sandbox.destroy())
         self._endings.add(task)
         task.add_done_callback(partial(self._ended, sandbox.zygote))
@@ -155,12 +155,12 @@ class WarmEnvironment:
         if zygote in self._left:
             self._leave(zygote)
         if not task.cancelled() and task.exception() is not None:
-            _log.error("a sandbox did not end as it should: %s", type(task.exception()).__name__)
+            _log.error("a sandbox could not be destroyed: %s", type(task.exception()).__name__)
         self._freed()
         self._close_if_empty()
 
     async def retire(self) -> None:
-        """Park nothing more, and end once the last job has."""
+        """Park nothing more, and end with the last job."""
         self._retired = True
         await self.park.close()
         self._close_if_empty()
@@ -185,11 +185,11 @@ class WarmEnvironment:
             await asyncio.gather(starting, return_exceptions=True)
         while self._endings or self._stopping:
             await asyncio.wait(self._endings | self._stopping)
-            await asyncio.sleep(0)  # what is called when they are done
+            await asyncio.sleep(0)  # run their done callbacks
 
 
 class WarmEnvironments:
-    """Every environment by the name of its environment; `default` is always there."""
+    """The warm environments by name; `default` is always among them."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class WarmEnvironments:
         self._maker = maker
         self._memory = memory
         self._demand = Demand(clock)
-        self._failed_before = 0  # in pools that are let go
+        self._failed_before = 0  # in environments that were retired
         self._by_name: dict[str, WarmEnvironment] = {DEFAULT: self._make(None)}
         self._started = StartedParks(
             started, partial(self._by_name[DEFAULT].prepare, None), self._by_name[DEFAULT].release
@@ -220,7 +220,7 @@ class WarmEnvironments:
         return WarmEnvironment(build, self._maker, self.slot_freed)
 
     async def start(self, preload: list[str]) -> None:
-        """Prepare the first sandbox, then more beside, for these environments too. Raises as prepare does."""
+        """Prepare the first sandbox, then fill these environments' parks too. Raises as prepare does."""
         await self._by_name[DEFAULT].park.start()
         for name in preload:
             try:
@@ -232,11 +232,11 @@ class WarmEnvironments:
         self._spawn(self._tick())
 
     def refusal(self, name: str) -> str:
-        """Why no job can run in this environment; "" when one can."""
+        """Say why no job can run in this environment; "" if one can."""
         return "" if name == DEFAULT or self._builds.current(name) else self._builds.why_missing(name)
 
     def acquire_started(self, request: Execute) -> tuple[WarmEnvironment, Sandbox] | None:
-        """As take, if a sandbox with an interpreter started for such a job waits."""
+        """Acquire a waiting sandbox that has started the job's interpreter, else None."""
         sandbox = self._started.acquire(request)
         return None if sandbox is None else (self._by_name[DEFAULT], sandbox)
 
@@ -250,7 +250,7 @@ class WarmEnvironments:
     async def acquire(
         self, name: str, gpu: int | None = None, held: WarmEnvironment | None = None
     ) -> tuple[WarmEnvironment, Sandbox]:
-        """A sandbox, and the environment that is to end it: the one that was held if one was.
+        """Acquire a sandbox, from the held environment if given; returns the environment to release it to.
 
         Raises DefinitionError, and what Park.acquire raises.
         """
@@ -283,28 +283,28 @@ class WarmEnvironments:
         self._spawn(environment.retire())
 
     async def prepare_to_install(self, limits: Limits) -> Sandbox:
-        """A sandbox in which packages are installed. Raises as starting a zygote or a sandbox does."""
+        """Prepare a sandbox that installs packages. Raises what starting a zygote or a sandbox raises."""
         zygote = await self._by_name[DEFAULT].ready_zygote()
         return await self._maker.prepare_to_install(zygote, limits)
 
     def warm_names(self) -> list[str]:
-        """The environments whose zygote is there."""
+        """List the environments whose zygote runs."""
         return [name for name, environment in self._by_name.items() if environment.warm]
 
     def slot_freed(self) -> None:
-        """Whoever waits for a slot may look again."""
+        """Wake the tasks that wait for a slot."""
         for environment in (*self._by_name.values(), *self._retired):
             environment.park.slot_freed()
         self._started.slot_freed()
 
     def slot_reclaimed(self) -> None:
-        """Something ended that had been given up: whoever tries in vain may try at once."""
+        """Retry at once: a retired slot became free."""
         self.slot_freed()
         for environment in self._by_name.values():
             environment.park.try_again()
 
     async def problem(self) -> str:
-        """Why no job could be given a sandbox of `default` now, for clients; "" when one could."""
+        """Say why no job could get a sandbox of `default` now, for clients; "" if one could."""
         return await self._by_name[DEFAULT].park.problem()
 
     def known_problem(self) -> str:
@@ -313,7 +313,7 @@ class WarmEnvironments:
 
     @property
     def failures(self) -> int:
-        """How many sandboxes could not be made, of every environment that is there."""
+        """How many times a sandbox could not be made, over all environments."""
         return self._failed_before + sum(
             environment.park.circuit.failures for environment in self._by_name.values()
         )
@@ -324,10 +324,10 @@ class WarmEnvironments:
             try:
                 self.balance()
             except OSError as error:
-                _log.error("cannot look after the environments: %s", error.strerror)
+                _log.error("cannot rebalance the environments: %s", error.strerror)
 
     def balance(self) -> None:
-        """Follow what was built or removed, let go what is too much, share out the places."""
+        """Follow what was built or removed, retire the least recently used surplus, share out the places."""
         memory = self._memory()
         for name in [name for name in self._by_name if name != DEFAULT]:
             if not self._builds.current(name):
@@ -348,7 +348,7 @@ class WarmEnvironments:
         self._demand.forget(self._by_name)
         rates = {name: self._demand.rate(name) for name in self._by_name}
         given = shared_out(self._places, rates, memory)
-        # First those that give, so that slots are free for those that get.
+        # Shrink before growing, so that slots are free.
         for name, environment in sorted(
             self._by_name.items(), key=lambda item: given[item[0]] - item[1].park.size
         ):

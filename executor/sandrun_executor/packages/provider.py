@@ -1,4 +1,4 @@
-"""Packages that jobs require: one installation for all who want the same, then a layer from memory."""
+"""Packages that jobs require: one installation for all jobs that require the same, then a cached layer."""
 
 import asyncio
 import hashlib
@@ -36,14 +36,14 @@ class Waiting(Protocol):
 
 @dataclass(frozen=True)
 class LayerLease:
-    """A layer that a job uses, and what installing it took of the processors if it was for this job."""
+    """A job's lease of a layer, and the CPU time of its installation if this job began it."""
 
     layer: Layer
     cpu_seconds: float = 0.0
 
 
 class _SharedInstallation:
-    """An installation and those who wait; at its end each of them has one use of the layer."""
+    """An installation and the number of jobs that wait for it; at its end each holds one lease."""
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
@@ -52,7 +52,7 @@ class _SharedInstallation:
 
 
 class Dependencies:
-    """Gives jobs what they require."""
+    """Gives jobs the packages that they require."""
 
     def __init__(self, installations: InstallationRunner, mounts: LayerMounts, settings: Settings) -> None:
         self._installations = installations
@@ -74,7 +74,7 @@ class Dependencies:
         freeze(fd)
         size = os.fstat(fd).st_size
         if size > MAX_REQUIREMENTS_BYTES:
-            return Failure(Verdict.setup_error, "what is required takes too many bytes")
+            return Failure(Verdict.setup_error, "the requirements are too large")
         words = (build_name, installer.value, self._installations.version_for(installer))
         key = hashlib.sha256("\0".join(words).encode() + b"\0" + os.pread(fd, size, 0)).digest()
         layer = await self._layers.acquire(key)
@@ -128,7 +128,7 @@ class Dependencies:
                 del self._running[key]
             if isinstance(result, LayerLease):
                 result.layer.users += shared.waiting
-                await self.release(result)  # ours
+                await self.release(result)  # the installation's lease
             shared.done.set_result(result)
 
     async def _install(
@@ -155,26 +155,26 @@ class Dependencies:
         return LayerLease(await self._layers.add(key, made.number, made.size_bytes), made.cpu_seconds)
 
     async def packages(self, lease: LayerLease, installer: Installer, environment: str) -> Packages:
-        """What a job's sandbox gets in that environment; its descriptor is the caller's. Raises OSError."""
+        """Describe a lease to the job's sandbox; the caller closes its descriptor. Raises OSError."""
         version = self._installations.version_for(installer)
         variables = installers.variables_to_run(installer, version, environment)
         mount = await self._mounts.share(lease.layer.number)
-        # Modules that are imported already might be another version of what is required.
+        # Modules that the zygote imported may be other versions than those required.
         warm = installer is not Installer.uv or environment == DEFAULT
         return Packages([mount], variables, cpu_seconds=lease.cpu_seconds, warm=warm)
 
     async def release(self, lease: LayerLease) -> None:
-        """A job uses its layer no more."""
+        """Release a lease."""
         await self._layers.release(lease.layer)
 
     def stop(self) -> None:
-        """End the installations; who waits is told that it was cancelled."""
+        """Cancel the installations, and with them the jobs that wait."""
         self._stopping = True
         for shared in self._running.values():
             shared.installation.stop()
 
     async def close(self) -> None:
-        """Leave nothing."""
+        """Cancel all installations, wait for their end, and unmount every layer."""
         self.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)

@@ -1,7 +1,8 @@
-"""An interpreter started ahead of its job, in the job's own sandbox, and the helper that hands the job over.
+"""An interpreter started ahead of its job in the sandbox, and the helper that hands the job over.
 
-The job's process becomes the interpreter, which waits (bootstraps.py). Beside it waits the helper: it takes
-the job from the executor, unpacks, passes on streams and order, and ends before any of the job's runs.
+The job's process becomes the interpreter, which waits (node.py). The helper waits in a second process: it
+receives the job from the executor, unpacks, passes streams and order on, and exits before any code of the job
+runs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _SOCKET = 3  # where a bootstrap looks
 
 
 def main(config: dict[str, Any], name: str, confinement: Confinement, link: Channel) -> NoReturn:
-    """Confine this process, leave the helper beside it and become the interpreter."""
+    """Confine this process, fork the helper and become the interpreter."""
     job.reset_signals()
     try:
         confinement.enter()
@@ -35,13 +36,13 @@ def main(config: dict[str, Any], name: str, confinement: Confinement, link: Chan
         interpreter = os.getpid()
         pid = os.fork()
         if pid == 0:
-            if os.fork() == 0:  # a child of PID 1, which reaps it: the interpreter has no child of ours
+            if os.fork() == 0:  # reparented to PID 1, which reaps it; the interpreter has no child
                 far.close()
                 _help(interpreter, near, link)
             os._exit(0)
         os.waitpid(pid, 0)
         os.dup2(far.fileno(), _SOCKET)
-        os.set_inheritable(_SOCKET, True)  # even if it was that one already
+        os.set_inheritable(_SOCKET, True)  # even if it already was descriptor 3
         linux.close_range(_SOCKET + 1)
         job.reset_ignored()
         command = node.COMMANDS[name]
@@ -54,7 +55,7 @@ def main(config: dict[str, Any], name: str, confinement: Confinement, link: Chan
 
 
 def _help(interpreter: int, socket: _socket.socket, link: Channel) -> NoReturn:
-    """Hand one job over. Ends with a status that nobody looks at: the executor has been told."""
+    """Hand one job over. Exits with a status that nobody reads, because the executor has the report."""
     try:
         if socket.recv(1) != b"r":
             raise StepError("start", 0)
@@ -76,14 +77,14 @@ def _help(interpreter: int, socket: _socket.socket, link: Channel) -> NoReturn:
     except (OSError, ValueError, MemoryError) as error:
         link.report(messages.Failed("take", getattr(error, "errno", 0) or 0))
     finally:
-        # Before the socket, whose end the bootstrap waits for.
+        # Closed before the socket, for whose end of file the bootstrap waits.
         link.close()
         os._exit(0)
 
 
 def _encoded(request: messages.JobMessage, order: orders.Order) -> bytes:
-    """The job as a bootstrap reads it."""
-    # The null device that stands for no input is the host's: Landlock opens only the sandbox's own.
+    """Encode the job for the bootstrap."""
+    # An empty input is the host's null device, which Landlock does not let the job open; it opens its own.
     given = "n" if stat.S_ISCHR(os.fstat(0).st_mode) else "y"
     threads = dict.fromkeys(THREADS, str(request.threads))
     variables = [

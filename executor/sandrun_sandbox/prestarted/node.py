@@ -1,9 +1,9 @@
-"""What a started interpreter runs while it waits for its job: files of the image, read by the interpreter.
+"""Bootstraps that a started interpreter runs while it waits for its job; they are files of the image.
 
-Descriptor 3 is a socket to the sandbox's helper (started.py). The bootstrap says `r`, and then gets 12 digits
-and so many bytes: NUL-terminated the helper's process id, `n` if there is no input, the entrypoint, and two
-counted lists, arguments and variables. It takes the helper's standard streams for its own, says `k`, and
-waits until the helper is gone before anything of the job's runs.
+Descriptor 3 is a socket to the sandbox's helper (helper.py). The bootstrap sends `r`, and receives a length
+in 12 digits and that number of bytes, all NUL-terminated: the helper's process id, `n` if there is no input,
+the entrypoint, and two counted lists, arguments and variables. It takes over the helper's standard streams,
+sends `k`, and waits until the helper has exited before any code of the job runs.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 FOLDER = "/etc/sandrun"  # in the image
 
 # Node calls `Module.runMain(file)` for its main file, a place meant for preloaded modules to change
-# (lib/internal/main/run_main_module.js). Here a getter gives node's own function, bound to the job's file: a
-# bound function has no frame of its own, so every stack trace is a plain start's.
+# (lib/internal/main/run_main_module.js). Here a getter returns node's own function, bound to the job's file.
+# A bound function adds no frame, so every stack trace looks like that of a plain start.
 NODE = r"""'use strict'
 const fs = require('fs')
 const path = require('path')
@@ -69,5 +69,5 @@ if (isMainThread) {
 }
 """
 FILES = {"node.cjs": NODE}
-# What starts it; the file named last is none, and never read.
+# The command that starts it; the file named last does not exist and is never read.
 COMMANDS = {"node": ("/usr/bin/node", "-r", f"{FOLDER}/node.cjs", "/")}

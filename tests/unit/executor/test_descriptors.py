@@ -1,4 +1,4 @@
-"""An executor without descriptors: it leaves none open, loses nothing, and waits instead of spinning."""
+"""An executor that is out of descriptors leaks none, loses nothing, and waits instead of spinning."""
 
 import asyncio
 import errno
@@ -33,7 +33,7 @@ def anyio_backend() -> str:
 
 
 class EnoughError(Exception):
-    """There were descriptors for all that a test is about."""
+    """Checks that there were enough descriptors for the test itself."""
 
 
 def _sandbox() -> Sandbox:
@@ -117,7 +117,7 @@ async def test_an_installation_without_an_id_for_its_proxy_leaves_no_sandbox() -
 
 
 class Listener(socket.socket):
-    """Has no descriptor for a connection while it is short."""
+    """A socket that cannot accept while descriptors are short."""
 
     short = False
     failed = 0

@@ -1,4 +1,4 @@
-"""Each cause has words for a client, which tell nothing of the inside, and a remedy for the operator."""
+"""Each cause has a clause for clients, which reveals no internals, and a remedy for the operator."""
 
 import errno
 import os

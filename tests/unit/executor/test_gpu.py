@@ -1,4 +1,4 @@
-"""What is found of GPUs: by NVML in a process without privileges, and in the file system."""
+"""How GPUs are found: by NVML in a process without privileges, and in the file system."""
 
 import asyncio
 import os
@@ -71,7 +71,7 @@ def test_a_helper_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_helper_answers_without_a_driver() -> None:
-    """The real one, on a machine that may have no NVIDIA driver: an answer in any case."""
+    """The real probe answers even on a machine without NVIDIA's driver."""
     found = asyncio.run(devices._probe(os.getuid(), os.getgid()))
     assert found.gpus or "NVML" in found.problem or "nvidia-ml-py" in found.problem
 

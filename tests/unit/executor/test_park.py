@@ -33,7 +33,7 @@ class FakeSandbox:
 
 @dataclass
 class Maker:
-    """Prepares at once as long as there are slots; counts, and tells when it is asked in vain."""
+    """A fake maker that prepares at once while there are slots; it counts, and signals a failed attempt."""
 
     slots: int = 100
     error: Exception | None = None
@@ -72,7 +72,7 @@ async def started(maker: Maker, size: int = SIZE) -> AsyncIterator[park.Park]:
 
 
 async def turns(count: int = 50) -> None:
-    """Let everything that can go on go on."""
+    """Run the event loop until every task waits."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -180,7 +180,7 @@ async def test_a_failure_later_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def failing(maker: Maker, running: park.Park, error: Exception) -> None:
-    """From now on there is no sandbox, and none can be made."""
+    """Release every sandbox and make each attempt fail from now on."""
     await turns()
     maker.error = error
     running._waiting.clear()

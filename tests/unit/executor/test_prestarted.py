@@ -1,4 +1,4 @@
-"""Which jobs get an interpreter that has started, and which interpreters are kept so."""
+"""Which jobs get a prestarted interpreter, and which interpreters are started ahead."""
 
 import asyncio
 from typing import cast
@@ -37,12 +37,12 @@ async def prepared(_name: str) -> Sandbox:
 def test_only_versions_that_were_tried(version: str, kept: bool, caplog: pytest.LogCaptureFixture) -> None:
     found = prestarted.usable(["node", "node"], {"node": Interpreter("node", version)})
     assert found == (["node", "node"] if kept else [])
-    assert ("node is not kept started" in caplog.text) is not kept
+    assert ("node is not started ahead" in caplog.text) is not kept
 
 
 def test_one_that_is_not_installed_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert prestarted.usable(["node"], {}) == []
-    assert "node is not kept started" in caplog.text
+    assert "node is not started ahead" in caplog.text
 
 
 async def first(parks: prestarted.StartedParks) -> Sandbox:

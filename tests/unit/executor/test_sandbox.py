@@ -1,4 +1,4 @@
-"""Sandboxes as the executor holds them, also those that nothing ends."""
+"""Sandboxes in the executor, including those that cannot be killed."""
 
 import asyncio
 import os
@@ -73,7 +73,7 @@ class FakeHierarchy:
 
 
 class FakeZygote:
-    """Forks nothing: a sandbox's first process is one that the test gives, or there is none."""
+    """Forks nothing: a sandbox's first process is one that the test gives, or missing."""
 
     alive = True
     answers = True
@@ -98,7 +98,7 @@ def hierarchy() -> FakeHierarchy:
 
 @pytest.fixture
 async def slots(hierarchy: FakeHierarchy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slots]:
-    """One slot, and everybody is patient for a moment only."""
+    """One slot, and short deadlines."""
     monkeypatch.setattr("sandrun_executor.sandboxes.networks.Network", FakeNetwork)
     monkeypatch.setattr(sandboxes.Link, "listen", lambda self, _kinds, hear: setattr(self, "hear", hear))
     for name in ("PREPARE_SECONDS", "EMPTY_SECONDS", "LEAVE_SECONDS", "END_SECONDS"):
@@ -117,7 +117,7 @@ def waiting() -> "subprocess.Popen[bytes]":
 
 @pytest.fixture
 def process() -> "AsyncIterator[subprocess.Popen[bytes]]":
-    """One that waits; signals that the test does not pass on leave it alone, as state D would."""
+    """A process that waits, and gets only the signals that the test passes on, as in state D."""
     with waiting() as started:
         yield started  # type: ignore[misc]
         started.kill()
@@ -267,7 +267,7 @@ async def test_a_job_that_its_first_process_does_not_end_is_ended_from_outside(
     process: "subprocess.Popen[bytes]",
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The first process goes on: it has the exit code to tell and the outputs to collect."""
+    """PID 1 goes on, because it reports the exit code and collects the outputs."""
     monkeypatch.setattr(sandboxes, "ASK_SECONDS", 0.0)
     monkeypatch.setattr(sandboxes, "END_SECONDS", 3600.0)
     with waiting() as job:

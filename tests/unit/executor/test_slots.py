@@ -1,4 +1,4 @@
-"""Slots are handed out once, come back when they are empty, and not before."""
+"""A slot is acquired once, and released only when it is empty."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from sandrun_executor.sandboxes.slots import NoSlotError, Slots, SlotsRetiredErr
 
 @pytest.fixture
 def slots() -> Iterator[Slots]:
-    """Two slots whose groups are made of nothing."""
+    """Two slots with fake cgroups."""
     hierarchy = Mock()
     hierarchy.create.side_effect = lambda _name: Mock(**{"pids.return_value": [1]})
     with patch.object(networks, "Network", side_effect=lambda: Mock(**{"is_as_new.return_value": False})):
@@ -58,7 +58,7 @@ def test_a_retired_slot_comes_back_when_it_is_empty_after_all(
             slots.acquire()
 
     asyncio.run(use())
-    assert "is retired: something in it does not die" in caplog.text
+    assert "is retired: a process in it does not die" in caplog.text
 
 
 def test_a_retired_slot_is_looked_at_without_anybody_asking(

@@ -1,4 +1,4 @@
-"""Where the daemon finds what it has others run, and that the api's user can change none of it."""
+"""Where the daemon finds the programs that it runs, which the api's user must not be able to change."""
 
 import os
 import pwd

@@ -1,4 +1,4 @@
-"""One environment for each environment in use: made when it is asked for, replaced by a new build, let go when idle."""
+"""Warm environments: made on demand, replaced by a new build, retired when idle."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -91,7 +91,7 @@ class FakeSandbox:
 
 
 class House:
-    """Slots and zygotes for the pools, and what they are to believe of the machine."""
+    """Fake slots, zygotes and memory for the warm environments."""
 
     def __init__(self) -> None:
         self.builds, self.clock = FakeBuildStore({"a": "1", "b": "1", "c": "1"}), FakeClock()
@@ -143,7 +143,7 @@ class House:
         await turns()
 
     async def job(self, name: str) -> Sandbox:
-        """A job from its start to its end; the sandbox it had."""
+        """Run a job from start to end; returns its sandbox."""
         environment, sandbox = await self.running.acquire(name)
         environment.release(sandbox)
         await turns()
@@ -151,7 +151,7 @@ class House:
 
 
 async def turns(count: int = 80) -> None:
-    """Let everything that can go on go on."""
+    """Run the event loop until every task waits."""
     for _ in range(count):
         await asyncio.sleep(0)
 
