@@ -218,7 +218,7 @@ class Executor:
         except Failures as error:
             if not isinstance(error, Unavailable):  # which the log has already
                 _log.error("cannot prepare a sandbox: %s", error)
-            peer.send(Refused("unavailable", fault_of(error).told))
+            peer.send(Refused("unavailable", fault_of(error).for_clients))
             return
         try:
             language = BY_NAME[request.interpreter]

@@ -156,11 +156,11 @@ def filters(install: Callable[[], object] | None = None, seconds: float = FILTER
     code = _in_child(install, seconds)
     if code is None:
         found = f"installing one does not return in {seconds:g} s"
-        return Check(name, False, True, found, faults.STUCK_MEND)
+        return Check(name, False, True, found, faults.STUCK_REMEDY)
     if code == 0:
         return Check(name, True, True, "one more can be installed")
     fault = faults.of_step("seccomp", code)
-    return Check(name, False, True, f"{fault.found}: {fault.public}", fault.mend)
+    return Check(name, False, True, f"{fault.found}: {fault.public}", fault.remedy)
 
 
 def _in_child(action: Callable[[], object], seconds: float) -> int | None:

@@ -127,7 +127,7 @@ class Park:
 
     def known_problem(self) -> str:
         """As problem, without trying."""
-        return "" if self.circuit.fault is None or self._has_one else self.circuit.fault.told
+        return "" if self.circuit.fault is None or self._has_one else self.circuit.fault.for_clients
 
     @property
     def _has_one(self) -> bool:
@@ -140,7 +140,7 @@ class Park:
             self._probing.add_done_callback(self._tried)
         probing = self._probing
         done, _ = await asyncio.wait({probing}, timeout=PROBE_SECONDS)
-        return probing.result() if done else faults.SLOW.told  # the cause is not known yet
+        return probing.result() if done else faults.SLOW.for_clients  # the cause is not known yet
 
     async def _try(self) -> str:
         try:
@@ -149,7 +149,7 @@ class Park:
             pass  # every slot is in use, so sandboxes could be made
         except Failures as error:
             _log.error("cannot prepare a sandbox: %s", error)
-            return fault_of(error).told
+            return fault_of(error).for_clients
         return ""
 
     def _tried(self, _: asyncio.Task[str]) -> None:

@@ -21,17 +21,17 @@ NO_SANDBOX = "no sandbox can be made on this server now"
 
 @dataclass(frozen=True)
 class Fault:
-    """One cause: `public` is a clause for clients; `found` and `mend` are for the operator."""
+    """One cause: `public` is a clause for clients; `found` and `remedy` are for the operator."""
 
     public: str
     found: str
-    mend: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"{self.found}; {self.mend}"
+        return f"{self.found}; {self.remedy}"
 
     @property
-    def told(self) -> str:
+    def for_clients(self) -> str:
         """The sentence that a client gets."""
         return f"{NO_SANDBOX}: {self.public}"
 
@@ -43,7 +43,7 @@ FILTERS_USED_UP = (
     " prog`; processes with socket filters) or raise the limit",
 )
 _STUCK = "a step of its making does not return"
-STUCK_MEND = (
+STUCK_REMEDY = (
     "the kernel's log (dmesg: blocked for more than, lockup) and /proc/PID/stack say what it waits for; a"
     " process in state D ends with its wait or with a restart of the machine"
 )
@@ -64,12 +64,12 @@ _BY_ERRNO = {
 }
 _UNKNOWN = ("a step of its making fails", "see the other lines of `sandrun doctor`")
 
-ZYGOTE_STUCK = Fault(_STUCK, "the process that forks sandboxes does not answer", STUCK_MEND)
-SLOW = Fault("making one takes long", "a sandbox has been in the making for seconds", STUCK_MEND)
+ZYGOTE_STUCK = Fault(_STUCK, "the process that forks sandboxes does not answer", STUCK_REMEDY)
+SLOW = Fault("making one takes long", "a sandbox has been in the making for seconds", STUCK_REMEDY)
 SLOTS_RETIRED = Fault(
     "processes of earlier jobs do not end",
     "every slot is retired: something in each does not die",
-    STUCK_MEND,
+    STUCK_REMEDY,
 )
 
 
@@ -81,25 +81,25 @@ def unknown(found: str) -> Fault:
 def of_step(step: str, code: int) -> Fault:
     """Name the cause of a set-up step that failed with an errno."""
     if step == "seccomp" and code in (ENOTSUPP, errno.ENOMEM):
-        public, mend = FILTERS_USED_UP
+        public, remedy = FILTERS_USED_UP
     else:
-        public, mend = _BY_ERRNO.get(code, _UNKNOWN)
-    return Fault(public, f"step {step} failed with errno {code}", mend)
+        public, remedy = _BY_ERRNO.get(code, _UNKNOWN)
+    return Fault(public, f"step {step} failed with errno {code}", remedy)
 
 
 def of_error(error: BaseException) -> Fault:
     """Name the cause of the daemon's own error, by its errno or that of its cause."""
     cause = error if isinstance(error, OSError) else error.__cause__
     code = cause.errno if isinstance(cause, OSError) else None
-    public, mend = _BY_ERRNO.get(code or 0, _UNKNOWN)
-    return Fault(public, str(error), mend)
+    public, remedy = _BY_ERRNO.get(code or 0, _UNKNOWN)
+    return Fault(public, str(error), remedy)
 
 
 def of_stuck(pids: Iterable[int], seconds: float, proc: Path = Path("/proc")) -> Fault:
     """Describe set-up processes that are not ready; each has its step as its name."""
     seen = [f"step {step}, process {pid}: {state}" for pid in pids for step, state in _looked_at(proc, pid)]
     found = f"the sandbox was not ready in {seconds:g} s"
-    return Fault(_STUCK, " (".join([found, "; ".join(seen) + ")"]) if seen else found, STUCK_MEND)
+    return Fault(_STUCK, " (".join([found, "; ".join(seen) + ")"]) if seen else found, STUCK_REMEDY)
 
 
 def _looked_at(proc: Path, pid: int) -> Iterable[tuple[str, str]]:

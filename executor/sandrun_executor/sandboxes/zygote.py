@@ -289,7 +289,7 @@ class Zygote:
         # A process in state D dies when its wait ends; it is reaped then, or when we exit.
         if self._process.poll() is None:
             state = faults.state_of(self.pid)
-            _log.error("zygote %d does not die: %s; %s", self.pid, state, faults.STUCK_MEND)
+            _log.error("zygote %d does not die: %s; %s", self.pid, state, faults.STUCK_REMEDY)
             self._process.returncode = -signal.SIGKILL  # keeps Popen from warning that nobody waited
         self._dead()
 

@@ -238,7 +238,7 @@ async def test_it_recovers_by_itself_without_a_job(monkeypatch: pytest.MonkeyPat
         await failing(maker, running, STUCK)
         with pytest.raises(Unavailable):
             await running.acquire()
-        assert await running.problem() == STUCK.fault.told
+        assert await running.problem() == STUCK.fault.for_clients
         maker.error = None
         async with asyncio.timeout(20):
             await running._freed.wait()
@@ -280,9 +280,9 @@ async def test_without_a_sandbox_who_asks_has_one_made(monkeypatch: pytest.Monke
     maker.slots = 0
     assert await running.problem() == ""  # every slot is in use: that is no fault
     maker.error = FULL  # the first failure of some that open the circuit
-    assert await running.problem() == FULL.fault.told
+    assert await running.problem() == FULL.fault.for_clients
     maker.error = STUCK
-    assert await running.problem() == STUCK.fault.told
+    assert await running.problem() == STUCK.fault.for_clients
     await running.close()
 
 
@@ -290,7 +290,7 @@ async def test_one_that_is_long_in_the_making_is_not_ready(monkeypatch: pytest.M
     monkeypatch.setattr(park, "PROBE_SECONDS", 0)
     maker = Maker(hangs=asyncio.Event())
     running = park.Park(0, maker.prepare, maker.discard)
-    assert await running.problem() == faults.SLOW.told
+    assert await running.problem() == faults.SLOW.for_clients
     await running.close()
 
 
