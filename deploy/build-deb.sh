@@ -55,8 +55,8 @@ Priority: optional
 Depends: libseccomp2, python3 (>= $python), python3 (<< 3.$((${python#3.} + 1))), systemd, util-linux
 Recommends: nodejs, perl, python3-numpy
 Description: anonymous, ephemeral, sandboxed code execution over HTTP
- Code in, results out, then everything disappears: each job runs in a sandbox
- of its own, in memory only. Two services: an HTTP server without privileges
+ Code in, results out, then everything disappears: each job runs in a separate
+ sandbox, in memory only. Two services: an HTTP server without privileges
  and a small root daemon that makes the sandboxes.
 CONTROL
 printf '/etc/sandrun/sandrun.toml\n' >"$root/DEBIAN/conffiles"

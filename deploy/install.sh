@@ -1,7 +1,7 @@
 #!/bin/bash
 # Install Sandrun as services of systemd on Debian 12, Debian 13 or Ubuntu 24.04, or upgrade them.
-#   deploy/install.sh [--wheels FOLDER]     FOLDER, filled by deploy/wheels.sh, makes a network needless
-#   deploy/install.sh --uninstall           takes everything away but what it then names
+#   deploy/install.sh [--wheels FOLDER]     with FOLDER, filled by deploy/wheels.sh, no network is needed
+#   deploy/install.sh --uninstall           removes everything except what it then lists
 # Safe to run again at any time. An upgrade lets running jobs end; no connection is refused meanwhile.
 set -euo pipefail
 umask 022
@@ -21,8 +21,8 @@ die() { say "$*"; exit 1; }
 installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == "install ok installed" ]]; }
 
 wheels='' task=install
-# For deploy/build-deb.sh and the package's own scripts: files are in their places already, and dpkg takes
-# them away.
+# For deploy/build-deb.sh and the package's own scripts: the files are already in place, and dpkg removes
+# them.
 packaged='' documents=''
 while [[ $# -gt 0 ]]; do
     case $1 in
@@ -95,7 +95,7 @@ make_release() { # sets `release`
         "$here/release.sh" "$wheels" "$work" "$release" >&2
         add_documents "$work"
     fi
-    # Whatever stopped us before this line, there is no half-made release.
+    # An interruption before this line leaves no incomplete release.
     mv -T -- "$work" "$release"
 }
 
@@ -119,7 +119,7 @@ copy_files() {
     put "$here/systemd/sysusers.conf" /etc/sysusers.d/sandrun.conf
     put "$here/systemd/tmpfiles.conf" /etc/tmpfiles.d/sandrun.conf
     put "$here/systemd/sysctl.conf" /etc/sysctl.d/sandrun.conf
-    # One that nobody changed is replaced.
+    # Replaced unless it was changed.
     if [[ ! -e $config ]] || cmp -s -- "$top/current/share/sandrun.toml" "$config"; then
         put "$here/sandrun.toml" "$config"
     fi
@@ -159,13 +159,13 @@ start() {
         say "nothing changed"
         return 0
     fi
-    # The socket stays as it is: systemd goes on taking connections.
+    # The socket is not restarted, so systemd keeps accepting connections.
     systemctl start sandrun-executor.socket
     if systemctl --quiet is-active sandrun-api.service; then
         say "restarting; jobs that run may end first"
     fi
     systemctl restart sandrun.target
-    # A target does not wait for what it wants; each service says itself when it serves.
+    # A target does not wait for its services; each reports itself when it serves.
     systemctl start sandrun-executor.service sandrun-api.service || report_failure
     say "serving on $(address)"
     say "for jobs with more packages: sudo sandrun env build --all (docs/environments.md)"
@@ -219,7 +219,7 @@ install_all() {
 
 uninstall_all() {
     if [[ -d /run/systemd/system ]]; then
-        # SIGINT: nobody waits for jobs of a service that is going away.
+        # SIGINT, because nobody waits for the jobs of a service that is being removed.
         systemctl kill --signal=INT --kill-whom=main sandrun-api.service 2>/dev/null || true
         systemctl stop "${unit_names[@]}" 2>/dev/null || true
     fi

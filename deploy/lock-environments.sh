@@ -1,5 +1,5 @@
 #!/bin/bash
-# Write the locks of deploy/environments anew: every version pinned, every file by its hash.
+# Rewrite the locks of deploy/environments: every version pinned, every file by its hash.
 #   deploy/lock-environments.sh [--upgrade] [NAME...]      needs deploy/setup.sh to have run
 set -euo pipefail
 umask 022

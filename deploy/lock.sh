@@ -1,6 +1,6 @@
 #!/bin/bash
-# Write the lock files anew from pyproject.toml and executor/pyproject.toml: every version pinned, every file by its hash.
-#   deploy/lock.sh [--upgrade]      needs `uv`; only who changes the dependencies runs it
+# Rewrite the lock files from pyproject.toml and executor/pyproject.toml: every version pinned, every file by its hash.
+#   deploy/lock.sh [--upgrade]      needs `uv`; run it when dependencies change
 set -euo pipefail
 umask 022
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -15,7 +15,7 @@ compile() { # OUTPUT uv argument...
         --no-emit-find-links --no-annotate --no-header --output-file "$output" "$@"
 }
 
-# The build backend is part of the first: installing the checkout itself needs it.
+# The first includes the build backend, which installing the checkout needs.
 compile deploy/requirements.lock --group build "$@" pyproject.toml
 # Constrained by the first, so that tests run with the versions that are served.
 compile deploy/requirements-dev.lock --group dev --constraints deploy/requirements.lock "$@" pyproject.toml

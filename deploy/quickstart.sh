@@ -7,7 +7,7 @@ umask 022
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 root=$("$here/setup.sh")
 
-# `sandrun up` says on this pipe that it serves, with its address; end of file means that it could not.
+# `sandrun up` reports on this pipe that it serves, with its address; end of file means that it failed.
 exec {ready}< <(exec setpriv --pdeathsig TERM -- "$root/.venv/bin/python" -P -m sandrun_admin.cli up \
     --ready-fd 3 "$@" 3>&1 1>&2)
 up=$!

@@ -28,7 +28,7 @@ make_venv() { # NAME DISTRIBUTION
         "$(sha256sum <"${wheel[0]}" | cut -c 1-64)" >"$work/$1.txt"
     "$venv/bin/python" -I "$work/pip" install --quiet --no-index --no-deps --no-compile --only-binary :all: \
         --find-links "$wheels" --require-hashes -r "$here/requirements-$1.lock" -r "$work/$1.txt"
-    # Scripts name their interpreter by its full path, which is to be the final one.
+    # Scripts contain their interpreter's full path, which must be the final one.
     grep -rlIZF -- "$folder" "$venv/bin" "$venv/pyvenv.cfg" | xargs -0r sed -i "s|$folder|$final|g"
     "$venv/bin/python" -I -m compileall -q -j 0 -s "$folder" -p "$final" "$venv/lib"
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Set up everything Sandrun needs on Debian 12 or Ubuntu 24.04; safe to run again at any time.
 #   deploy/setup.sh [--dev]      --dev adds what the tests need
-# Speaks on standard error; standard output is one line, the folder that holds the installation.
+# Writes messages to standard error, and one line, the installation's folder, to standard output.
 set -euo pipefail
 umask 022 # root's shell may have 077, and then the api's user could read nothing of this
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -109,7 +109,7 @@ make_venv() {
         return
     fi
     [[ -z $dev && ${old[2]-} != dev ]] || lock=requirements-dev.lock
-    # Gone while work is under way: an interrupted installation is made again from nothing.
+    # Removed during the work, so that an interrupted installation starts over.
     rm -f -- "$venv/complete"
     say "installing Python packages from deploy/$lock"
     export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Bundle anew what the web pages use of others, as deploy/editor/package-lock.json pins it, with the licences:
+# Rebuild the third-party bundles of the web pages, as deploy/editor/package-lock.json pins them, with licences:
 # CodeMirror (the editor), xterm.js (the output), Swagger UI (the viewer of the interface's description).
-#   deploy/vendor-editor.sh [--upgrade]      needs npm; only who changes these runs it, the result is checked in
+#   deploy/vendor-editor.sh [--upgrade]      needs npm; run it when these change; the result is checked in
 set -euo pipefail
 umask 022
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."

@@ -1,4 +1,4 @@
-"""What holds for all tests: they leave no cgroup behind, and only those that apply here are collected."""
+"""Rules for all tests: they leave no cgroup behind, and only those that apply here are collected."""
 
 import signal
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ for _number, _handler in (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is of the other version of cgroups."""
+    """Deselect the tests of the other version of cgroups."""
     marked = {item: marker.args[0] for item in items if (marker := item.get_closest_marker("cgroup"))}
     if not marked:
         return
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_cgroup_remains() -> Iterator[None]:
-    """Of no executor that a test started, however it ended."""
+    """Check that no executor started by a test, however it ended, has left a cgroup."""
     yield
     left: set[str] = set()
 

@@ -29,11 +29,11 @@ trap leave EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-beside() { # NAME COMMAND...: in the background, in a process group to be ended as one; after what is done here
+background() { # NAME COMMAND...: with low priority, in a separate process group that can be killed as one
     setsid nice -n 5 "${@:2}" >"$work/$1" 2>&1 </dev/null &
     group[$1]=$!
 }
-outcome() { # NAME: its status, after its words
+outcome() { # NAME: prints its output; returns its status
     local status=0
     echo "Waiting for the $1"
     wait "${group[$1]}" || status=$?
@@ -42,9 +42,9 @@ outcome() { # NAME: its status, after its words
     return "$status"
 }
 
-echo "The test machine and the tests without services run beside the others; what they say comes at the end."
-[[ ${SANDRUN_VM-} == skip ]] || beside machine tests/vm/run.sh short
-beside units "${pytest[@]}" tests/repo tests/unit
+echo "The test machine and the tests without services run in the background; their output comes at the end."
+[[ ${SANDRUN_VM-} == skip ]] || background machine tests/vm/run.sh short
+background units "${pytest[@]}" tests/repo tests/unit
 
 status=0
 "${pytest[@]}" --ignore=tests/{bench,repo,unit} </dev/null || status=$?

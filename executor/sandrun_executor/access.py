@@ -1,4 +1,4 @@
-"""Who may talk to the executor, and the socket they find it on."""
+"""Access control of the executor's socket, and the socket itself."""
 
 import os
 import pwd
@@ -25,32 +25,33 @@ class Access:
         return cls(frozenset({0, pwd.getpwnam(name).pw_uid}))
 
     def check(self, uid: int) -> None:
-        """Raise AccessDenied unless the peer's uid, told by the kernel (SO_PEERCRED), may connect."""
+        """Raise AccessDenied unless the peer's uid, which the kernel reports (SO_PEERCRED), may connect."""
         if uid not in self.uids:
             raise AccessDenied(f"uid {uid} is not allowed")
 
 
 def is_passed() -> bool:
-    """Whether systemd passed the socket, and keeps it when we are gone (sd_listen_fds(3))."""
+    """Whether systemd passed the socket, and so keeps it after we exit (sd_listen_fds(3))."""
     return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1"
 
 
 def listen(path: Path, user: str, backlog: int) -> socket.socket:
-    """The socket: systemd's when it passed one, else made at path with mode 0660 and the group of user.
+    """Listen on systemd's socket if it passed one, else on a new one at path (mode 0660, group of user).
 
     Raises OSError. A stale socket of a predecessor is replaced; the caller holds the instance's lock.
     """
     if is_passed():
         os.set_inheritable(_LISTEN_FD, False)
         listener = socket.socket(fileno=_LISTEN_FD)
-        listener.listen(backlog)  # it listens already; this makes us the peer (SO_PEERCRED in unix(7))
+        listener.listen(backlog)  # repeated, to make us the peer (SO_PEERCRED in unix(7))
         return listener
     group = pwd.getpwnam(user).pw_gid
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    # The mode by umask, before bind: a later chmod would leave a moment of the wrong one. The group only
-    # afterwards, when it lets more in, not fewer: setegid would make the kernel forget PR_SET_PDEATHSIG.
+    # The umask sets the mode before bind, because a chmod afterwards would leave the wrong mode for a moment.
+    # The group is changed afterwards, which can only admit more users; doing it before by setegid would make
+    # the kernel forget PR_SET_PDEATHSIG.
     mask = os.umask(0o117)
     try:
         listener.bind(str(path))

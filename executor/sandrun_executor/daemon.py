@@ -38,7 +38,7 @@ def instance_name(socket_path: Path) -> str:
 
 
 def lock(socket_path: Path) -> int:
-    """Hold the lock of this socket's executor, so that no sweep ends a living one. Raises DaemonError."""
+    """Lock this socket's executor, so that no other one sweeps our groups away. Raises DaemonError."""
     socket_path.parent.mkdir(parents=True, exist_ok=True)
     path = lock_path(socket_path)
     while True:
@@ -48,7 +48,8 @@ def lock(socket_path: Path) -> int:
         except BlockingIOError:
             os.close(fd)
             raise DaemonError(f"another executor serves {socket_path}") from None
-        # The one before us removes the file while it holds it: only a lock on the file that is there counts.
+        # A predecessor removes the file while it holds the lock, so only a lock on the file at this path
+        # counts.
         if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
             return fd
         os.close(fd)
@@ -60,9 +61,9 @@ def lock_path(socket_path: Path) -> Path:
 
 
 def use_up_warnings() -> None:
-    """Have the kernel say now what it says once: the path of a program that was executed without arguments.
+    """Trigger the kernel's one warning about a program executed without arguments, which logs its path.
 
-    A job could have it say a client's path (pr_warn_once in do_execveat_common of Linux' fs/exec.c).
+    Otherwise a job could make it log a client's path (pr_warn_once in do_execveat_common of fs/exec.c).
     """
     subprocess.run(
         [],
@@ -78,7 +79,7 @@ def use_up_warnings() -> None:
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises DaemonError, OSError, CgroupError, ZygoteError, SandboxError."""
-    # From the first on: a signal while it starts must not leave half of it behind.
+    # Installed first, because a signal during the start must not leave half of it behind.
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -113,7 +114,7 @@ async def serve(settings: Settings) -> None:
         try:
             await executor.start()
             gc.collect()
-            gc.freeze()  # what is there now stays: no collection need look at it again
+            gc.freeze()  # all of this lives on, so no collection needs to scan it again
             server.start()
             notify("READY=1")
             await _until(stopped)
@@ -122,7 +123,7 @@ async def serve(settings: Settings) -> None:
             await server.close()
         finally:
             await executor.close()
-            if not is_passed():  # else it is systemd's, and the next one's
+            if not is_passed():  # a socket that systemd passed outlives us
                 path.unlink(missing_ok=True)  # noqa: ASYNC240 (the last act)
     finally:
         lock_path(path).unlink(missing_ok=True)

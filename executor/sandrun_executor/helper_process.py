@@ -33,10 +33,10 @@ async def ask(
     seconds: float,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
-    """What a command line prints when it runs with that uid and gid, at most ANSWER_BYTES of it.
+    """Run a command with that uid and gid; returns at most ANSWER_BYTES of its output.
 
-    variables are added to its environment. Raises OSError if it cannot be started, TimeoutError if it has not
-    ended in time; the processes of its session are killed then.
+    variables are added to its environment. Raises OSError if it cannot start, TimeoutError if it does not end
+    in time; its session is then killed.
     """
     modules = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
     process = await asyncio.create_subprocess_exec(
@@ -61,7 +61,7 @@ async def ask(
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            with suppress(TimeoutError):  # a driver may hold it in state D: it is reaped when it dies
+            with suppress(TimeoutError):  # a driver may hold it in state D; it is reaped when it dies
                 async with asyncio.timeout(KILL_SECONDS):
                     await process.wait()
 

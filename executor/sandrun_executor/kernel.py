@@ -1,4 +1,4 @@
-"""What the kernel of this machine can do and is set to, for the daemon and for its checks."""
+"""Features and settings of this machine's kernel, for the daemon and for its checks."""
 
 import os
 import re
@@ -9,7 +9,7 @@ _NOSWAP = (6, 4)  # tmpfs with noswap (tmpfs(5))
 
 
 def version(release: str) -> tuple[int, int]:
-    """(5, 14) of "5.14.0-rc1+"; (0, 0) of what has no such form."""
+    """Parse a release: (5, 14) of "5.14.0-rc1+"; (0, 0) if it has another form."""
     match = re.match(r"(\d+)\.(\d+)", release)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
@@ -20,7 +20,7 @@ def has_noswap(release: str) -> bool:
 
 
 def noswap_option() -> str:
-    """The tmpfs option that keeps a job's files out of swap, "" where the kernel has none."""
+    """The tmpfs option that keeps a job's files out of swap, "" if the kernel lacks it."""
     return ",noswap" if has_noswap(os.uname().release) else ""
 
 

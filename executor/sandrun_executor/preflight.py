@@ -1,6 +1,6 @@
 """What this machine must have before a job may run: one probe per feature, each a plain function.
 
-Probes take the paths they read, so that they can be tried on plain files. They change nothing.
+Probes take the paths they read as arguments, so that tests can use plain files. They change nothing.
 """
 
 import errno
@@ -24,22 +24,22 @@ from sandrun_shared.languages import LANGUAGES
 
 OLDEST_KERNEL = (5, 14)  # cgroup.kill; pidfd, clone3, openat2, close_range and Landlock are older
 FILTER_SECONDS = 5.0
-DEATH_SECONDS = 1.0  # from SIGKILL to the end of what can be killed
+DEATH_SECONDS = 1.0  # from SIGKILL to the process's end, unless it hangs in the kernel
 NOBODY = 65534
-_SECCOMP = "sandrun_executor.seccomp.filter"  # loads a library, whose absence is a check before
+_SECCOMP = "sandrun_executor.seccomp.filter"  # its import loads libseccomp, which an earlier check looks for
 NAMESPACES = frozenset({"pid", "mnt", "net", "ipc", "uts", "cgroup", "user", "time"})
-BASE_INTERPRETERS = frozenset({"python3", "bash", "sh", "node", "perl"})  # whose absence is worth a line
+BASE_INTERPRETERS = frozenset({"python3", "bash", "sh", "node", "perl"})  # reported if missing
 # Numbers of linux/capability.h.
 CAPABILITIES = {
     "CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8,
     "NET_ADMIN": 12, "SYS_CHROOT": 18, "SYS_ADMIN": 21,
 }  # fmt: skip
-_SYS_RESOURCE = 24  # not needed: with it a job's hard limits can be more than those of this process
+_SYS_RESOURCE = 24  # optional: allows hard limits for jobs above those of this process
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: what was found, and how to mend it when it is not ok.
+    """One check: what was found, and the remedy if it is not ok.
 
     Without a required one no job may run; the others are advice.
     """
@@ -52,7 +52,7 @@ class Check:
 
 
 def checks() -> list[Check]:
-    """All probes on this machine, in the order a person would mend them."""
+    """Run all probes, in the order in which an operator would fix them."""
     return [
         kernel(platform.release()),
         privileges(Path("/proc/self/status")),
@@ -82,7 +82,7 @@ def kernel(release: str) -> Check:
 
 
 def privileges(status: Path) -> Check:
-    """This process holds the capabilities that making a sandbox takes (proc_pid_status(5), CapEff)."""
+    """This process has the capabilities that making a sandbox needs (proc_pid_status(5), CapEff)."""
     name, mend = "privileges", "run as root, and in a container with all capabilities"
     held = _effective(status)
     missing = [capability for capability, bit in CAPABILITIES.items() if not held >> bit & 1]
@@ -91,7 +91,7 @@ def privileges(status: Path) -> Check:
 
 
 def cgroups(root: Path, mounts: Path) -> Check:
-    """Memory, pids and cpu controllers can be used: cgroup v2, or else v1 hierarchies of their own."""
+    """The memory, pids and cpu controllers can be used, in cgroup v2 or in separate v1 hierarchies."""
     unified = set(_text(root / "cgroup.controllers").split())
     if unified >= set(v2.CONTROLLERS):
         ok = os.access(root / "cgroup.subtree_control", os.W_OK)
@@ -146,27 +146,27 @@ def libseccomp(load: Callable[[str], object] = importlib.import_module) -> Check
 
 
 def filters(install: Callable[[], object] | None = None, seconds: float = FILTER_SECONDS) -> Check:
-    """A job's filter can be installed now: an unprivileged child tries, and is waited for a limited time."""
+    """A job's filter can be installed now: an unprivileged child tries it under a deadline."""
     name = "filters"
     if install is None:
         try:
             install = linux_unsafe.SeccompProgram(importlib.import_module(_SECCOMP).compile_filter()).install
-        except Exception as error:  # whatever a library that is missing or broken may raise
+        except Exception as error:  # a missing or broken library may raise anything
             return Check(name, False, True, f"no filter was compiled: {error}", "see libseccomp")
     code = _in_child(install, seconds)
     if code is None:
         found = f"installing one does not return in {seconds:g} s"
-        return Check(name, False, True, found, faults.STUCK_MEND)
+        return Check(name, False, True, found, faults.STUCK_REMEDY)
     if code == 0:
         return Check(name, True, True, "one more can be installed")
     fault = faults.of_step("seccomp", code)
-    return Check(name, False, True, f"{fault.found}: {fault.public}", fault.mend)
+    return Check(name, False, True, f"{fault.found}: {fault.public}", fault.remedy)
 
 
 def _in_child(action: Callable[[], object], seconds: float) -> int | None:
-    """The errno with which an action of an unprivileged child fails, 0 for none; None if it does not end.
+    """Run an action in an unprivileged child; returns its errno, 0 for success, None if it does not end.
 
-    The child holds nothing of ours, so that nobody waits for it by way of a pipe if it cannot be killed.
+    The child holds no descriptor of ours: if it cannot be killed, nobody waits for it through a pipe.
     """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -204,7 +204,7 @@ def _try(action: Callable[[], object], write_fd: int) -> None:
 
 
 def _end(pid: int) -> None:
-    """SIGKILL, and reap what dies of it soon; what does not is left to init."""
+    """Kill the child and reap it if it dies soon; otherwise init will."""
     pidfd = os.pidfd_open(pid)
     try:
         os.kill(pid, signal.SIGKILL)
@@ -215,7 +215,7 @@ def _end(pid: int) -> None:
 
 
 def landlock(abi: Callable[[], int] = linux_unsafe.landlock_abi) -> Check:
-    """The kernel has Landlock: one more layer, without which the others still hold."""
+    """The kernel has Landlock, an additional layer; the others hold without it."""
     mend = "boot with landlock in the kernel's lsm= list"
     try:
         version = abi()
@@ -225,7 +225,7 @@ def landlock(abi: Callable[[], int] = linux_unsafe.landlock_abi) -> Check:
 
 
 def overlay(filesystems: Path) -> Check:
-    """Each job can have inodes of its own over the shared read-only root."""
+    """Each job can have separate inodes over the shared read-only root."""
     ok = "overlay" in _text(filesystems).split()
     return Check("overlayfs", ok, True, "available" if ok else "not available", "modprobe overlay")
 
@@ -243,7 +243,7 @@ def swap(swaps: Path, release: str) -> Check:
 
 
 def kernel_settings(folder: Path) -> Check:
-    """The kernel's log gets no line about a job with what a client chose."""
+    """The kernel logs no words of a client."""
     others = kernel_log.others(folder)
     found = ", ".join(f"{name} = {value}" for name, value in others.items())
     return Check(
@@ -254,7 +254,7 @@ def kernel_settings(folder: Path) -> Check:
 
 
 def core_pattern(path: Path) -> Check:
-    """No program is given core dumps: the kernel would log the command name of a job that crashes."""
+    """No program receives core dumps, since the kernel would then log a crashing job's command name."""
     pattern = _text(path).strip()
     piped = kernels.pipes_cores(pattern)
     return Check(
@@ -265,7 +265,7 @@ def core_pattern(path: Path) -> Check:
 
 
 def auditing(enabled: Callable[[], bool] = audit.enabled) -> Check:
-    """The kernel does not audit: it would record the path of every program that crashes (ANOM_ABEND)."""
+    """Auditing is off, since it would record the path of every program that crashes (ANOM_ABEND)."""
     mend = "boot with audit=0; or keep auditing, and auditctl -a always,exclude -F msgtype=ANOM_ABEND"
     try:
         ok = not enabled()
@@ -275,7 +275,7 @@ def auditing(enabled: Callable[[], bool] = audit.enabled) -> Check:
 
 
 def stack(limits: Path, status: Path) -> Check:
-    """Jobs may let their stacks grow as far as their memory reaches (RLIMIT_STACK, proc_pid_limits(5))."""
+    """Jobs may let their stacks grow up to their memory limit (RLIMIT_STACK, proc_pid_limits(5))."""
     match = re.search(r"^Max stack size\s+\S+\s+(\S+)", _text(limits), re.MULTILINE)
     hard = match[1] if match else "0"
     if hard == "unlimited" or _effective(status) >> _SYS_RESOURCE & 1:
@@ -297,7 +297,7 @@ def programs() -> list[Path]:
 
 
 def interpreters(paths: Iterable[Path]) -> list[Check]:
-    """What jobs can be written in; only python3 must be there, and executable by others."""
+    """The interpreters of jobs; only python3 is required, executable by others."""
     found: list[Check] = []
     for path in paths:
         name = path.name

@@ -1,4 +1,4 @@
-"""The executor's socket: one connection, one request; hanging up cancels."""
+"""The executor's socket: one request per connection; a hang-up cancels it."""
 
 import asyncio
 import logging
@@ -19,13 +19,13 @@ from sandrun_shared.protocol import Describe, Event, Execute, Identify, Refused,
 REQUEST_SECONDS = 10.0
 BACKLOG = 128
 MAX_WAITING_EVENTS = 64
-PAUSE_SECONDS = 0.2  # without accepting when it failed, or until a connection ends
+PAUSE_SECONDS = 0.2  # pause after a failed accept, unless a connection ends before
 _log = logging.getLogger("sandrun.executor")
 _decoder = msgspec.msgpack.Decoder(Request)
 
 
 class Handler(Protocol):
-    """What the server asks of the executor."""
+    """The executor's interface to the server."""
 
     async def execute(self, request: Execute, fds: list[int], peer: "Peer", requested_at: float) -> None: ...
 
@@ -35,7 +35,7 @@ class Handler(Protocol):
 
 
 def nothing() -> None:
-    """What a connection calls when nobody asked to be called."""
+    """Do nothing: the default callback of a connection."""
 
 
 def _copies(fds: tuple[int, ...]) -> tuple[int, ...]:
@@ -50,7 +50,7 @@ def _copies(fds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Peer:
-    """One accepted connection: events out, and a call when the other side hangs up."""
+    """One accepted connection: sends events, and calls back when the other side hangs up."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
@@ -62,9 +62,9 @@ class Peer:
         self.on_room: Callable[[], None] = nothing
 
     def send(self, event: Event, fds: tuple[int, ...] = ()) -> bool:
-        """Send or queue one event; False asks the sender to pause until on_room. Descriptors are copied."""
+        """Send or queue one event; False asks the sender to pause until on_room. Duplicates descriptors."""
         if self.gone:
-            return True  # nobody reads: the job is being cancelled, let it drain
+            return True  # nobody reads; the job is being cancelled and may drain
         if not self._waiting:
             try:
                 send(self._socket, event, fds)
@@ -101,7 +101,7 @@ class Peer:
             self._loop.remove_writer(self._socket.fileno())
 
     def watch(self) -> None:
-        """From here on anything from the other side but silence is a hang-up."""
+        """From here on treat anything that arrives as a hang-up."""
         self._loop.add_reader(self._socket.fileno(), self._lost)
 
     def _lost(self) -> None:
@@ -119,7 +119,7 @@ class Peer:
             close_all(list(self._waiting.popleft()[1]))
 
     async def flushed(self, seconds: float) -> None:
-        """Wait until everything was sent or the peer is gone. Raises TimeoutError."""
+        """Wait until everything is sent or the peer has hung up. Raises TimeoutError."""
         if not self._waiting:
             return
         done = asyncio.Event()
@@ -128,7 +128,7 @@ class Peer:
             await done.wait()
 
     async def request(self) -> tuple[Request, list[int]] | None:
-        """The one request of this connection, None when it hung up first. Raises FrameError, TimeoutError."""
+        """Receive the one request; None if the peer hung up first. Raises FrameError, TimeoutError."""
         try:
             return receive(self._socket, _decoder)
         except BlockingIOError:
@@ -151,7 +151,7 @@ class Peer:
 
 
 class Server:
-    """Accepts connections of allowed peers and runs each in a task of its own."""
+    """Accepts connections of allowed peers and runs each in a separate task."""
 
     def __init__(
         self, listener: socket.socket, access: Access, handler: Handler, max_connections: int
@@ -165,7 +165,7 @@ class Server:
         self._failing = False
 
     def start(self) -> None:
-        """Take connections."""
+        """Begin to accept connections."""
         self._listener.setblocking(False)
         asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
@@ -174,9 +174,9 @@ class Server:
             sock, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        except OSError as error:  # EMFILE and its like: the connection waits, and would wake us at once
+        except OSError as error:  # EMFILE and the like: the connection stays queued and would wake us at once
             if not self._failing:
-                _log.error("no connection can be accepted, tried again until one can: %s", error.strerror)
+                _log.error("cannot accept connections, retrying: %s", error.strerror)
             self._failing = True
             self._stop_accepting()
             self._pause = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._accept_again)
@@ -202,7 +202,7 @@ class Server:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if self._pause is not None:
-            self._accept_again()  # it had a descriptor
+            self._accept_again()  # a descriptor became free
 
     def _accept_again(self) -> None:
         self._stop_accepting()
@@ -249,7 +249,7 @@ class Server:
         await peer.flushed(REQUEST_SECONDS)
 
     async def close(self) -> None:
-        """Stop accepting and wait for the tasks that run."""
+        """Stop accepting and wait for the running tasks."""
         self._stop_accepting()
         self._listener.close()
         if self._tasks:

@@ -1,7 +1,7 @@
-"""Programs that the daemon has run without privileges: uv inside sandboxes, what asks NVML as the api's user.
+"""Paths of the programs that the daemon runs without privileges: uv in sandboxes, helpers as the api's user.
 
-They are no part of root's own virtual environment but of the api's, which an installation has beside it; a
-checkout has one environment for both.
+They belong to the api's venv, not to root's. An installation has both in one folder; a checkout has one venv
+for both.
 """
 
 import os
@@ -16,42 +16,42 @@ _API = "api"  # as deploy/release.sh names it
 
 
 class HelperError(Exception):
-    """Code that the daemon is to run could be changed by the user it trusts least; the text says which."""
+    """The api's user could change code that the daemon runs; the text says which."""
 
 
-def environment(own: Path | None = None) -> Path:
-    """The virtual environment that holds the helpers, beside ours (own) or ours itself."""
+def venv(own: Path | None = None) -> Path:
+    """Find the venv that holds the helpers: the api's next to ours (own), or ours."""
     own = Path(sys.prefix) if own is None else own
-    beside = own.with_name(_API)
-    return beside if (beside / "bin" / "python").is_file() else own
+    sibling = own.with_name(_API)
+    return sibling if (sibling / "bin" / "python").is_file() else own
 
 
 def python() -> str:
-    """The interpreter with which a helper runs as a process of its own."""
-    found = environment()
+    """Find the interpreter that runs helpers."""
+    found = venv()
     return sys.executable if found == Path(sys.prefix) else str(found / "bin" / "python")
 
 
 def find_uv() -> str:
-    """The server's own uv, else the system's; "" when there is none."""
-    own = environment() / "bin" / "uv"
+    """Find uv: the server's own, else the system's, else ""."""
+    own = venv() / "bin" / "uv"
     return str(own) if own.is_file() else shutil.which("uv", path="/usr/local/bin:/usr/bin") or ""
 
 
 def changeable(path: Path, uid: int, groups: Collection[int]) -> Path | None:
-    """The first of a path and the folders above it that a user may change, None if there is none."""
+    """Find the first of a path and the folders above it that a user may change; None if all are safe."""
     real = path.resolve()
     for part in (path, *path.parents, real, *real.parents):
         state = part.stat()
         modes = stat.S_IWOTH | (stat.S_IWGRP if state.st_gid in groups else 0)
-        # In a folder like /tmp nobody takes away what is another's (inode(7), the sticky bit).
+        # In a folder like /tmp nobody may replace another user's file (inode(7), the sticky bit).
         if state.st_uid == uid or (state.st_mode & modes and not state.st_mode & stat.S_ISVTX):
             return part
     return None
 
 
 def check(user: str) -> None:
-    """See that the api's user can change neither our code nor a helper's. Raises HelperError, KeyError."""
+    """Check that the api's user can change neither our code nor a helper's. Raises HelperError, KeyError."""
     entry = pwd.getpwnam(user)
     if entry.pw_uid == 0:
         return

@@ -1,4 +1,4 @@
-"""Where the package proxy may connect to: addresses of the public Internet, and none of this machine."""
+"""The addresses that the package proxy may connect to: public ones, and none of this machine."""
 
 import asyncio
 import ipaddress
@@ -7,18 +7,18 @@ from collections.abc import Iterable
 
 PORT = 443
 RESOLVE_SECONDS = 10.0
-# Not public, or a way to write an address that is not: beyond what `is_global` says in every Python.
+# Not public, or another notation of an address that is not, where some Python's `is_global` misses it.
 _REFUSED = [
     ipaddress.ip_network(text)
     for text in (
         "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24"
         " 192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24"
-        " 224.0.0.0/3 168.63.129.16/32"  # the last one: a cloud's metadata on a public address
+        " 224.0.0.0/3 168.63.129.16/32"  # the last one: a cloud's metadata service on a public address
         " ::/3 2001::/23 2001:db8::/32 2002::/16 3fff::/20 4000::/2 8000::/1"
     ).split()
 ]
 
-# Whatever an operator allows: metadata services, other machines' words for themselves, groups of machines.
+# Refused whatever an operator allows: metadata services, unspecified, link-local and multicast ones.
 _NEVER = [
     ipaddress.ip_network(text)
     for text in (
@@ -35,14 +35,14 @@ class AddressRefused(Exception):
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is anybody's on the Internet: not private, link-local, shared or mapped."""
+    """Whether an address is public: not private, link-local, shared or mapped."""
     if _within(address, _REFUSED):
         return False
     return address.is_global and not address.is_multicast
 
 
 def is_ours(address: Address) -> bool:
-    """Whether this machine has the address: then packets to it would come from it (connect(2), udp(7))."""
+    """Whether this machine has the address, since packets to it would then also come from it (udp(7))."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
@@ -64,9 +64,9 @@ def _within(address: Address, networks: Iterable[Network]) -> bool:
 
 
 async def resolve(host: str, networks: tuple[Network, ...] = ()) -> list[Address]:
-    """The addresses of a host that may be connected to, looked up once.
+    """Look up a host once; returns the addresses that may be connected to.
 
-    Raises AddressRefused when it has none, OSError and TimeoutError when it cannot be looked up.
+    Raises AddressRefused if it has none, OSError and TimeoutError if the lookup fails.
     """
     async with asyncio.timeout(RESOLVE_SECONDS):
         found = await asyncio.get_running_loop().getaddrinfo(host, PORT, type=socket.SOCK_STREAM)

@@ -1,7 +1,7 @@
-"""The host that a TLS client says it wants to reach: the server name in its ClientHello (RFC 8446, 4.1.2).
+"""Parse the server name in a TLS client's ClientHello (RFC 8446, 4.1.2).
 
-A front that many sites share chooses by this name, not by the address: without a look at it, a tunnel to one
-listed host leads to each of its neighbours.
+A front end that many sites share selects the site by this name, not by the address. Therefore a tunnel to one
+listed host would reach each of its neighbours if the name were not checked.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ _HOST_NAME = 0
 
 
 class HelloError(Exception):
-    """There is no server name that can be checked; the text says why."""
+    """The ClientHello has no server name that can be checked; the text says why."""
 
 
 async def read_hello(reader: asyncio.StreamReader) -> tuple[bytes, str]:
-    """What the client sent up to the end of its ClientHello, and the name in it, in lower case.
+    """Read up to the end of the ClientHello; returns these bytes and the name in lower case.
 
     Raises HelloError, asyncio.IncompleteReadError.
     """
@@ -27,20 +27,20 @@ async def read_hello(reader: asyncio.StreamReader) -> tuple[bytes, str]:
         head = await reader.readexactly(5)
         size = int.from_bytes(head[3:])
         if head[0] != _HANDSHAKE or head[1] != 3 or not size:
-            raise HelloError("what is sent is not TLS")
+            raise HelloError("the data are not TLS")
         if len(message) + size > MAX_HELLO:
             raise HelloError("its TLS greeting is too long")
         record = await reader.readexactly(size)
         raw, message = raw + head + record, message + record
         if message[0] != _CLIENT_HELLO:
-            raise HelloError("what is sent is not a TLS greeting")
+            raise HelloError("the data are not a TLS greeting")
     if len(message) != 4 + int.from_bytes(message[1:4]):
-        raise HelloError("more follows its TLS greeting before there is an answer")
+        raise HelloError("data follow its TLS greeting before the answer")
     return raw, server_name(message[4:])
 
 
 def server_name(hello: bytes) -> str:
-    """The one name in the body of a ClientHello, in lower case. Raises HelloError."""
+    """Parse the one name in the body of a ClientHello, in lower case. Raises HelloError."""
     extensions = list(_extensions(hello))
     kinds = [kind for kind, _ in extensions]
     if _ENCRYPTED_HELLO in kinds:
@@ -77,7 +77,7 @@ def _extensions(hello: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _vector(data: bytes, width: int) -> tuple[bytes, bytes]:
-    """A vector whose length takes that many bytes (RFC 8446, 3.4), and what follows it."""
+    """Split off a vector whose length field has width bytes (RFC 8446, 3.4); returns it and the rest."""
     end = width + int.from_bytes(data[:width])
     if len(data) < width or len(data) < end:
         raise HelloError("its TLS greeting cannot be read")

@@ -1,6 +1,6 @@
 """`python -m sandrun_helpers.gpu_probe`: says on standard output, as msgpack, which NVIDIA GPUs there are.
 
-A process of its own without privileges: see gpu.py. Nothing else imports pynvml, nor this module.
+A separate process without privileges (see gpu/devices.py). Nothing else imports pynvml, or this module.
 """
 
 import re
@@ -45,7 +45,7 @@ def _gpu(nvml: Any, handle: object, index: int, cuda: tuple[int, int]) -> Gpu:
         raise ValueError("is divided into instances (MIG), which jobs cannot have yet")
     uuid = _text(nvml.nvmlDeviceGetUUID(handle))
     if not _UUID.match(uuid):
-        raise ValueError("its name for itself is not of the form GPU-…")
+        raise ValueError("its UUID does not have the form GPU-…")
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Gpu(
         index=index,
@@ -60,13 +60,13 @@ def _gpu(nvml: Any, handle: object, index: int, cuda: tuple[int, int]) -> Gpu:
 def _has_instances(nvml: Any, handle: object) -> bool:
     try:
         current, _ = nvml.nvmlDeviceGetMigMode(handle)
-    except nvml.NVMLError:  # a device that knows no such mode
+    except nvml.NVMLError:  # a device without this mode
         return False
     return bool(current)
 
 
 def _text(value: object) -> str:
-    """At most 100 printable ASCII characters."""
+    """Reduce to at most 100 printable ASCII characters."""
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
     return "".join(char if " " <= char <= "~" else "?" for char in text[:100])
 
@@ -80,7 +80,7 @@ def _module() -> Any:
 
 
 def main() -> int:
-    """Print what there is; the exit status."""
+    """Print the GPUs; returns the exit status."""
     nvml = _module()
     probed = Probed(problem="nvidia-ml-py is not installed") if nvml is None else probe(nvml)
     sys.stdout.buffer.write(msgspec.msgpack.encode(probed))

@@ -1,8 +1,8 @@
-"""Installs packages: a program that runs as a job does, but with a folder to install to and a proxy.
+"""Install packages: runs like a job's program, but with a folder to install to and a proxy.
 
     install.py uv|npm|bundler FILE VERSION
 
-It knows no client but by the file, which only the installer reads. Its exit code says why it failed.
+Only the installer reads the file, which a client wrote. The exit code says why it failed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ COMMANDS: dict[str, Callable[[str, str], list[str]]] = {"uv": _uv, "npm": _npm, 
 
 
 def _run(command: list[str]) -> tuple[int, bool]:
-    """Run the installer and pass its words on; its exit code, and whether it spoke of a full disk."""
+    """Run the installer and copy its output; returns its exit code and whether it reported a full disk."""
     full = False
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -64,7 +64,7 @@ def _run(command: list[str]) -> tuple[int, bool]:
 
 
 def _notes() -> list[str]:
-    """What the proxy refused."""
+    """Ask the proxy what it refused."""
     try:
         with urllib.request.urlopen(NOTES_URL, timeout=10) as answer:
             return answer.read(1 << 16).decode("utf-8", "replace").splitlines()  # type: ignore[no-any-return]
@@ -86,7 +86,7 @@ def _why(code: int, full: bool) -> int:
 
 
 def main(kind: str, name: str, version: str) -> int:
-    """Install; the exit code."""
+    """Install; returns the exit code."""
     try:
         os.makedirs(TEMPORARY)
         code, full = _run(COMMANDS[kind](name, version))

@@ -1,4 +1,4 @@
-"""What root says to its unprivileged helpers and what they answer: all of them that root imports."""
+"""Messages between root and its unprivileged helpers; the only module of theirs that root imports."""
 
 import msgspec
 
@@ -6,10 +6,10 @@ from sandrun_shared.protocol import Gpu
 
 
 class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a package proxy lets through; as root it becomes uid; seccomp is its filter of system calls.
+    """The rules of a package proxy; uid is whom it becomes if it runs as root; seccomp is its filter.
 
-    With it come the listening socket and, where registries want credentials, two files: certificates (PEM)
-    and a netrc(5). Instead of the latter, credential may name one of the proxy's systemd credentials.
+    Descriptors: the listening socket and, if registries need credentials, two files: certificates (PEM) and a
+    netrc(5). Instead of the latter, credential may name one of the proxy's systemd credentials.
     """
 
     hosts: tuple[str, ...]
@@ -21,14 +21,14 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The proxy serves, with credentials for these of its hosts; or problem says why it does not."""
+    """The proxy serves, with credentials for these hosts; or problem says why it does not."""
 
     hosts: tuple[str, ...] = ()
     problem: str = ""
 
 
 class Probed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The GPUs that jobs may have, each with the minor number of its node, and why others may not."""
+    """The usable GPUs, each with the minor number of its node, and the problems of the others."""
 
     gpus: tuple[tuple[Gpu, int], ...] = ()
     problem: str = ""

@@ -1,9 +1,9 @@
-"""The package proxy as a process: one for each installation, unprivileged, and gone with it.
+"""The package proxy as a process: one for each installation, unprivileged, and ending with it.
 
-Standard input is a SOCK_SEQPACKET connection of the executor: one `Task` comes with the socket that it made
-inside the sandbox's network namespace, and `Ready` goes back; when the executor hangs up, the process ends.
-One for each: it reads what strangers write, and what one of them makes of it does not reach another's. It
-alone reads the registries' passwords, and only when it has no privilege left.
+Standard input is a SOCK_SEQPACKET connection of the executor. It receives one `Task` with the socket that the
+executor made inside the sandbox's network namespace, answers `Ready`, and ends when the executor hangs up.
+Each installation has a separate proxy, because it parses what strangers write: an exploit does not reach
+another installation. Only the proxy reads the registries' passwords, after it has dropped every privilege.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class FileError(Exception):
 
 
 def lower(task: Task) -> None:
-    """Give up every privilege, for good. Raises OSError."""
+    """Drop every privilege for good. Raises OSError."""
     for kind, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
@@ -47,7 +47,7 @@ def lower(task: Task) -> None:
         os.setresgid(task.uid, task.uid, task.uid)
         linux.drop_bounding_set()
         os.setresuid(task.uid, task.uid, task.uid)
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # the change of uid had cleared it
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # the change of uid cleared it
     linux.clear_capabilities()
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
@@ -55,7 +55,7 @@ def lower(task: Task) -> None:
 
 
 def rules_of(task: Task, files: list[int]) -> Rules:
-    """What the task and its files say. Raises FileError."""
+    """Build the rules from the task and its files. Raises FileError."""
     networks = tuple(ipaddress.ip_network(text) for text in task.networks)
     rules = Rules(frozenset(task.hosts), task.max_bytes, networks)
     if files:
@@ -74,7 +74,7 @@ def _certificates(fd: int) -> ssl.SSLContext:
 
 
 def _credentials(file: Any) -> dict[str, tuple[str, str]]:
-    """User and password by host; file is a path or, as for open(), a descriptor."""
+    """Read user and password by host; file is a path or, as for open(), a descriptor."""
     try:
         entries = netrc.netrc(file).hosts
     except netrc.NetrcParseError as error:
@@ -85,7 +85,7 @@ def _credentials(file: Any) -> dict[str, tuple[str, str]]:
 
 
 def _of_the_unit(credential: str) -> Path:
-    """The file of a systemd credential (systemd.exec(5), LoadCredential=). Raises FileError."""
+    """Find the file of a systemd credential (systemd.exec(5), LoadCredential=). Raises FileError."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if not folder or "/" in credential:
         raise FileError(f"package_netrc: the proxy's unit has no LoadCredential={credential}:FILE")
@@ -101,11 +101,11 @@ async def serve(rules: Rules, listener: socket.socket, control: socket.socket) -
     async with server:
         framing.send(control, Ready(tuple(rules.credentials)))
         await hung_up.wait()
-    os._exit(0)  # connections are for nobody now
+    os._exit(0)  # no connection matters any more
 
 
 def main() -> int:
-    """Take the task, become nobody, serve; the exit status."""
+    """Receive the task, drop privileges, serve; returns the exit status."""
     control = socket.socket(fileno=os.dup(0))
     received = framing.receive(control, msgspec.msgpack.Decoder(Task))
     if received is None or not received[1]:

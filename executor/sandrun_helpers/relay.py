@@ -1,7 +1,7 @@
-"""The package proxy's HTTP: CONNECT to allowed hosts, and GET that it makes itself, over TLS.
+"""HTTP of the package proxy: CONNECT to allowed hosts, and GET, which it forwards over TLS.
 
-Everything is bounded: connections, the size of a head, bytes in all, idle time. Nothing is logged; what was
-refused can be asked for by the sandbox that it was refused to.
+Everything is bounded: connections, the size of a head, bytes in total, idle time. Nothing is logged; a
+sandbox can ask what was refused to it.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _WORDS = {400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway", 503: "Servic
 
 
 class Refusal(Exception):
-    """An answer other than the one asked for: status and a sentence for the client."""
+    """An error response: status and a sentence for the client."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -44,7 +44,7 @@ class Refusal(Exception):
 
 @dataclass
 class Rules:
-    """What one proxy lets through: hosts by name, bytes in both directions together."""
+    """The rules of one proxy: hosts by name, and the total of bytes in both directions."""
 
     hosts: frozenset[str]
     bytes_left: int
@@ -54,7 +54,7 @@ class Rules:
     notes: list[str] = field(default_factory=list)
 
     def check(self, host: str, port: int | None, ports: frozenset[int | None]) -> str:
-        """The host's name as it is in the list. Raises Refusal."""
+        """Look a host up in the list; returns its name there. Raises Refusal."""
         name = host.lower().removesuffix(".")
         if not _NAME.match(name):
             raise Refusal(403, "refused: that is not the name of a host")
@@ -65,15 +65,15 @@ class Rules:
         return name
 
     def is_for(self, name: str, wanted: str) -> bool:
-        """Whether a TLS client in a tunnel to name wants that very host."""
+        """Whether the server name of a TLS client in a tunnel is the tunnel's host."""
         return wanted == name
 
     def refused(self, name: str, why: str) -> Refusal:
-        """A refusal that is remembered."""
+        """Make a refusal and remember it."""
         return Refusal(403, self._note(f"refused {name}: {why}"))
 
     def away(self, name: str) -> Refusal:
-        """A host that cannot be reached, remembered too."""
+        """Make the refusal for an unreachable host and remember it."""
         return Refusal(502, self._note(f"unreachable {name}: no connection could be made"))
 
     def _note(self, text: str) -> str:
@@ -82,7 +82,7 @@ class Rules:
         return text
 
     def spend(self, size: int) -> None:
-        """Count bytes. Raises ConnectionAbortedError when there are more than may be."""
+        """Charge bytes. Raises ConnectionAbortedError above the limit."""
         self.bytes_left -= size
         if self.bytes_left < 0:
             self._note("refused: there are more bytes than an installation may take")
@@ -94,14 +94,14 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Relay:
-    """Serves connections by the rules."""
+    """Serves connections according to the rules."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._open = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of the sandbox, to its end."""
+        """Serve one connection of the sandbox to its end."""
         self._open += 1
         try:
             if self._open > MAX_CONNECTIONS:
@@ -110,7 +110,7 @@ class Relay:
         except Refusal as refusal:
             await _say(writer, refusal.status, f"sandrun: {refusal}\n")
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-            pass  # a client that went away or is none
+            pass  # a client that hung up or does not speak HTTP
         finally:
             self._open -= 1
             writer.close()
@@ -142,9 +142,9 @@ class Relay:
             far[1].close()
 
     async def _hello(self, name: str, reader: asyncio.StreamReader) -> bytes:
-        """The start of a tunnel's TLS, which must be for the host that the tunnel leads to.
+        """Read the start of a tunnel's TLS, which must name the tunnel's host.
 
-        Raises OSError when it is not: what is refused is noted, an answer would not be TLS.
+        Raises OSError otherwise; the refusal is only remembered, because an answer would have to be TLS.
         """
         try:
             async with asyncio.timeout(HEAD_SECONDS):
@@ -159,7 +159,7 @@ class Relay:
         return raw
 
     async def _fetch(self, method: str, target: str, fields: list[bytes], near: Streams) -> None:
-        """A request in absolute form (RFC 9112, 3.2.2), made over TLS whatever its scheme."""
+        """Forward a request in absolute form (RFC 9112, 3.2.2), over TLS whatever its scheme."""
         url = urlsplit(target)
         if url.scheme != "http" or not url.hostname:
             raise Refusal(400, "not a request to a proxy")
@@ -186,7 +186,7 @@ class Relay:
             far[1].close()
 
     async def _reach(self, name: str, tls: ssl.SSLContext | None) -> Streams:
-        """Connect to exactly an address that was checked. Raises Refusal."""
+        """Connect to one of the checked addresses. Raises Refusal."""
         try:
             addresses = await proxy_addresses.resolve(name, self._rules.networks)
         except AddressRefused as error:
@@ -220,7 +220,7 @@ class Relay:
     async def _pump(
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter, activity: "_Activity"
     ) -> None:
-        """Pass bytes on until the end of the source. Raises OSError, TimeoutError."""
+        """Copy bytes until end of file. Raises OSError, TimeoutError."""
         while data := await activity.within(source.read(PIECE)):
             self._rules.spend(len(data))
             target.write(data)
@@ -230,14 +230,14 @@ class Relay:
 
 
 class _Activity:
-    """When a connection last moved, in either direction."""
+    """The idle timeout of a connection, over both directions."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._loop.time()
 
     async def within(self, work: Coroutine[None, None, T]) -> T:
-        """The result of work. Raises TimeoutError when neither direction has moved for a while."""
+        """Await work. Raises TimeoutError once neither direction has moved for a while."""
         task = self._loop.create_task(work)
         try:
             while not task.done():

@@ -1,8 +1,8 @@
-"""`python -m sandrun_helpers.versions COMMANDS`: runs host programs and prints which version each tells.
+"""`python -m sandrun_helpers.versions COMMANDS`: runs host programs and prints the version of each.
 
-COMMANDS is a JSON list of command lines, the answer a JSON list of as many texts, "" for a program that tells
-nothing, is not there, or does not end. A process without privileges, since those programs are not ours: see
-environments/interpreters.py.
+COMMANDS is a JSON list of command lines. The answer is a JSON list with one text for each, "" for a program
+that prints nothing, is missing, or does not end. Runs without privileges, because those programs are not ours
+(see environments/interpreters.py).
 """
 
 import json
@@ -25,7 +25,7 @@ _WORD = re.compile(r"[\w.+-]{1,40}", re.ASCII)
 
 
 def version_of(command: Sequence[str], seconds: float = SECONDS) -> str:
-    """The first number with a dot that a program prints, or else its first word if it ends well."""
+    """Extract the first number with a dot that a program prints, else its first word if it exits with 0."""
     streams = [os.memfd_create("output") for _ in range(2)]
     try:
         process = subprocess.Popen(
@@ -35,7 +35,7 @@ def version_of(command: Sequence[str], seconds: float = SECONDS) -> str:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
-            with suppress(subprocess.TimeoutExpired):  # what hangs in state D dies later
+            with suppress(subprocess.TimeoutExpired):  # a process in state D dies later
                 process.wait(_KILL_SECONDS)
             return ""
         text = "".join(os.pread(fd, OUTPUT_BYTES, 0).decode("utf-8", "replace") for fd in streams)
@@ -49,7 +49,7 @@ def version_of(command: Sequence[str], seconds: float = SECONDS) -> str:
 
 
 def limit() -> None:
-    """Bound what a program can do that stays behind: the size of what it writes, and its CPU time."""
+    """Bound the file size and CPU time of a program that might stay behind."""
     for kind, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, OUTPUT_BYTES),
@@ -59,7 +59,7 @@ def limit() -> None:
 
 
 def main() -> None:
-    """Print the versions and end, with every process that is left of the programs."""
+    """Print the versions and exit, killing whatever is left of the programs."""
     commands: list[list[str]] = json.loads(sys.argv[1])
     limit()
     with ThreadPoolExecutor(len(commands) or 1) as pool:

@@ -1,1 +1,1 @@
-"""The code that becomes the sandbox: standard library only, any CPython from 3.9, loaded from source text."""
+"""Code that becomes the sandbox: standard library only, CPython 3.9 or newer, loaded from source text."""

@@ -1,6 +1,6 @@
-"""Opens and makes files beneath a directory, whatever a stranger has put in the way.
+"""Open and create files beneath a directory that an attacker may have filled.
 
-Every path is resolved by the kernel with openat2(2): no link is followed, nothing outside is reached.
+The kernel resolves every path with openat2(2): it follows no link and never leaves the directory.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def open_beneath(dir_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
-    """A new descriptor of `path`, close-on-exec. Raises OSError: EXDEV or ELOOP for an escape or a link."""
+    """Open `path` close-on-exec. Raises OSError: EXDEV for an escape, ELOOP for a link."""
     return linux_unsafe.openat2(dir_fd, path, flags | os.O_CLOEXEC, mode, _RESOLVE)
 
 
 def open_folder(dir_fd: int, path: bytes) -> int:
-    """A descriptor (O_PATH) of the folder `path`; an empty path is dir_fd itself. Raises OSError."""
+    """Open the folder `path` with O_PATH; an empty path is dir_fd itself. Raises OSError."""
     return open_beneath(dir_fd, path or b".", _FOLDER)
 
 
 def make_folders(dir_fd: int, path: bytes) -> int:
-    """Makes the folder `path` and those above it, and opens it (O_PATH). Raises OSError."""
+    """Make the folder `path` and its parents, and open it with O_PATH. Raises OSError."""
     names = path.split(b"/") if path else []
     if len(names) > MAX_DEPTH:
         raise OSError(errno.ENAMETOOLONG, "too many folders within each other")
     here = open_folder(dir_fd, b"")
     try:
         for name in names:
-            try:  # noqa: SIM105  # contextlib would be one more module in every job
+            try:  # noqa: SIM105  # contextlib would be an additional module in every job
                 os.mkdir(name, 0o755, dir_fd=here)
             except FileExistsError:
-                pass  # whether it is a folder, the open below says
+                pass  # the open below finds out whether it is a folder
             below = open_folder(here, name)
             os.close(here)
             here = below
@@ -52,5 +52,5 @@ def make_folders(dir_fd: int, path: bytes) -> int:
 
 
 def make_parents(dir_fd: int, path: bytes) -> None:
-    """Makes every folder that `path` lies in. Raises OSError as make_folders does."""
+    """Make every parent of `path`. Raises OSError as make_folders does."""
     os.close(make_folders(dir_fd, os.path.dirname(path)))

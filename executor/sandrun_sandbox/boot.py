@@ -1,12 +1,12 @@
-"""Makes a zygote of a fresh interpreter, which finds none of our modules by itself.
+"""Turn a fresh interpreter, which cannot import our modules, into a zygote.
 
-The daemon sends this text with a call at its end, whose one argument is a dictionary of plain values
-(sandboxes/zygote.py). It runs twice, as __main__: the first stage builds the image and executes the
-interpreter again inside it, where nothing is that the host's site configuration would load, as root. The
-second becomes the zygote.
+The daemon sends this text with a call appended, whose one argument is a dictionary of plain values
+(sandboxes/zygote.py). It runs twice, as __main__: the first stage, as root, builds the image and executes the
+interpreter again inside it, out of reach of the host's site configuration. The second stage becomes the
+zygote.
 
-Only modules are imported here that an interpreter has at its start: what is in sys.modules before ours is
-what a job finds there.
+Only modules that every interpreter imports at its start are imported here, because a job finds in sys.modules
+whatever was there before ours.
 """
 
 import os
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from sandrun_sandbox.job import Program
 
-    # Names in an order in which each finds what it imports; None for a package, which has no text.
+    # Names, each after those that it imports; the text is None for a package.
     Modules = tuple[tuple[str, str | CodeType | None], ...]
 
 
 def load(modules: "Modules") -> None:
-    """Make modules of their texts, or of code that frames.compiled has made of them."""
+    """Create modules from their texts, or from code that frames.compiled has made."""
     for name, source in modules:
         module = type(sys)(name)
         sys.modules[name] = module
@@ -37,11 +37,11 @@ def load(modules: "Modules") -> None:
             continue
         code = compile(source, f"<{child}>", "exec", dont_inherit=True) if isinstance(source, str) else source
         exec(code, module.__dict__)  # noqa: S102
-        module.__dict__["code"] = code  # or each job would free it at its end, page by page
+        module.__dict__["code"] = code  # keeps each job from freeing it, page by page, at its end
 
 
 def enter_image(boot: "dict[str, Any]") -> "NoReturn":
-    """Be the first stage. Raises OSError.
+    """Run the first stage. Raises OSError.
 
     boot: modules; second (descriptor of the second stage's text); gpus and folder (as root.enter_image has
     them); command (what to execute); preview (None, or links and variables of the environment whose
@@ -61,10 +61,10 @@ def enter_image(boot: "dict[str, Any]") -> "NoReturn":
 
 
 def become_zygote(boot: "dict[str, Any]") -> "tuple[Callable[[Program], None], Program]":
-    """Be the second stage; returns only in a process that is a job: how to run its program, and the program.
+    """Run the second stage; returns only in a job's process: how to run its program, and the program.
 
     boot: modules; preload (None, or the argument of _preload); config (encoded messages.ZygoteConfig). The
-    caller runs the program, so that no frame of ours is below it.
+    caller runs the program, so that none of our frames is below it.
     """
     preloaded = None if boot["preload"] is None else _preload(boot["preload"])
     baseline = frozenset(sys.modules)
@@ -74,13 +74,13 @@ def become_zygote(boot: "dict[str, Any]") -> "tuple[Callable[[Program], None], P
 
 
 def _preload(boot: "dict[str, Any]") -> "dict[str, Any]":
-    """Import the modules of an environment before any of ours, without privileges in effect.
+    """Import the modules of an environment before ours, without effective privileges.
 
     boot: tasks (descriptors of the cgroup to join); uid (whose privileges to take); unsafe and modules (ours,
     which are forgotten afterwards); names (of the modules to import). Returns what preload.preload found,
     way_back and finish (preview.leave, job.Program). Ends the process where a module cannot be imported.
     """
-    import atexit  # noqa: PLC0415 (elsewhere it is not there before a job's program)
+    import atexit  # noqa: PLC0415 (otherwise a job's program would find it imported)
 
     way_back = int(os.environ.pop("WAY_BACK"))
     for fd in boot["tasks"]:

@@ -1,4 +1,4 @@
-"""The socket between the executor and one process of a sandbox, which carries what messages.py names."""
+"""The socket between the executor and one process of a sandbox; it carries the messages of messages.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Channel:
         return self._socket.fileno()
 
     def receive(self, *kinds: type[D]) -> tuple[D, list[int]] | None:
-        """The next order, of one of these kinds, and its descriptors; None when the executor hung up.
+        """Receive an order of one of these kinds and its descriptors; None if the executor hung up.
 
         Raises MessageError for any other.
         """
@@ -46,7 +46,7 @@ class Channel:
         return order, fds
 
     def report(self, report: Report, fd: int | None = None) -> None:
-        """Send a report to the executor, with a descriptor. A peer that is gone is not an error."""
+        """Send a report to the executor, with a descriptor; ignores a peer that hung up."""
         rights = [(_socket.SOL_SOCKET, _RIGHTS, struct.pack("i", fd))] if fd is not None else []
         try:  # noqa: SIM105 (contextlib would be one more module in every job's interpreter)
             self._socket.sendmsg([report.encode()], rights, _socket.MSG_NOSIGNAL)

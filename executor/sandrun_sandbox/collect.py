@@ -1,8 +1,8 @@
-"""Collects the files a job leaves behind, as the job's own uid, after every process of the job is dead.
+"""Collect the files that a job left, with the job's uid, after every process of the job is dead.
 
-Regular files only, opened beneath the work directory without following a link; everything is bounded and
-nothing recurses. Which paths an output may have `sandrun_shared.outputs` says too, for the api. Nothing can
-be imported here any more (`imports`).
+Collects regular files only, opened beneath the work directory without following a link. Everything is bounded
+and nothing recurses. `sandrun_shared.outputs` has the same rules for paths, for the api. Nothing can be
+imported here any more (`imports`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CHUNK_BYTES = 1 << 20
 MAX_PATTERN_CHARACTERS = 1024
 MAX_PATH_BYTES = 1024
 MAX_INDEX_BYTES = 64 << 20
-FILE_BYTES = 48 + 5  # of the index, for each file besides its path
-MAX_TIME_SECONDS = 2**32 - 1  # what every archive can say
+FILE_BYTES = 48 + 5  # of the index for each file, in addition to its path
+MAX_TIME_SECONDS = 2**32 - 1  # the largest that every archive format can hold
 
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _READ_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -32,14 +32,15 @@ _READ_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _STAR, _GLOBSTAR, _ANY, _CLASS = "*", "**", "?", "["
-MAX_MASKS = 1024  # characters whose places are remembered
+MAX_MASKS = 1024  # cached characters
 
 
 class Globs:
     """Patterns of output paths: `*` `?` `[a-z]` within a name, `**` across folders, `folder/` all of it.
 
-    All ways through all patterns are followed at once, as bits of one integer, so the time is linear in the
-    path whatever the patterns (no backtracking). Behind the tokens of each a bit stands for its end.
+    All patterns are matched at once as an automaton whose states are the bits of one integer, so the time is
+    linear in the path whatever the patterns (no backtracking). After the tokens of each pattern, one bit is
+    its end.
     """
 
     def __init__(self, patterns: list[str]) -> None:
@@ -83,7 +84,7 @@ class Globs:
             states = more
 
     def _mask(self, character: str) -> tuple[int, int]:
-        """The places that this character moves on from, and those where it may stay."""
+        """Compute the states that a character advances, and those in which it may stay."""
         moves, stays = self._literals.get(character, 0), self._double
         if character != "/":
             stays |= self._single
@@ -107,7 +108,7 @@ class Globs:
 
 
 def _collapsed(pattern: str) -> list[tuple[str, str]]:
-    """The tokens of a pattern, stars that follow each other as one, and `**/**/` as `**/`."""
+    """Tokenize a pattern, with repeated stars as one, and `**/**/` as `**/`."""
     tokens: list[tuple[str, str]] = []
     for kind, text in _tokens(pattern):
         if kind in (_STAR, _GLOBSTAR) and tokens and tokens[-1][0] in (_STAR, _GLOBSTAR):
@@ -135,7 +136,7 @@ def _tokens(pattern: str) -> Iterator[tuple[str, str]]:
             yield _ANY, ""
         elif character == "[":
             first = place + (pattern[place : place + 1] == "!")
-            end = pattern.find("]", first + 1)  # a bracket that comes first is a member
+            end = pattern.find("]", first + 1)  # a leading bracket is a member
             if end < 0:
                 yield "", "["
             else:
@@ -161,7 +162,7 @@ def _in_class(text: str, character: str) -> bool:
 
 
 def compile_patterns(patterns: list[str]) -> Globs:
-    """The patterns that can name something in the work directory; absolute ones and `..` are dropped."""
+    """Compile the patterns that can match in the work directory; drops absolute ones and `..`."""
     usable = []
     for text in dict.fromkeys(patterns):
         pattern = text
@@ -179,7 +180,7 @@ def compile_patterns(patterns: list[str]) -> Globs:
 
 
 class _Wanted:
-    """Which paths to collect: those the patterns name or, without any, those that changed since unpacking."""
+    """Selects the paths to collect: by patterns or, without any, those that changed since unpacking."""
 
     def __init__(self, patterns: list[str], snapshot: bytes) -> None:
         self.changes = not patterns
@@ -203,10 +204,10 @@ class _Wanted:
 
 
 class Into:
-    """Memfds that a collector fills: the files' bytes, what they are called, and what they measure.
+    """Memfds that a collector fills: the files' bytes, names and numbers.
 
-    names holds for each file its path and its mode in octal, each before a NUL; numbers its size and its time
-    in seconds since 1970, eight bytes each, the most significant first.
+    names: for each file its path and its mode in octal, each NUL-terminated. numbers: for each its size and
+    its time in seconds since 1970, as eight bytes each, big-endian.
     """
 
     def __init__(self, data_fd: int, names_fd: int, numbers_fd: int) -> None:
@@ -233,14 +234,14 @@ class _Collector:
         self.files_left = max_files
         self.bytes_left = max_bytes
         self.entries_left = max_entries
-        self.index_left = MAX_INDEX_BYTES - 8  # which say how many files there are
+        self.index_left = MAX_INDEX_BYTES - 8  # which hold the number of files
         self.deadline = deadline
         self.offset = 0
         self.names: list[bytes] = []
         self.numbers: list[bytes] = []
         self.shown: set[str] = set()
         self.left_out = dict.fromkeys(REASONS, 0)
-        self.stopped = False  # no more files are taken, and left_out says why
+        self.stopped = False  # no more files are collected, and left_out says why
 
     def _leave_out(self, reason: str, *, stop: bool = False) -> None:
         self.left_out[reason] += 1
@@ -266,7 +267,7 @@ class _Collector:
         return True
 
     def _copy(self, fd: int, size: int) -> int | None:
-        """Copies at most `size` bytes behind the data so far; how many, None if the file is left out."""
+        """Append at most `size` bytes to the data; returns how many, None if the file is left out."""
         done = 0
         while done < size and not self._is_late():
             try:
@@ -281,11 +282,11 @@ class _Collector:
             done += len(chunk)
         if done == size:
             return done
-        os.ftruncate(self.data_fd, self.offset)  # what is there of this file goes
+        os.ftruncate(self.data_fd, self.offset)  # drops this file's part
         return None
 
     def file(self, path: bytes) -> None:
-        """Takes one file if it is wanted, regular and fits."""
+        """Collect one file if it is wanted, regular, and fits."""
         try:
             fd = beneath.open_beneath(self.work_fd, path, _READ_FILE)
         except OSError:
@@ -299,7 +300,7 @@ class _Collector:
             room = len(path) + FILE_BYTES
             if self.files_left == 0 or self.index_left < room:
                 self._leave_out("too_many_files", stop=True)
-            elif shown in self.shown:  # b"\xff" and b"\\xff": one address cannot stand for two files
+            elif shown in self.shown:  # b"\xff" and b"\\xff": one address would name two files
                 self._leave_out("same_name")
             elif status.st_size > self.bytes_left:
                 self._leave_out("too_large")
@@ -319,7 +320,7 @@ class _Collector:
         self.files_left -= 1
 
     def _listed(self, folder: bytes) -> list[tuple[bytes, bool]]:
-        """Names of the folders (True) and regular files in a folder, sorted, while entries may be visited."""
+        """List the folders (True) and regular files in a folder, sorted, within the bound on entries."""
         try:
             fd = beneath.open_beneath(self.work_fd, folder or b".", _READ_FOLDER)
         except OSError:
@@ -344,7 +345,7 @@ class _Collector:
         return names
 
     def walk(self) -> None:
-        """Visits every folder, files first, then the folders below in order of their names."""
+        """Visit every folder: first its files, then its folders, both sorted by name."""
         folders = [b""]
         while folders and not self.stopped:
             folder = folders.pop()
@@ -387,11 +388,11 @@ def collect(
     seconds: float,
     max_entries: int = 80_000,
 ) -> dict[str, int]:
-    """Fills the memfds with the wanted files; how many are known to be left out, for each of REASONS.
+    """Fill the memfds with the wanted files; returns how many were left out, for each of REASONS.
 
-    No pattern at all means every file that is new or has another time or size than the snapshot says (which
-    `unpack` returned). A file that does not fit is left out whole, a folder counts as one. Raises OSError
-    when names or numbers cannot be written.
+    Without any pattern, every file is wanted that is new or differs in time or size from the snapshot (which
+    `unpack` returned). A file that does not fit is left out entirely; a folder counts as one. Raises OSError
+    if names or numbers cannot be written.
     """
     deadline = time.monotonic() + seconds
     wanted = _Wanted(patterns, snapshot)

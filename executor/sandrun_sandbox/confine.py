@@ -1,4 +1,4 @@
-"""How a process of the sandbox gives up everything a job must not have."""
+"""Confinement: how a process of the sandbox drops everything that a job must not have."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def _identity(uid: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    # The kernel made us non-dumpable with the change of uid, and the files of /proc/self root's.
+    # The change of uid made us non-dumpable, so the files of /proc/self became owned by root and cannot be
+    # written. Make us dumpable again.
     linux.prctl(linux.PR_SET_DUMPABLE, 1)
 
 
@@ -45,7 +46,7 @@ def _capabilities() -> None:
 
 
 def lower_rlimits(core_bytes: int) -> None:
-    """Set what is the same for every job; processes inherit it (setrlimit(2))."""
+    """Set the limits that are the same for every job; processes inherit them (setrlimit(2))."""
     for kind, value in (
         (resource.RLIMIT_CORE, core_bytes),
         (resource.RLIMIT_MEMLOCK, 8 << 20),
@@ -59,9 +60,9 @@ def lower_rlimits(core_bytes: int) -> None:
 
 
 def _open_stack() -> None:
-    """Let jobs choose how far a stack may grow, as on every machine: its memory is the cgroup's to limit.
+    """Let jobs choose their stack size, as on every machine, since the cgroup bounds its memory.
 
-    The hard limit stays what was inherited where it cannot be raised (CAP_SYS_RESOURCE, setrlimit(2)).
+    Without CAP_SYS_RESOURCE the inherited hard limit stays (setrlimit(2)).
     """
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     if hard != resource.RLIM_INFINITY:
@@ -69,7 +70,7 @@ def _open_stack() -> None:
             resource.setrlimit(resource.RLIMIT_STACK, (min(STACK, hard), resource.RLIM_INFINITY))
             return
         except (ValueError, OSError):
-            pass  # sandrun doctor says so
+            pass  # sandrun doctor reports this
     resource.setrlimit(resource.RLIMIT_STACK, (within(STACK, hard), hard))
 
 
@@ -83,13 +84,13 @@ def _oom_score() -> None:
 
 
 def lower(kind: int, value: int) -> None:
-    """Set both values of an rlimit, at most the one inherited (setrlimit(2))."""
+    """Set both values of an rlimit, at most to the inherited hard limit (setrlimit(2))."""
     value = within(value, resource.getrlimit(kind)[1])
     resource.setrlimit(kind, (value, value))
 
 
 def within(value: int, hard: int) -> int:
-    """The value, or the hard limit if that is less."""
+    """Return the smaller of the value and the hard limit."""
     return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
@@ -102,7 +103,7 @@ class Confinement:
         self.seccomp = seccomp
 
     def enter(self) -> None:
-        """Become the job's user with nothing but the job's folders. Raises StepError."""
+        """Become the job's user, confined to the job's folders. Raises StepError."""
         steps: tuple[Step, ...] = (
             ("session", os.setsid),
             ("oom_score", _oom_score),
@@ -110,16 +111,17 @@ class Confinement:
             ("user_namespace", lambda: _user_namespace(self.uid)),
             ("capabilities", _capabilities),
         )
-        # Behind the filter no thread can name itself, and behind Landlock this file cannot be opened.
+        # Must come first: the filter ignores naming a thread, and Landlock denies opening this file.
         comm = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
         run_steps((*steps, *self._last_steps()))
         os.write(comm, linux.own_name())
         os.close(comm)
 
     def enter_as_collector(self) -> None:
-        """The same, less what only a program could make use of: a collector runs none. Raises StepError.
+        """Confine a collector: the same without the steps that only matter to a program. Raises StepError.
 
-        Its capabilities go with the change of uid, and no_new_privs keeps them away (capabilities(7)).
+        The change of uid drops its capabilities, and no_new_privs keeps it from regaining any
+        (capabilities(7)).
         """
         run_steps((("identity", lambda: _identity(self.uid)), *self._last_steps()))
 

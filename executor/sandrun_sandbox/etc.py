@@ -1,4 +1,4 @@
-"""The files of a job's /etc: some are ours, some are copies of the machine's, and the cache of the loader."""
+"""The files of a job's /etc: some of ours, copies of some of the machine's, and the loader's cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEXTS = {
     "timezone": "Etc/UTC\n",
 }
 _LINKS = {"localtime": "/usr/share/zoneinfo/Etc/UTC", "mtab": "../proc/self/mounts"}
-# Configuration that installed interpreters cannot do without; no host's secrets live in these.
+# Configuration that installed interpreters need; it holds no secret of the host.
 _FOLDERS = ("alternatives", "R", "php", "perl", "fonts")
 _FILES = (
     "ssl/openssl.cnf", "mime.types", "services", "protocols", "rpc", "ethertypes", "debian_version",
@@ -35,7 +35,7 @@ def _copy(source: str, target: str) -> None:
 
 
 def _copy_tree(source: str, target: str) -> None:
-    """Copy links and world-readable plain files, iteratively, nothing else."""
+    """Copy only links and world-readable regular files, without recursion."""
     for folder, names, files in os.walk(source):
         inside = target + folder[len(source) :]
         os.makedirs(inside, exist_ok=True)
@@ -65,7 +65,7 @@ def build(target: str) -> None:
 
 
 def _library_folders() -> list[str]:
-    """The machine's folders of libraries, as the files that ld.so.conf includes name them (ldconfig(8))."""
+    """List the machine's library folders from the files that ld.so.conf includes (ldconfig(8))."""
     folder = "/etc/ld.so.conf.d"
     lines: list[str] = []
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
@@ -76,17 +76,17 @@ def _library_folders() -> list[str]:
 
 
 class LoaderCache:
-    """/etc/ld.so.cache of what a job can see: the machine's own names what was installed elsewhere too."""
+    """/etc/ld.so.cache for the libraries that a job can see; the machine's cache lists others too."""
 
     def __init__(self) -> None:
-        """Look at the machine's configuration, while its /etc is there. Raises OSError."""
+        """Read the machine's configuration, while its /etc is still mounted. Raises OSError."""
         self._folders = _library_folders()
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
 
     def build(self, target: str) -> None:
-        """Make it in the folder target, from a root whose /usr is a job's. Raises OSError.
+        """Build the cache in the folder target, from a root whose /usr is a job's. Raises OSError.
 
-        A program without it finds its libraries more slowly: ldconfig may fail, or not be there.
+        The cache only makes the search faster, so ldconfig may fail or be missing.
         """
         with open(f"{target}/ld.so.conf", "w") as file:
             file.writelines(f"{folder}\n" for folder in self._folders if os.path.isdir(folder))

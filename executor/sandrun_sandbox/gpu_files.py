@@ -1,6 +1,6 @@
-"""What a job with a GPU sees besides: the device's nodes, the driver's libraries, what the driver says.
+"""The additional files of a job with a GPU: device nodes, the driver's libraries, its files of /proc.
 
-Each device has a layer of its own beside the image, which is put over it for the jobs that have the device.
+Each device has a separate layer, which is mounted over the image for jobs that have the device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LAYERS, _MOUNTED = "/gpu", "/driver"  # in the image's parent
 _TOLD = "/var/gpu"  # in a job
-# The driver's library looks for its modules and numbers, and for whether it may make nodes: it may not.
+# The driver's library looks up its modules and numbers, and whether it may make nodes (it may not).
 _PARAMETERS = "ModifyDeviceFiles: 0\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n"
 
 
@@ -47,7 +47,7 @@ def build(base: str, wanted: dict[str, Any]) -> None:
 
 
 def _lines(path: str) -> str:
-    """The lines of a file of /proc that are about NVIDIA's driver."""
+    """Filter the lines of a file of /proc that are about NVIDIA's driver."""
     try:
         with open(path) as file:
             return "".join(line for line in file if "nvidia" in line)
@@ -56,23 +56,23 @@ def _lines(path: str) -> str:
 
 
 def layers(gpu: int | None) -> str:
-    """What stands over the image in an overlay: nothing for a job without a GPU."""
+    """The overlay's layers above the image: none for a job without a GPU."""
     return "" if gpu is None else f"{_LAYERS}/{gpu}:"
 
 
 def nodes(gpu: int) -> list[tuple[bytes, bytes]]:
-    """What to bind over what, so that the device's nodes open in a root that is nodev. Raises OSError."""
+    """List the binds that make the device's nodes open in a nodev root. Raises OSError."""
     return [(f"/new/dev/{name}".encode(),) * 2 for name in os.listdir(f"{_LAYERS}/{gpu}/dev")]
 
 
 def mount_driver(gpu: int | None) -> None:
-    """Mount the driver's libraries in the job's root, if they are not in its /usr. Raises OSError."""
+    """Mount the driver's libraries in the job's root, unless they are in its /usr. Raises OSError."""
     if gpu is not None and os.path.isdir(_MOUNTED):
         linux.mount(_MOUNTED, "/new" + DRIVER, "", linux.MS_BIND | linux.MS_REC)
 
 
 def masks(pairs: list[tuple[bytes, bytes]], gpu: int | None) -> list[tuple[bytes, bytes]]:
-    """The masks of /proc, with what the driver says of itself where that is masked otherwise."""
+    """The masks of /proc, with the driver's own files where these would be masked."""
     if gpu is None:
         return pairs
     told = {

@@ -1,4 +1,4 @@
-"""Ends importing in a process that has all it needs: what a job leaves must not become a module of ours."""
+"""Disable imports in a process that has all its modules, so that no file of a job becomes one of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 class Refusing:
-    """The only finder left (importlib.abc.MetaPathFinder): it finds nothing, and lets nobody else look."""
+    """The only finder left (importlib.abc.MetaPathFinder): it refuses every import."""
 
     @staticmethod
     def find_spec(name: str, _path: object = None, _target: object = None) -> NoReturn:
         """Raises ImportError."""
-        raise ImportError(f"nothing is imported any more, {name} neither", name=name)
+        raise ImportError(f"imports are disabled: {name}", name=name)
 
 
 _FINDERS: list[Any] = [Refusing]
@@ -23,10 +23,10 @@ _kept: list[object] = []
 
 
 def end() -> None:
-    """Import nothing more in this process; modules that it has can still be looked up in sys.modules.
+    """Disable imports in this process; modules in sys.modules can still be looked up.
 
-    The lists are replaced, not emptied: to free what they hold is to write to it, and each write copies a
-    page that this process shares with the zygote.
+    The lists are replaced, not emptied, because freeing their items would write to pages that this process
+    shares with the zygote, and copy each.
     """
     _kept.extend((sys.path, sys.path_hooks, sys.path_importer_cache, sys.meta_path))
     sys.path, sys.path_hooks, sys.path_importer_cache = [], [], {}

@@ -1,6 +1,6 @@
-"""PID 1 of a sandbox: sets it up, waits for the job, ends what is left, then collects the outputs.
+"""PID 1 of a sandbox: sets it up, waits for the job, kills what is left, then collects the outputs.
 
-While it is root it reads nothing of the client's. To collect, it first becomes the job's user.
+As root it reads nothing that a client wrote. Before it collects, it becomes the job's user.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(config: dict[str, Any], request: messages.Spawn, link: Channel, fds: list[int]) -> job.Program:
-    """Set the sandbox up, fork the job's process and look after it; returns only in that process.
+    """Set the sandbox up, fork the job's process and supervise it; returns only in that process.
 
     fds: the job's channel, the network namespace, then one `tasks` file per cgroup controller (v1).
     """
@@ -47,7 +47,7 @@ def main(config: dict[str, Any], request: messages.Spawn, link: Channel, fds: li
                 ("time", _new_clock),
             )
         )
-        # Packages are mounted when the job is handed over: until then the folder is empty and read-only.
+        # Packages are mounted when the job is handed over; until then the folder is empty and read-only.
         writable = (*layout.WRITABLE, layout.PACKAGES) if request.installs else layout.WRITABLE
         ruleset = landlock.make_ruleset(writable, () if gpu is None else (layout.DRIVER,))
         confinement = Confinement(uid, ruleset, config["seccomp" if gpu is None else "gpu_seccomp"])
@@ -59,7 +59,7 @@ def main(config: dict[str, Any], request: messages.Spawn, link: Channel, fds: li
         os._exit(1)
     for fd in (network, *tasks):
         os.close(fd)
-    # Not the zygote's disposition, which would leave us without the job's status.
+    # The zygote ignores SIGCHLD, with which we would not get the job's status.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, job.SIGCHLD)
     children = linux.signalfd(_signal.SIGCHLD)
@@ -76,15 +76,15 @@ def main(config: dict[str, Any], request: messages.Spawn, link: Channel, fds: li
         imports.end()
         os.close(job_fd)
         _supervise(config, confinement, link, pid, children)
-    finally:  # of an exception too: what the interpreter does at its end is not ours
+    finally:  # even on an exception, so that the interpreter's finalization never runs here
         os._exit(0)
 
 
 def _new_clock() -> None:
-    """A time namespace in which the machine was just started (time_namespaces(7))."""
+    """Enter a time namespace in which the machine has just started (time_namespaces(7))."""
     linux.unshare(linux.CLONE_NEWTIME)
     fd = os.open("/proc/self/timens_offsets", os.O_WRONLY)
-    # CLOCK_MONOTONIC_RAW has the same offset and may be behind; no clock may begin below zero.
+    # CLOCK_MONOTONIC_RAW gets the same offset but may be behind, and no clock may become negative.
     monotonic = min(time.clock_gettime(time.CLOCK_MONOTONIC), time.clock_gettime(time.CLOCK_MONOTONIC_RAW))
     boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
@@ -96,7 +96,7 @@ def _new_clock() -> None:
 def _supervise(
     config: dict[str, Any], confinement: Confinement, link: Channel, job_pid: int, children: int
 ) -> None:
-    """Reap until the job's process is dead, then end everything else and collect."""
+    """Reap children until the job's process is dead, then kill everything else and collect."""
     poll = select.poll()
     poll.register(link, select.POLLIN)
     poll.register(children, select.POLLIN)
@@ -116,7 +116,7 @@ def _supervise(
             _signal_all(_signal.SIGTERM)
         elif grace is not None:
             kill_at = None
-            poll.unregister(link)  # there is nothing more to say
+            poll.unregister(link)  # there is nothing more to report
             _signal_all(_signal.SIGKILL)
     _signal_all(_signal.SIGKILL)
     while True:
@@ -129,14 +129,14 @@ def _supervise(
 
 
 def _heed(config: dict[str, Any], link: Channel) -> float | None:
-    """Do what the executor says; the seconds from SIGTERM to SIGKILL when it says to end the job."""
+    """Obey one order of the executor; returns the seconds from SIGTERM to SIGKILL if it is Stop."""
     try:
         message = link.receive(messages.Stop, messages.Configure)
     except messages.MessageError as error:
         link.report(error.report)
         os._exit(1)
     if message is None:
-        os._exit(0)  # the executor is gone: the kernel ends the whole namespace with us
+        os._exit(0)  # the executor is gone; the kernel kills the whole namespace with us
     request, fds = message
     if isinstance(request, messages.Configure):
         _configure(config, request, fds, link)
@@ -144,7 +144,7 @@ def _heed(config: dict[str, Any], link: Channel) -> float | None:
 
 
 def _configure(config: dict[str, Any], request: messages.Configure, fds: list[int], link: Channel) -> None:
-    """Give the job's folders another size, and mount a layer or a folder to install to and what installs."""
+    """Resize the job's folders, and mount a layer, or a folder to install to and the tools."""
     step = "sizes"
     try:
         if request.limits is not None:
@@ -163,14 +163,14 @@ def _configure(config: dict[str, Any], request: messages.Configure, fds: list[in
 
 
 def _signal_all(number: int) -> None:
-    try:  # noqa: SIM105 (contextlib would be one more module in every job's interpreter)
+    try:  # noqa: SIM105 (contextlib would be an additional module in every job)
         os.kill(-1, number)
     except ProcessLookupError:
         pass
 
 
 def _reap(job_pid: int) -> int | None:
-    """Reap every zombie; the job's wait status if it was among them."""
+    """Reap every zombie; returns the job's wait status if it was among them."""
     found = None
     while True:
         try:
@@ -184,7 +184,7 @@ def _reap(job_pid: int) -> int | None:
 
 
 def _collect(confinement: Confinement, link: Channel) -> None:
-    """Become the job's user while the executor looks at the job's end, then gather what it asks for."""
+    """Become the job's user while the executor judges the job, then collect what it asks for."""
     work = os.open(layout.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         confinement.enter_as_collector()
@@ -217,7 +217,7 @@ def _collect(confinement: Confinement, link: Channel) -> None:
 
 
 def _asked_to_collect(link: Channel) -> tuple[messages.Collect, list[int]] | None:
-    """What to collect; None when the executor hung up. Raises MessageError."""
+    """Receive what to collect; None if the executor hung up. Raises MessageError."""
     while True:
         message = link.receive(messages.Stop, messages.Collect)
         if message is None:

@@ -1,4 +1,4 @@
-"""The process that becomes the job: confined first, then it learns what to run."""
+"""The process that becomes the job: it confines itself before it learns what to run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ENTRYPOINT = "{entrypoint}"  # in a command, as sandrun_shared.languages says it
 _EXEC_FAILED = 126
 SIGCHLD = (_signal.SIGCHLD,)  # blocked in PID 1, which reads it from a descriptor
-# What makes other programs write through too: C's standard streams (stdbuf(1)), and Ruby's and Perl's.
+# Makes other programs write through too: C's standard streams (stdbuf(1)), Ruby's and Perl's.
 _STDBUF = "/usr/libexec/coreutils/libstdbuf.so"
 _WRITE_THROUGH = {
     "LD_PRELOAD": _STDBUF,
@@ -32,16 +32,16 @@ _WRITE_THROUGH = {
     "RUBYOPT": f"-r{root.WRITE_THROUGH}/write_through.rb",
     "PERL5OPT": f"-I{root.WRITE_THROUGH} -Mwrite_through",
 }
-# Variables that the interpreter reads at its start: with one of these set it must start anew.
+# Variables that the interpreter reads at its start; with one of these set, it must start again.
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC_", "TZ")
 
 
 class Program:
     """A Python program to run in this very process.
 
-    environment: variables besides layout.VARIABLES, which the zygote has; spared: names of modules that every
-    interpreter has; buffered: whether what it writes may wait in a buffer; finish: what to call after all
-    that atexit calls, where modules that the zygote imported have registered theirs.
+    variables: those in addition to layout.VARIABLES, which the zygote has; spared: names of modules that
+    every interpreter has; buffered: whether its output may be buffered; finish: callbacks after those that
+    modules imported by the zygote have registered with atexit.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Program:
         command: str,
         entrypoint: str,
         args: list[str],
-        environment: dict[str, str],
+        variables: dict[str, str],
         spared: tuple[str, ...],
         *,
         buffered: bool = False,
@@ -58,14 +58,14 @@ class Program:
         self.command = command
         self.entrypoint = entrypoint
         self.args = args
-        self.environment = environment
+        self.variables = variables
         self.spared = spared
         self.buffered = buffered
         self.finish = finish
 
 
 def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Program:
-    """Confine this process, take the order, unpack, and become the program; returns for Python run warm."""
+    """Confine this process, receive the order, unpack, and become the program; returns to run Python warm."""
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGCHLD)
     try:
         confinement.enter()
@@ -81,14 +81,14 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
             lower(kind, value)
         order.env = {**request.language_variables, **order.env}
         if order.env.get(UNBUFFERED) == "1" and not request.buffered:
-            del order.env[UNBUFFERED]  # as it is anyway: no reason to start anew
+            del order.env[UNBUFFERED]  # the zygote has the same value, so no restart is needed
         warm = request.warm and config["forks"]
         request.warm = warm and not _were_read(order.env, config["preloaded"])
         threads = dict.fromkeys(THREADS, str(request.threads))
         buffering = _buffering(config, request.buffered)
         order.env = {**threads, **request.package_variables, **buffering, **order.env}
         if request.compiler:
-            for fd in fds:  # which a compiler could open through /proc/PID/fd, as it can no socket
+            for fd in fds:  # a compiler could open these, unlike a socket, through /proc/PID/fd
                 os.close(fd)
             link.report(messages.Compiling())
             _compile(config, _filled_in(request.compiler, order), order)
@@ -103,7 +103,7 @@ def main(config: dict[str, Any], confinement: Confinement, link: Channel) -> Pro
 
 
 def _take(request: messages.JobMessage, fds: list[int]) -> orders.Order:
-    """The order; standard streams are in place then, the upload unpacked. Raises as main catches."""
+    """Receive the order, put the standard streams in place, unpack. Raises what main catches."""
     stdin, stdout, stderr, order_fd, upload_fd, snapshot_fd = fds
     order = orders.decode_order(orders.read_all(order_fd))
     for fd, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
@@ -113,7 +113,7 @@ def _take(request: messages.JobMessage, fds: list[int]) -> orders.Order:
 
 
 def _rlimits(request: messages.JobMessage) -> tuple[tuple[int, int], ...]:
-    """The resource limits that are the job's own (setrlimit(2))."""
+    """Set the resource limits that differ between jobs (setrlimit(2))."""
     return (
         (resource.RLIMIT_FSIZE, request.disk_bytes),
         (resource.RLIMIT_NOFILE, request.open_files),
@@ -150,14 +150,14 @@ def _become(
 
 
 def _buffering(config: dict[str, Any], buffered: bool | None) -> dict[str, str]:
-    """Variables by which programs write through, or do not; None leaves all but Python as they are.
+    """Select the variables that make programs write through or buffer; None affects Python alone.
 
     Raises StepError where libstdbuf is missing.
     """
     if buffered is None:
         return {}
     if buffered:
-        config["environment"].pop(UNBUFFERED, None)
+        config["variables"].pop(UNBUFFERED, None)
         return {}
     if not os.path.exists(_STDBUF):
         raise StepError("write_through", errno.ENOENT)
@@ -165,13 +165,13 @@ def _buffering(config: dict[str, Any], buffered: bool | None) -> dict[str, str]:
 
 
 def _raise_stack(value: int) -> None:
-    """Let the stack of the program that is executed next grow, as far as may be (setrlimit(2))."""
+    """Raise the stack limit of the program executed next, as far as allowed (setrlimit(2))."""
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     resource.setrlimit(resource.RLIMIT_STACK, (within(value, hard), hard))
 
 
 def _filled_in(words: tuple[str, ...], order: orders.Order) -> list[str]:
-    """A command of the table of languages for this entrypoint, whose name may look like an option."""
+    """Fill the entrypoint, whose name may look like an option, into a command of the table of languages."""
     entrypoint = ("./" if order.entrypoint.startswith("-") else "") + order.entrypoint
     return [word.replace(ENTRYPOINT, entrypoint) for word in words]
 
@@ -186,32 +186,32 @@ def _exec(config: dict[str, Any], command: list[str], order: orders.Order) -> No
         if program.startswith("./"):
             _allow_execution(program)
             program = _under_our_name(program)
-        environment = {**config["environment"], **order.env}
-        os.execve(program, command + order.args, environment)  # noqa: S606
+        variables = {**config["variables"], **order.env}
+        os.execve(program, command + order.args, variables)  # noqa: S606
     except OSError as error:
         os.write(2, f"sandrun: {os.path.basename(command[0])}: {error.strerror}\n".encode())
     os._exit(_EXEC_FAILED)
 
 
 def _allow_execution(path: str) -> None:
-    """Mark the upload's own program executable, whatever mode its archive gives it."""
+    """Make the uploaded program executable, whatever mode its archive has for it."""
     mode = os.stat(path).st_mode
     if not mode & stat.S_IXUSR:
         os.chmod(path, stat.S_IMODE(mode) | stat.S_IRUSR | stat.S_IXUSR)
 
 
 def _under_our_name(path: str) -> str:
-    """Where to execute a program, all descriptors above 2 being closed, so that our name is its process's."""
+    """Find the path to execute a program by under our name; descriptors above 2 must be closed."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     if os.read(fd, 2) == b"#!":
-        return path  # its interpreter is given the path, and opens it
+        return path  # its interpreter is given the path and opens it
     if fd != root.EXECUTED_FD:
         os.dup2(fd, root.EXECUTED_FD, inheritable=False)
     return root.EXECUTED
 
 
 def _compile(config: dict[str, Any], command: list[str], order: orders.Order) -> None:
-    """Run the compiler; what it says goes to the job's stderr, its input is empty. Raises StepError."""
+    """Run the compiler with empty input; its output goes to the job's stderr. Raises StepError."""
     pid = os.fork()
     if pid == 0:
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
@@ -224,7 +224,7 @@ def _compile(config: dict[str, Any], command: list[str], order: orders.Order) ->
 
 
 def _were_read(names: Iterable[str], preloaded: dict[str, Any] | None) -> bool:
-    """Whether the interpreter, or a module that it imported, has already looked at one of these variables."""
+    """Whether the interpreter or a module that it imported has already read one of these variables."""
     if any(name.startswith(_READ_AT_START) for name in names):
         return True
     return preloaded is not None and any(
@@ -233,7 +233,7 @@ def _were_read(names: Iterable[str], preloaded: dict[str, Any] | None) -> bool:
 
 
 def _unpack(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> None:
-    """Unpack the upload into the work directory; archives in a child, whose parser leaves nothing here."""
+    """Unpack the upload into the work directory; archives in a child, which keeps the parser out of here."""
     if request.upload == "bundle":
         code = _unpack_here(request, upload_fd, snapshot_fd)
     else:
@@ -253,7 +253,7 @@ def _unpack(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> N
 
 
 def _unpack_here(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> int:
-    """0 done, 1 refused (the reason goes to the job's stderr), 2 no room."""
+    """Unpack here; returns 0 if done, 1 if refused (the reason goes to stderr), 2 if there is no room."""
     work = os.open(layout.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         snapshot = unpack.unpack(request.upload, upload_fd, work)

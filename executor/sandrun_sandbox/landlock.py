@@ -9,12 +9,12 @@ from sandrun_sandbox import linux_unsafe as linux
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _SCOPE_ALL = 0b11  # abstract Unix sockets and signals, ABI 6
-# LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF, _LOG_SUBDOMAINS_OFF, ABI 7: no audit record has the path that was
-# refused.
+# LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF, _LOG_SUBDOMAINS_OFF (ABI 7): keep refused paths out of the audit
+# log.
 _SILENT = 0b101
 
 READ = _EXECUTE | _READ_FILE | _READ_DIR
-# What a job may do where: (path, rights); rights unknown to an older kernel are masked off.
+# The rights of a job by path; rights that an older kernel does not know are masked off.
 RULES = (
     ("/", _READ_DIR),
     ("/usr", READ),
@@ -29,11 +29,10 @@ def _all_rights(abi: int) -> int:
 
 
 def make_ruleset(writable: tuple[str, ...], readable: tuple[str, ...] = ()) -> int:
-    """A descriptor of the rules; everything is allowed beneath the writable folders. Raises OSError.
+    """Make a ruleset that allows everything beneath the writable folders. Raises OSError.
 
-    readable: folders besides those of RULES from which a job may read and execute.
-
-    -1 on a kernel without Landlock, where the other layers stand alone.
+    readable: additional folders from which a job may read and execute. Returns a descriptor, -1 on a kernel
+    without Landlock.
     """
     abi = linux.landlock_abi()
     if abi == 0:
@@ -51,6 +50,6 @@ def make_ruleset(writable: tuple[str, ...], readable: tuple[str, ...] = ()) -> i
 
 
 def restrict(ruleset: int) -> None:
-    """Put this process under the rules, for good. Raises OSError."""
+    """Enforce the ruleset on this process for good. Raises OSError."""
     if ruleset >= 0:
         linux.landlock_restrict_self(ruleset, _SILENT if linux.landlock_abi() >= 7 else 0)

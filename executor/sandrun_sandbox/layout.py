@@ -1,15 +1,15 @@
-"""Paths, ids and variables of a sandbox that its inside and root both name; constants only."""
+"""Paths, ids and variables that root and the sandbox share; constants only."""
 
 from __future__ import annotations
 
-PYTHON = "/usr/bin/python3"  # of the machine, and so of every sandbox
+PYTHON = "/usr/bin/python3"  # the machine's, and so every sandbox's
 WORK, HOME = "/work", "/home/job"
 ENVIRONMENT = "/usr/environment"  # where a job finds its packages, if its environment has any
-# Where packages are: below /usr, whose rule of Landlock holds for them too. INSTALLED in every job that
-# requires some, TOOLS only while they are installed.
+# Packages are below /usr, so that its Landlock rule covers them. INSTALLED exists in every job that requires
+# packages, TOOLS only during an installation.
 PACKAGES = "/usr/packages"
 INSTALLED, TOOLS = PACKAGES + "/installed", PACKAGES + "/tools"
-# What an installer may use while it runs: in the layer, which is large, and deleted before that is sealed.
+# Scratch space of an installer: in the layer, which is large; deleted before the layer is sealed.
 SCRATCH = INSTALLED + "/.scratch"
 TEMPORARY = SCRATCH + "/temporary"
 DRIVER = "/opt/nvidia"  # libraries of a GPU's driver that are not in the job's /usr
@@ -17,7 +17,7 @@ WRITABLE = (WORK, HOME, "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (the sandb
 
 ZYGOTE_PROGRAM = "/zygote.pyc"  # in the image's parent, out of every job's sight
 PREVIEW_PROGRAM = WORK + "/zygote.pyc"
-PREVIEW_UID = 65534  # nobody: who imports the modules of an environment ahead of jobs
+PREVIEW_UID = 65534  # nobody: imports the modules of an environment ahead of jobs
 
 UNBUFFERED = "PYTHONUNBUFFERED"
 VARIABLES = {  # of every job
@@ -27,9 +27,9 @@ VARIABLES = {  # of every job
     "LOGNAME": "job",
     "LANG": "C.UTF-8",
     "TMPDIR": "/tmp",  # noqa: S108 (the job's own)
-    UNBUFFERED: "1",  # somebody may be following what a program prints
+    UNBUFFERED: "1",  # a client may be following the output
 }
-# How many threads a numerical library starts.
+# These set how many threads a numerical library starts.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 # Why files are left out (sandrun_shared.jobs.LeftOutReason): the order is that of the report.

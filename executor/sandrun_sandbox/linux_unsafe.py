@@ -88,7 +88,7 @@ def umount2(target: str, flags: int = MNT_DETACH) -> None:
 
 
 def open_tree_clone(path: str) -> int:
-    """A descriptor of a copy of the mount at path, or of the file there, attached nowhere (open_tree(2))."""
+    """Open a detached copy of the mount at path, or of the file there (open_tree(2))."""
     at_fdcwd, open_tree_clone_flag = -100, 1
     flags = open_tree_clone_flag | os.O_CLOEXEC
     return _syscall(_SYS_OPEN_TREE, _int(at_fdcwd), os.fsencode(path), _c.c_uint(flags), subject=path)
@@ -143,13 +143,13 @@ _libc.prctl(PR_GET_NAME, _c.addressof(_own_name), 0, 0, 0)
 
 
 def set_name(name: str = "") -> None:
-    """Name this thread, as /proc/pid/comm shows it to all (prctl(2)); "" gives it its first name again."""
+    """Set this thread's name, which /proc/pid/comm shows (prctl(2)); "" restores its first name."""
     _other_name.value = name.encode()[: _NAME_BYTES - 1]
     _libc.prctl(PR_SET_NAME, _c.addressof(_other_name if name else _own_name), 0, 0, 0)
 
 
 def own_name() -> bytes:
-    """The first name of this thread, which set_name gives it again."""
+    """Return the first name of this thread, which set_name restores."""
     return _own_name.value
 
 
@@ -169,7 +169,7 @@ def clear_capabilities() -> None:
 
 
 class SeccompProgram:
-    """A BPF program, an array of struct sock_filter, laid out in memory for every fork of this process."""
+    """A BPF program, an array of struct sock_filter, laid out in memory once for all forks."""
 
     def __init__(self, program: bytes) -> None:
         self._code = _c.create_string_buffer(program, len(program))
@@ -195,8 +195,8 @@ def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
 def clone3(flags: int, cgroup_fd: int | None) -> tuple[int, int]:
     """Fork with new namespaces; (0, -1) in the child, (pid, pidfd) in the parent (clone3(2)).
 
-    The interpreter's own hooks run as in os.fork. glibc's cached thread id stays the parent's, so the
-    child must not use raise(3) or abort(3); a later os.fork sets it right in the grandchild.
+    The interpreter's hooks run as in os.fork. glibc's cached thread id stays the parent's, so the child must
+    not use raise(3) or abort(3); a later os.fork corrects it in the grandchild.
     """
     pidfd = _c.c_int(-1)
     flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0)
@@ -213,7 +213,7 @@ def clone3(flags: int, cgroup_fd: int | None) -> tuple[int, int]:
 
 
 def landlock_abi() -> int:
-    """The kernel's Landlock ABI version, 0 when there is none (landlock_create_ruleset(2))."""
+    """Query the kernel's Landlock ABI version, 0 without Landlock (landlock_create_ruleset(2))."""
     try:
         return _syscall(_SYS_LANDLOCK_CREATE, None, _c.c_size_t(0), _c.c_uint(1))
     except OSError:
@@ -221,7 +221,7 @@ def landlock_abi() -> int:
 
 
 def landlock_create_ruleset(fs: int, scoped: int, abi: int) -> int:
-    """A ruleset handling the given rights; returns its descriptor (landlock_create_ruleset(2))."""
+    """Create a ruleset that handles the given rights; returns its descriptor (landlock_create_ruleset(2))."""
     attr = struct.pack("QQQ", fs, 0, scoped)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     return _syscall(_SYS_LANDLOCK_CREATE, attr, _c.c_size_t(len(attr)), _c.c_uint(0), subject="ruleset")
 
@@ -232,7 +232,7 @@ def landlock_add_path(ruleset: int, path_fd: int, rights: int) -> None:
 
 
 def landlock_restrict_self(ruleset: int, flags: int) -> None:
-    """Put this thread under the ruleset, for good (landlock_restrict_self(2))."""
+    """Enforce the ruleset on this thread for good (landlock_restrict_self(2))."""
     _syscall(_SYS_LANDLOCK_RESTRICT, _int(ruleset), _c.c_uint(flags), subject="landlock")
 
 
@@ -254,7 +254,7 @@ def signalfd(number: int) -> int:
 
 
 def collapse(start: int, end: int) -> None:
-    """Put what lies between the addresses into huge pages, now (MADV_COLLAPSE, madvise(2), Linux 6.1)."""
+    """Move an address range into huge pages now (MADV_COLLAPSE, madvise(2), Linux 6.1)."""
     huge, madv_collapse = 1 << 21, 25
     start, end = -(-start // huge) * huge, end // huge * huge
     if start < end:
@@ -262,9 +262,9 @@ def collapse(start: int, end: int) -> None:
 
 
 def own_one_page(address: int, length: int, protection: int) -> None:
-    """Make the first page of a private mapping this process's own by writing what is there (mprotect(2)).
+    """Copy the first page of a private mapping by writing to it what it holds (mprotect(2)).
 
-    protection is what the mapping has, as PROT_READ | …; it has it again afterwards.
+    protection: the mapping's, as PROT_READ | …, which is restored afterwards.
     """
     _check(_libc.mprotect(address, length, protection | PROT_WRITE), "mprotect")
     try:

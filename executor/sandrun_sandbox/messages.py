@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
 
     def dataclass_transform():
-        """Says to a type checker that subclasses are made from their annotations; nothing at run time."""
+        """Tell type checkers that annotations make the fields of subclasses; does nothing at run time."""
         return lambda cls: cls
 
 
@@ -38,7 +38,7 @@ _DIGITS = 18  # of any number: it fits into 64 bits
 
 
 class MessageError(ValueError):
-    """What came is no message, or none that may come here; `name` is what it calls itself, or "unknown"."""
+    """A datagram is not a message, or not one allowed here; `name` is the name in it, or "unknown"."""
 
     def __init__(self, name: object) -> None:
         self.name = name if isinstance(name, str) and _is_word(name) else "unknown"
@@ -46,7 +46,7 @@ class MessageError(ValueError):
 
     @property
     def report(self) -> Failed:
-        """What a process of the sandbox says of it before it ends."""
+        """The report that a process of the sandbox sends about this error before it exits."""
         return Failed(("message_" + self.name)[:_WORD], 0)
 
 
@@ -56,7 +56,7 @@ def _is_word(text: str) -> bool:
 
 def _require(holds: bool) -> None:
     if not holds:
-        raise ValueError("not what the message is to hold")
+        raise ValueError("not a value of this message")
 
 
 def _exactly(kind: type) -> Callable[[Any], Any]:
@@ -95,7 +95,7 @@ def _limits(value: Any) -> TmpfsLimits:
     return TmpfsLimits(_number(disk_bytes), _number(inodes), _number(shm_bytes))
 
 
-# How the value of a field is read, by the field's annotation.
+# Readers of a field's value, by the field's annotation.
 _READ: dict[str, Callable[[Any], Any]] = {
     "bool": _exactly(bool),
     "bytes": _exactly(bytes),
@@ -118,7 +118,7 @@ _READ.update({f"{kind} | None": _optional(read) for kind, read in list(_READ.ite
 
 @dataclass_transform()
 class _Fields:
-    """Made from the annotations of its class; a class attribute is a default."""
+    """Base of messages, whose fields are the annotations of the class; class attributes are defaults."""
 
     FIELDS: tuple[tuple[str, str], ...] = ()  # name and annotation
 
@@ -132,11 +132,11 @@ class _Fields:
             setattr(self, name, value)
 
     def values(self) -> tuple[Any, ...]:
-        """What the fields hold, in their order."""
+        """The values of the fields, in order."""
         return tuple([getattr(self, name) for name, _ in self.FIELDS])
 
     def check(self) -> None:
-        """Raise ValueError for fields that do not go together."""
+        """Raise ValueError for an inconsistent combination of fields."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, type(self)) and other.values() == self.values()
@@ -148,14 +148,14 @@ class _Fields:
 
 
 class TmpfsLimits(_Fields):
-    """The size of the folders in which a job may write, in bytes and inodes (tmpfs(5))."""
+    """Sizes of the folders in which a job may write, in bytes and inodes (tmpfs(5))."""
 
     disk_bytes: int
     inodes: int
     shm_bytes: int
 
     def disk(self, noswap: str) -> str:
-        """Mount options of the folders that share one tmpfs, and a page of ours, /proc/stat.
+        """Mount options of the tmpfs that several folders share, with one page for our /proc/stat.
 
         noswap: that option with its comma, or "".
         """
@@ -177,12 +177,12 @@ class Order(_Fields):
         return marshal.dumps((self.NAME, *values), _VERSION)
 
     def takes(self, descriptors: int) -> bool:
-        """Whether so many descriptors come with it."""
+        """Whether this number of descriptors may accompany it."""
         return descriptors == 0
 
 
 def decode_order(data: bytes, *kinds: type[D]) -> D:
-    """The order of one of these kinds that root wrote. Raises MessageError."""
+    """Decode an order of one of these kinds, which root wrote. Raises MessageError."""
     try:
         name, *values = marshal.loads(data)  # noqa: S302 (root writes it)
     except (EOFError, TypeError, ValueError):
@@ -200,13 +200,13 @@ def decode_order(data: bytes, *kinds: type[D]) -> D:
 
 
 class ZygoteConfig(Order):
-    """What a zygote is started with.
+    """The configuration of a zygote.
 
     control is the descriptor of its channel, tasks are those of the cgroup to join; seccomp and gpu_seccomp
     are BPF programs, the latter for jobs with a GPU; core_bytes is RLIMIT_CORE; noswap is a mount option or
-    ""; without names layers that containment tests switch off; variables are of jobs, besides
-    layout.VARIABLES; links is what HOME holds, None without an environment; forks says whether a Python job
-    may be a fork of this interpreter, or must start its environment's.
+    ""; variables are those of jobs in addition to layout.VARIABLES; links are the entries of HOME, None
+    without an environment; forks: whether a Python job may be a fork of this interpreter, or must start its
+    environment's.
     """
 
     NAME = "zygote"
@@ -245,10 +245,10 @@ NO_PACKAGES, LAYER, INSTALLING = "", "layer", "installing"
 
 
 class Configure(Order):
-    """To PID 1, before the job is handed over: what this job has otherwise than most; Configured answers.
+    """To PID 1, before the job is handed over: how this job differs from the default; answered by Configured.
 
-    limits is None for sizes that stay. packages is one of the three kinds above. Descriptors: none, the
-    layer, or the folder to install to and one file for each name of tools.
+    limits is None if the sizes stay. packages is one of the three kinds above. Descriptors: zero, the layer,
+    or the folder to install to and one file for each name of tools.
     """
 
     NAME = "configure"
@@ -257,7 +257,7 @@ class Configure(Order):
     tools: tuple[str, ...]
 
     def check(self) -> None:
-        """Raise ValueError for packages of no kind, or tools that do not go with them."""
+        """Raise ValueError for an unknown kind of packages, or tools that do not match it."""
         _require(self.packages == INSTALLING or (self.packages in (NO_PACKAGES, LAYER) and not self.tools))
 
     def takes(self, descriptors: int) -> bool:
@@ -273,7 +273,7 @@ class Stop(Order):
 
 
 class Collect(Order):
-    """To PID 1, once the job is dead: gather outputs, at most so many files, bytes and seconds.
+    """To PID 1, once the job is dead: collect outputs within bounds of files, bytes and seconds.
 
     Descriptors: order, snapshot, and where to write data, names and numbers.
     """
@@ -289,7 +289,7 @@ class Collect(Order):
 
 
 class JobMessage(Order):
-    """To the process that becomes the job: how to run it; what to run stands in the client's order.
+    """To the process that becomes the job: how to run it. The client's order says what to run.
 
     command, compiler and language_variables are of the table of languages; package_variables let packages be
     found; upload is the kind of archive; warm says whether a fork of the zygote may run it; buffered is as in
@@ -312,7 +312,7 @@ class JobMessage(Order):
     stack_bytes: int
 
     def check(self) -> None:
-        """Raise ValueError when there is nothing to run."""
+        """Raise ValueError if there is nothing to run."""
         _require(bool(self.command))
 
     def takes(self, descriptors: int) -> bool:
@@ -335,7 +335,7 @@ class Report(_Fields):
 
 
 def decode_report(data: bytes, *kinds: type[R]) -> R:
-    """The report of one of these kinds that a process of the sandbox wrote. Raises MessageError."""
+    """Decode a report of one of these kinds from a process of the sandbox. Raises MessageError."""
     name, *words = data.decode("ascii", "replace").split(" ")
     for kind in kinds:
         if name == kind.NAME:
@@ -349,7 +349,7 @@ def decode_report(data: bytes, *kinds: type[R]) -> R:
 
 
 def _values_of(words: list[str], fields: tuple[tuple[str, str], ...]) -> list[Any]:
-    """The values that these words are for these fields, each as encode writes it. Raises ValueError."""
+    """Decode words, each exactly as encode writes it, to the values of fields. Raises ValueError."""
     if [kind for _, kind in fields] == ["tuple[int, ...]"]:
         return [tuple([_decimal(word) for word in words])]
     _require(len(words) == len(fields))
@@ -377,13 +377,13 @@ class Ready(Report):
 
 
 class Forked(Report):
-    """Of a zygote, about one sandbox: there is a PID 1, whose pidfd comes along."""
+    """Of a zygote, about one sandbox: PID 1 exists; the descriptor is its pidfd."""
 
     NAME = "forked"
 
 
 class Configured(Report):
-    """Of PID 1: what Configure said is done."""
+    """Of PID 1: Configure is done."""
 
     NAME = "configured"
 
@@ -401,14 +401,14 @@ class Started(Report):
 
 
 class Failed(Report):
-    """Of any of them: the step that failed, and its errno or what an unpacker or a compiler ended with."""
+    """Of any process: the step that failed, and its errno or the exit code of an unpacker or compiler."""
 
     NAME = "failed"
     step: str
     code: int
 
     def check(self) -> None:
-        """Raise ValueError for a code that nothing ends with."""
+        """Raise ValueError for an impossible code."""
         _require(self.code <= _STATUS)
 
 
@@ -420,18 +420,18 @@ class Exited(Report):
     disk_full: bool
 
     def check(self) -> None:
-        """Raise ValueError for a status that no process ends with."""
+        """Raise ValueError for an impossible wait status."""
         _require(self.status <= _STATUS and (os.WIFEXITED(self.status) or os.WIFSIGNALED(self.status)))
 
 
 class Collected(Report):
-    """Of PID 1: the outputs are gathered; how many are left out, for each of layout.REASONS."""
+    """Of PID 1: the outputs are collected; counts those left out, for each of layout.REASONS."""
 
     NAME = "collected"
     counts: tuple[int, ...]
 
     def check(self) -> None:
-        """Raise ValueError when it is not one count for each reason."""
+        """Raise ValueError unless there is one count for each reason."""
         _require(len(self.counts) == len(REASONS))
 
 

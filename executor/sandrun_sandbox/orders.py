@@ -1,6 +1,6 @@
-"""Reads, inside the sandbox, what the client asked for.
+"""Read the client's order inside the sandbox.
 
-The writer is `sandrun_shared/orders.py`; its library is not to be had in here.
+The writer is `sandrun_shared/orders.py`, which cannot be imported here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Order:
 
 
 def read_all(fd: int) -> bytes:
-    """Every byte of a memfd, from its start; the descriptor's offset is neither used nor moved."""
+    """Read a whole memfd without using or moving the descriptor's offset."""
     chunks: list[bytes] = []
     offset = 0
     while True:
@@ -37,24 +37,24 @@ def _take_list(fields: list[bytes], start: int) -> tuple[list[bytes], int]:
         raise ValueError("a list of the order is not well formed")
     end = start + 1 + int(fields[start])
     if end > len(fields):
-        raise ValueError("the order is cut")
+        raise ValueError("the order is truncated")
     return fields[start + 1 : end], end
 
 
 def decode_order(data: bytes) -> Order:
-    """The order that `sandrun_shared.orders.encode_order` wrote. Raises ValueError on anything else.
+    """Decode what `sandrun_shared.orders.encode_order` wrote. Raises ValueError on anything else.
 
     Text for the system is decoded as Python decodes it (os.fsdecode), so that exec gives back the same bytes;
     output patterns are UTF-8 whatever the locale, as the collector compares them.
     """
     fields = data.split(b"\0")
     if fields.pop() != b"" or not fields:
-        raise ValueError("the order is cut")
+        raise ValueError("the order is truncated")
     args, place = _take_list(fields, 1)
     settings, place = _take_list(fields, place)
     outputs, place = _take_list(fields, place)
     if place != len(fields):
-        raise ValueError("the order says more than it should")
+        raise ValueError("the order has trailing bytes")
     env = {}
     for setting in settings:
         key, equals, value = setting.partition(b"=")

@@ -1,4 +1,4 @@
-"""The files a job sees: an image shared read-only by the zygote, and the mounts of one job over it."""
+"""The files that a job sees: the zygote's read-only image, and one job's mounts over it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from sandrun_sandbox.messages import TmpfsLimits
 
 _OURS = "/etc/sandrun"  # in the image
-# A client's program is executed by this link to a descriptor: the last part of the path names the process
-# (proc_pid_comm(5)), and stands in the kernel's log. It is what compilers call theirs.
+# A client's program is executed through this link to a descriptor, because the last part of the path becomes
+# the process's name (proc_pid_comm(5)), which the kernel logs. Compilers use the same name.
 EXECUTED, EXECUTED_FD = _OURS + "/a.out", 3
-WRITE_THROUGH = _OURS + "/write_through"  # what Ruby and Perl load to hold nothing back
+WRITE_THROUGH = _OURS + "/write_through"  # loaded by Ruby and Perl to write through
 _WRITE_THROUGH_FILES = {
     "write_through.rb": "$stdout.sync = true\n",
     "write_through.pm": "package write_through;\n$| = 1;\n1;\n",
@@ -32,7 +32,7 @@ _MASKS, _STAT = "/masks", "/stat"  # in the image's parent, out of every job's s
 _DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 _NODES = [(f"/new/dev/{name}".encode(),) * 2 for name, _ in _DEVICES]
 
-# What /proc tells about the host or about other jobs.
+# Files of /proc that reveal the host or other jobs.
 MASKED = (
     "acpi asound buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats dma driver"
     " dynamic_debug execdomains fb fs interrupts iomem ioports irq kallsyms kcore key-users keys kmsg"
@@ -40,7 +40,7 @@ MASKED = (
     " pressure sched_debug schedstat scsi slabinfo softirqs swaps sysrq-trigger sysvipc timer_list"
     " timer_stats tty vmallocinfo vmstat zoneinfo"
 ).split()
-# Files of /proc/sys that programs need and that say nothing of the host.
+# Files of /proc/sys that programs need and that reveal nothing of the host.
 _COPIED_SYS = (
     "fs/nr_open fs/pipe-max-size kernel/cap_last_cap kernel/ngroups_max kernel/osrelease kernel/ostype"
     " kernel/overflowgid kernel/overflowuid kernel/pid_max kernel/version vm/max_map_count vm/mmap_min_addr"
@@ -56,10 +56,10 @@ def _write(path: str, text: str) -> None:
 
 
 def _make_devices(folder: str) -> None:
-    """The nodes and links of /dev; each job's overlay gives them inodes of its own."""
+    """Make the nodes and links of /dev; each job's overlay gives them separate inodes."""
     for name, minor in _DEVICES:
         os.mknod(f"{folder}/{name}", stat.S_IFCHR | 0o666, os.makedev(1, minor))
-        os.chmod(f"{folder}/{name}", 0o666)  # noqa: S103 (as everywhere; mknod obeyed the umask)
+        os.chmod(f"{folder}/{name}", 0o666)  # noqa: S103 (the usual mode; mknod obeys the umask)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink("/proc/self/fd" + target, f"{folder}/{name}")
 
@@ -68,7 +68,7 @@ def _build_skeleton(image: str) -> None:
     for folder in ("usr", "proc", "dev/shm", "var/tmp", "var/empty", "tmp", "work", "home/job", "etc"):
         os.makedirs(image + "/" + folder)
     _make_devices(image + "/dev")
-    # Node looks for packages in the folders above its program's.
+    # Node searches the folders above its program's for packages.
     os.symlink(INSTALLED + "/node_modules", image + "/node_modules")
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         if os.path.islink("/" + name):
@@ -84,7 +84,7 @@ def _build_skeleton(image: str) -> None:
 
 
 def _list_masks(proc: str) -> str:
-    """What this kernel has of MASKED, looked up once in a new /proc: the host's may hide things from us."""
+    """List what this kernel has of MASKED, from a new /proc, because the host's may hide files from us."""
     linux.mount("proc", proc, "proc", _SAFE | linux.MS_NOEXEC)
     lines = ["/stage/stat /new/proc/stat", f"/new{_SYS} /new/proc/sys"]
     for name in MASKED:
@@ -96,7 +96,7 @@ def _list_masks(proc: str) -> str:
 
 
 def _blank_stat() -> str:
-    """/proc/stat without its counts: which processors there are, and %d for when the machine was started."""
+    """Blank the counts of /proc/stat: keeps the processors, with %d for the boot time."""
     lines = []
     with open("/proc/stat") as file:
         for line in file:
@@ -107,15 +107,15 @@ def _blank_stat() -> str:
                 counts = ["1"]
             else:
                 counts = ["0" for _ in counts[: 1 if name == "intr" else None]]
-            lines.append(f"{name:4} {' '.join(counts)}\n")  # "cpu " is what all of them are together
+            lines.append(f"{name:4} {' '.join(counts)}\n")  # "cpu " is the sum of all processors
     return "".join(lines)
 
 
 def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> None:
     """Move this process into a mount namespace whose root is the read-only image. Raises OSError.
 
-    program: what the zygote's interpreter finds at PROGRAM; gpus: see devices.build; environment: the host's
-    folder of packages, if there are any.
+    program: the content of PROGRAM, for the zygote's interpreter; gpus: see gpu_files.build; environment: the
+    host's folder of packages, if any.
     """
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
@@ -133,7 +133,7 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
     gpu_files.build(base, gpus)
     for path in (INSTALLED, TOOLS):
         os.makedirs(base + "/hide" + path.removeprefix("/usr"))
-    # Character device 0:0 is overlayfs' whiteout: the host's own software is not the job's to see.
+    # Character device 0:0 is overlayfs' whiteout, which hides the host's own software.
     for name in _HIDDEN:
         os.mknod(f"{base}/hide/{name}", stat.S_IFCHR, 0)
     if environment:
@@ -142,7 +142,8 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
         linux.mount(f"/proc/self/fd/{packages}", base + "/environment", "", linux.MS_BIND)
         flags = linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | _SAFE
         linux.mount("", base + "/environment", "", flags)
-        # /proc/self/maps names what the zygote mapped by its path in a mount that is gone: let it lead there.
+        # /proc/self/maps shows the zygote's mappings by their paths in a mount that is gone, so keep the
+        # paths valid.
         for name in os.listdir(base + "/environment/lib"):
             os.makedirs(f"{base}/hide/lib/{name}")
             os.symlink(f"{ENVIRONMENT}/lib/{name}/site-packages", f"{base}/hide/lib/{name}/site-packages")
@@ -165,13 +166,13 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
 def mount_files(
     uid: int, limits: TmpfsLimits, noswap: str, links: tuple[str, ...] | None = None, gpu: int | None = None
 ) -> None:
-    """Mount one job's root at /new: overlays with inodes of their own, and its tmpfs folders.
+    """Mount one job's root at /new: overlays with separate inodes, and its tmpfs folders.
 
-    noswap: a mount option of tmpfs, or "". links: what the environment puts into HOME; without, the zygote
-    has no environment. gpu: the job's device.
+    noswap: a mount option of tmpfs, or "". links: the environment's entries of HOME, None without an
+    environment. gpu: the job's device.
     """
     read_only = _SAFE | linux.MS_RDONLY
-    # Device nodes open in it until mount_devices has bound each.
+    # Device nodes can be opened in it until mount_devices has bound each.
     flags = linux.MS_NOSUID | linux.MS_NOEXEC | linux.MS_RDONLY
     linux.mount("overlay", "/new", "overlay", flags, f"lowerdir={gpu_files.layers(gpu)}/image:/empty")
     linux.mount("overlay", "/new/usr", "overlay", read_only, "lowerdir=/hide:/usr")
@@ -201,8 +202,8 @@ def mount_files(
 
 
 def mount_devices(limits: TmpfsLimits, noswap: str, gpu: int | None = None) -> None:
-    """Bind each device node of the job's own overlay, let no other open, and mount /dev/shm."""
-    # A bind has the flags of the mount it is made from: these nodes open in a root that is nodev.
+    """Bind each device node of the job's overlay, make the root nodev, and mount /dev/shm."""
+    # A bind keeps the flags of its source mount, so these nodes open in a nodev root.
     linux.bind_each(_NODES if gpu is None else [*_NODES, *gpu_files.nodes(gpu)])
     flags = _SAFE | linux.MS_NOEXEC | linux.MS_RDONLY
     linux.mount("", "/new", "", linux.MS_BIND | linux.MS_REMOUNT | flags)
@@ -216,20 +217,20 @@ def mount_proc() -> None:
 
 
 def read_stat() -> bytes:
-    """A job's /proc/stat, with %d for when its machine was started. Raises OSError."""
+    """Read a job's /proc/stat, with %d for the boot time. Raises OSError."""
     with open(_STAT, "rb") as file:
         return file.read()
 
 
 def read_masks() -> list[tuple[bytes, bytes]]:
-    """What the image says is to be bound over what in a job's /proc. Raises OSError."""
+    """Read from the image what to bind over what in a job's /proc. Raises OSError."""
     with open(_MASKS) as file:
         pairs = [line.split() for line in file]
     return [(source.encode(), target.encode()) for source, target in pairs]
 
 
 def read_maps() -> list[list[str]]:
-    """The fields of /proc/self/maps, through a /proc that is there for as long only. Raises OSError."""
+    """Read the fields of /proc/self/maps through a temporary /proc. Raises OSError."""
     linux.mount("proc", "/new", "proc", _SAFE | linux.MS_NOEXEC)
     try:
         with open("/new/self/maps") as file:
@@ -239,9 +240,9 @@ def read_maps() -> list[list[str]]:
 
 
 def mask_proc(masks: list[tuple[bytes, bytes]], stat_text: bytes) -> None:
-    """Cover what tells about the host: files by the null device, folders by an empty one. Raises OSError.
+    """Mask what reveals the host: files by the null device, folders by an empty one. Raises OSError.
 
-    stat_text: what read_stat read.
+    stat_text: as read_stat returned it.
     """
     started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) % 1  # as init sets the clock
     fd = os.open("/stage/stat", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o444)
@@ -256,7 +257,7 @@ def mask_proc(masks: list[tuple[bytes, bytes]], stat_text: bytes) -> None:
 
 
 def enter() -> None:
-    """Make /new the root and forget the image (pivot_root(2), the form with two dots)."""
+    """Make /new the root and detach the image (pivot_root(2), the form with two dots)."""
     os.chdir("/new")
     linux.pivot_root(".", ".")
     linux.umount2(".")
@@ -264,9 +265,9 @@ def enter() -> None:
 
 
 def resize(limits: TmpfsLimits, noswap: str) -> None:
-    """Give the job's folders another size. Raises OSError.
+    """Resize the job's folders. Raises OSError.
 
-    noswap cannot change with a remount, but has to be named again where it was given (tmpfs(5)).
+    A remount cannot change noswap, but must repeat it (tmpfs(5)).
     """
     linux.mount("", WORK, "", linux.MS_REMOUNT | _SAFE, limits.disk(noswap))
     linux.mount("", "/dev/shm", "", linux.MS_REMOUNT | _SAFE, limits.shm(noswap))  # noqa: S108
@@ -283,13 +284,13 @@ def mount_installing(layer: int, tools: list[tuple[str, int]]) -> None:
 
 
 def mount_installed(layer: int) -> None:
-    """Mount a layer of packages: an overlay gives this job inodes of its own. Raises OSError."""
+    """Mount a layer of packages; an overlay gives this job separate inodes. Raises OSError."""
     linux.move_mount(layer, INSTALLED)
     lower = f"lowerdir={INSTALLED}/data:{INSTALLED}/empty"
     linux.mount("overlay", INSTALLED, "overlay", _SAFE | linux.MS_RDONLY, lower)
 
 
 def is_full() -> bool:
-    """Whether the job's folders have no room left for one more page or file (statvfs(3))."""
+    """Whether the job's folders have no room for one more page or file (statvfs(3))."""
     state = os.statvfs(WORK)
     return state.f_bfree == 0 or state.f_ffree == 0

@@ -1,4 +1,4 @@
-"""An ordered list of named steps; the first that fails says its name and errno, and nothing runs."""
+"""Run an ordered list of named steps; the first to fail reports its name and errno, and ends the list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StepError(Exception):
-    """A step of the set-up failed; `report` is what goes to the executor."""
+    """A step of the set-up failed; `report` is sent to the executor."""
 
     def __init__(self, name: str, code: int) -> None:
         super().__init__(name, code)
@@ -23,7 +23,7 @@ class StepError(Exception):
 def run_steps(steps: Iterable[Step]) -> None:
     """Run each step in order. Raises StepError.
 
-    The process has the name of its step meanwhile: that of one that never returns can be read from outside.
+    Meanwhile the process's name is that of the step, so that a hanging step can be read from outside.
     """
     for name, action in steps:
         linux.set_name(name)

@@ -1,7 +1,7 @@
-"""Unpacks a client's upload into the work directory, as the job's own uid, inside the job's own sandbox.
+"""Unpack a client's upload into the work directory, with the job's uid, inside the job's sandbox.
 
-`sandrun_shared.archives` reads archives, as the api did before the job was queued; every file is made here,
-through `beneath`. A bomb meets the job's own memory, size and inode limits.
+`sandrun_shared.archives` reads archives, as it did for the api before the job was queued. Every file is
+created here, through `beneath`. A bomb runs into the job's own limits of memory, size and inodes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from sandrun_shared.archives.members import Member
 
-# A bundle carries no times, and an archive's may be nonsense. The time must lie in the past, so that any
-# write the job makes shows: 2020-01-01T00:00:00Z.
+# A bundle has no times, and an archive's may be invalid. The default must lie in the past, so that every
+# write of the job changes it: 2020-01-01T00:00:00Z.
 OLD_TIME_NS = 1_577_836_800 * 10**9
-MAX_ENTRIES = 1 << 20  # the api's limit of members is far lower, and its operator's to set
+MAX_ENTRIES = 1 << 20  # the operator's limit, which the api enforces, is far lower
 MAX_TIME_SECONDS = 2**32 - 1  # what every file system can store
 CHUNK_BYTES = 1 << 20
 WINDOW_BYTES = 64 << 10
@@ -30,8 +30,8 @@ HEADER_BYTES = names.MAX_PATH + 1 + 13  # path NUL, up to 12 digits NUL
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_PROGRAM = (b"#!", b"\x7fELF")  # how a file begins that the kernel can execute (execve(2))
-_MODULES = {  # what the reader imports; encodings.cp437: of names in a zip that are not UTF-8
+_PROGRAM = (b"#!", b"\x7fELF")  # the beginnings of files that the kernel can execute (execve(2))
+_MODULES = {  # modules that the reader imports; encodings.cp437 for zip names that are not UTF-8
     "zip": ("encodings.cp437", "zlib"),
     "tar.gz": ("zlib",),
     "tar.bz2": ("_bz2",),
@@ -40,7 +40,7 @@ _MODULES = {  # what the reader imports; encodings.cp437: of names in a zip that
 
 
 class UnpackError(Exception):
-    """The upload cannot be unpacked; the text is for the client, disk_full says that a limit was met."""
+    """The upload cannot be unpacked; the text is for the client; disk_full: a limit was reached."""
 
     def __init__(self, text: str, *, disk_full: bool = False) -> None:
         super().__init__(text)
@@ -48,7 +48,7 @@ class UnpackError(Exception):
 
 
 def clean_path(name: bytes) -> bytes:
-    """A member's name as a plain relative path, empty for the work directory itself. Raises UnpackError."""
+    """Clean a member's name to a plain relative path, empty for the work directory. Raises UnpackError."""
     try:
         return names.clean(name)
     except names.PathError as error:
@@ -60,7 +60,7 @@ def _refused(name: bytes, what: str) -> UnpackError:
 
 
 def _mode_of(said: int | None, head: bytes | memoryview) -> int:
-    """A file's mode; where the upload could not say it, what can be executed may be."""
+    """Choose a file's mode; if the upload has none, a file that looks executable is."""
     if said is not None:
         return said
     return 0o755 if bytes(head[:4]).startswith(_PROGRAM) else 0o644
@@ -80,14 +80,14 @@ def _write_all(fd: int, data: bytes | memoryview) -> None:
 
 
 class _Tree:
-    """What has been made so far; one method for each kind of member."""
+    """The tree made so far; one method for each kind of member."""
 
     def __init__(self, work_fd: int, max_entries: int, max_bytes: int) -> None:
         self.work_fd = work_fd
         self.entries_left = max_entries
         self.bytes_left = max_bytes
         self.made: dict[bytes, tuple[int, int]] = {}  # path: mtime in ns, size
-        self.links: dict[bytes, bytes] = {}  # path: target; made last, so that nothing goes through them
+        self.links: dict[bytes, bytes] = {}  # path: target; made last, so that no path leads through them
 
     def _count(self, size: int) -> None:
         self.bytes_left -= size
@@ -108,7 +108,7 @@ class _Tree:
             os.close(folder)
 
     def new_file(self, name: bytes, mode: int) -> tuple[bytes, int]:
-        """Makes an empty file and opens it for writing; an earlier one of that name goes. Raises OSError."""
+        """Create an empty file for writing, replacing an earlier one of that name. Raises OSError."""
         path = self._admit(name)
         if not path or names.names_folder(name):
             raise _refused(name, "is a file with the name of a folder")
@@ -124,7 +124,7 @@ class _Tree:
         return path, beneath.open_beneath(self.work_fd, path, _NEW_FILE, mode)
 
     def seal(self, path: bytes, fd: int, size: int, mtime_ns: int) -> None:
-        """Sets the time of a file whose bytes are written, and remembers it for the snapshot."""
+        """Set the time of a written file, and record it for the snapshot."""
         os.utime(fd, ns=(mtime_ns, mtime_ns))
         self.made[path] = (mtime_ns, size)
 
@@ -143,7 +143,7 @@ class _Tree:
             os.close(fd)
 
     def add_range(self, name: bytes, upload_fd: int, offset: int, size: int, held: memoryview) -> None:
-        """A file that is `size` bytes of the upload: `held` has the first, the kernel copies the rest."""
+        """Add a file of `size` bytes of the upload: `held` has the first, the kernel copies the rest."""
         head = held or (os.pread(upload_fd, 4, offset) if size else b"")
         path, fd = self.new_file(name, _mode_of(None, head))
         try:
@@ -154,14 +154,14 @@ class _Tree:
             while done < size:
                 count = os.sendfile(fd, upload_fd, offset + done, size - done)
                 if count == 0:
-                    raise UnpackError("the upload is cut")
+                    raise UnpackError("the upload is truncated")
                 done += count
             self.seal(path, fd, size, OLD_TIME_NS)
         finally:
             os.close(fd)
 
     def add_copy(self, name: bytes, source: bytes, mode: int | None, mtime_ns: int) -> None:
-        """A hard link, as a copy of an earlier file of ours: two names never share bytes."""
+        """Add a hard link as a copy of an earlier file, so that two names never share bytes."""
         path = clean_path(source)
         if path not in self.made or path in self.links or path == clean_path(name):
             raise _refused(name, f"is a hard link to '{names.shown(source)}', which is no earlier file")
@@ -193,7 +193,7 @@ class _Tree:
         self.links[path] = target
 
     def finish(self) -> bytes:
-        """Makes the links and returns the snapshot. Raises OSError, UnpackError."""
+        """Make the links; returns the snapshot. Raises OSError, UnpackError."""
         for path, target in self.links.items():
             if self.made.pop(path, None):
                 self._remove(path)
@@ -223,7 +223,7 @@ def _unpack_bundle(tree: _Tree, upload_fd: int) -> None:
         body = size_end + 1
         offset = start + body
         if size > total - offset:
-            raise UnpackError("the upload is cut")
+            raise UnpackError("the upload is truncated")
         tree.add_range(window[at:name_end], upload_fd, offset, size, memoryview(window)[body : body + size])
         offset += size
 
@@ -253,11 +253,11 @@ def load(kind: str) -> None:
 def unpack(
     kind: str, upload_fd: int, work_fd: int, *, max_entries: int = MAX_ENTRIES, max_bytes: int = 1 << 40
 ) -> bytes:
-    """Unpacks the upload into the directory work_fd and returns the snapshot of the regular files made.
+    """Unpack the upload into the directory work_fd; returns the snapshot of the regular files made.
 
     The snapshot is `path NUL mtime_ns NUL size NUL` for each file, numbers in decimal. kind is a value of
-    `sandrun_shared.jobs.UploadKind`; max_bytes counts what is written, replaced files too.
-    Raises UnpackError; what was made until then stays.
+    `sandrun_shared.jobs.UploadKind`; max_bytes bounds all bytes written, including replaced files. Raises
+    UnpackError and leaves what was made.
     """
     tree = _Tree(work_fd, max_entries, max_bytes)
     try:

@@ -1,4 +1,4 @@
-"""A clean interpreter that forks sandboxes: one clone3 gives the first process of each."""
+"""A clean interpreter that forks sandboxes: one clone3 creates PID 1 of each."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class _Mapping:
 
 
 def _share_page_tables(maps: list[_Mapping]) -> None:
-    """Have every fork start with the interpreter's program text mapped, not with a fault for each part of it.
+    """Make forks start with the interpreter's program text mapped, instead of faulting it in.
 
-    fork(2) copies the page table of a file's private mapping only if a page of it is the process's own
-    (vma_needs_copy in Linux' mm/memory.c); that page costs less than one of the faults. An environment's
-    libraries are too many for that: a job that uses some takes the faults. Where a security module forbids
-    it, jobs only start slower.
+    fork(2) copies the page table of a private file mapping only if the process has written to a page of it
+    (vma_needs_copy in mm/memory.c), and copying one page costs less than one fault. An environment has too
+    many libraries for that, so a job that uses them takes the faults. If a security module forbids it, jobs
+    only start slower.
     """
     for one in maps:
         fixed = one.flags[0] == "r" and one.flags[1] == "-" and one.flags[3] == "p"
@@ -51,26 +51,26 @@ def _share_page_tables(maps: list[_Mapping]) -> None:
 
 
 def _use_huge_pages(maps: list[_Mapping]) -> None:
-    """Put our memory into huge pages: fork and exit then go over one entry where there were 512.
+    """Move our memory into huge pages, so that fork and exit handle one entry instead of 512.
 
-    Of one that is written to, the fork gets the 4 KiB that it writes to, as ever. Where there is no huge
-    page, or no such call, jobs only start slower.
+    A fork that writes to one still copies only 4 KiB. Without a huge page, or on an older kernel, jobs only
+    start slower.
     """
     for one in maps:
         if one.flags == "rw-p" and one.path in ("", "[heap]"):
             try:
                 linux.collapse(one.start, one.end)
             except OSError:
-                continue  # nothing of it is used
+                continue  # no page of it is in use
 
 
 def _forget_ourselves(baseline: frozenset[str]) -> list[object]:
-    """Our own modules and what they imported, out of every program's sight but alive."""
+    """Hide our modules and what they imported from programs; returns them, to keep them alive."""
     return [sys.modules.pop(name) for name in list(sys.modules) if name not in baseline]
 
 
 def _next_request(control: Channel) -> tuple[messages.Spawn, list[int]]:
-    """Wait for the executor; end with it, and when it says what is not to be said here."""
+    """Receive a request; exits if the executor hangs up or sends what is not allowed here."""
     try:
         received = control.receive(messages.Spawn)
     except messages.MessageError as error:
@@ -85,11 +85,10 @@ def main(config_data: bytes, baseline: frozenset[str], preloaded: dict[str, Any]
     """Serve the executor until it hangs up; returns only in a process that is a job.
 
     config_data is an encoded messages.ZygoteConfig; baseline has the names of the modules that every
-    interpreter has; preloaded is what sandbox.preload found and how to leave its root, None without. Raises
-    MessageError.
+    interpreter has; preloaded is what preload found and how to leave its root, or None. Raises MessageError.
     """
     message = messages.decode_order(config_data, messages.ZygoteConfig)
-    # What every sandbox is made with: the message's fields, and what is added to them below.
+    # The parameters of every sandbox: the message's fields, and those added below.
     config: dict[str, Any] = {name: getattr(message, name) for name, _ in message.FIELDS}
     config["baseline"], config["preloaded"] = baseline, preloaded
     if preloaded is not None:
@@ -101,26 +100,26 @@ def main(config_data: bytes, baseline: frozenset[str], preloaded: dict[str, Any]
         os.write(fd, b"0")
         os.close(fd)
     control = Channel(config["control"])
-    # The executor holds a pidfd of every sandbox; nobody needs the status of one.
+    # The executor holds a pidfd of every sandbox, so nobody needs its wait status.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     config["masks"], config["stat"] = root.read_masks(), root.read_stat()
     for name in ("seccomp", "gpu_seccomp"):
         config[name] = linux.SeccompProgram(config[name])
     config["command_line"] = cpython.command_line_room()
-    config["environment"] = {**VARIABLES, **config["variables"]}
+    config["variables"] = {**VARIABLES, **config["variables"]}
     os.environ.clear()
-    os.environ.update(config["environment"])
+    os.environ.update(config["variables"])
     lower_rlimits(config["core_bytes"])
     cpython.lend_recursion(frames.DEPTH)
     config["spared"] = tuple(config["baseline"] - {"sys", "builtins", "__main__"})
     config["kept"] = _forget_ourselves(config["baseline"])
-    compile("", "<zygote>", "exec")  # whatever an interpreter sets up for its first program
+    compile("", "<zygote>", "exec")  # initializes what the first compilation needs
     maps = [_Mapping(line) for line in root.read_maps()]
     _share_page_tables(maps)
     gc.collect()
     gc.freeze()
     _use_huge_pages(maps)
-    # What fails before this line is for the operator to read; what fails after it may quote a client.
+    # Errors before this line are for the operator; later ones might quote a client.
     os.dup2(1, 2)
     control.report(messages.Ready())
     while True:

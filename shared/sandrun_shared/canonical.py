@@ -1,17 +1,17 @@
-"""One JSON value, one sequence of bytes: the JSON Canonicalization Scheme (RFC 8785)."""
+"""JSON Canonicalization Scheme (RFC 8785): one sequence of bytes for each JSON value."""
 
 import json
 import math
 from decimal import Decimal
 from typing import Any
 
-MAX_INTEGER = 2**53 - 1  # a JSON number is a double; above this it would not say which integer it was
+MAX_INTEGER = 2**53 - 1  # a JSON number is a double, which is inexact for larger integers
 
 
 def encode(value: Any) -> bytes:
-    """The canonical bytes of dictionaries, sequences, strings, numbers, booleans and None.
+    """Encode dictionaries, sequences, strings, numbers, booleans and None canonically.
 
-    Raises ValueError for what has no canonical form: NaN, infinities, integers above 2**53 - 1,
+    Raises ValueError for values without a canonical form: NaN, infinities, integers above 2**53 - 1,
     lone surrogates, keys that are not strings, other types.
     """
     return _text(value).encode()
@@ -20,7 +20,7 @@ def encode(value: Any) -> bytes:
 def _text(value: Any) -> str:
     match value:
         case None | bool() | str():
-            return json.dumps(value, ensure_ascii=False)  # escapes what ECMAScript does
+            return json.dumps(value, ensure_ascii=False)  # escapes exactly what ECMAScript escapes
         case int():
             if abs(value) > MAX_INTEGER:
                 raise ValueError("an integer above 2**53 - 1 has no canonical form")
@@ -45,7 +45,7 @@ def _code_units(key: str) -> bytes:
 
 
 def _number(value: float) -> str:
-    """As ECMAScript writes it (ECMA-262, Number::toString): the shortest digits, which repr also finds."""
+    """Format a number as ECMAScript does (ECMA-262, Number::toString): the shortest digits, as in repr."""
     if not math.isfinite(value):
         raise ValueError("NaN and infinities have no canonical form")
     if value == 0:

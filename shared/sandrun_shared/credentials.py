@@ -1,4 +1,4 @@
-"""Files that settings name: by a path, or as a credential that systemd hands over (systemd.exec(5))."""
+"""Files that settings name by a path or as a systemd credential (systemd.exec(5))."""
 
 import os
 from collections.abc import Mapping
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from sandrun_shared.settings import SettingsError
 
-FOLDER = "CREDENTIALS_DIRECTORY"  # the variable that names it
+FOLDER = "CREDENTIALS_DIRECTORY"  # the variable that names the folder of credentials
 
 
 def locate(name: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """The file of a setting: a path, or without a `/` in it the name of a credential.
+    """Locate the file of a setting: a path or, if it has no `/`, the name of a credential.
 
-    Raises SettingsError for a credential where there are none.
+    Raises SettingsError for a credential if the process has no credentials.
     """
     if "/" in name:
         return Path(name)

@@ -7,7 +7,7 @@ from contextlib import suppress
 def allow_many() -> None:
     """Raise this process's soft limit to the hard one (RLIMIT_NOFILE, setrlimit(2)).
 
-    The usual 1024 is there for select(2)'s sake; here every job and every connection needs some.
+    The usual 1024 exists for select(2); here every job and every connection needs some.
     """
     with suppress(OSError, ValueError):  # a unit may set both limits and forbid the call
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,11 +1,11 @@
-"""Rules for every JSON document that a client writes, whoever reads it."""
+"""Rules for every JSON document that a client writes."""
 
 from collections.abc import Container
 from typing import Any
 
 
 class DuplicateName(ValueError):
-    """An object that has one name twice; name is the name."""
+    """An object has a duplicate name, which is `name`."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"'{name[:100]}' is there twice")
@@ -13,9 +13,9 @@ class DuplicateName(ValueError):
 
 
 def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of these members, for json's object_pairs_hook. Raises DuplicateName.
+    """Build an object from its members, for json's object_pairs_hook. Raises DuplicateName.
 
-    Readers differ in which of two they take (RFC 8259, 4).
+    Readers differ in which of two duplicates they use (RFC 8259, 4).
     """
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -25,9 +25,9 @@ def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def without_nulls(value: Any, optional: Container[str]) -> Any:
-    """An object without those optional members that are null: null is as good as absent (RFC 7396, 1).
+    """Drop the optional members that are null, because null means absent (RFC 7396, 1).
 
-    What is no object stays as it is.
+    Returns any other value unchanged.
     """
     if not isinstance(value, dict):
         return value

@@ -1,7 +1,7 @@
-"""Environments: what a definition asks for, and what a build of one holds.
+"""Environments: their definitions and builds.
 
-A definition is NAME.toml with NAME.lock beside it. A build is the folder `<environments_dir>/NAME/<digest>`,
-complete once the link `current` beside it names it.
+A definition is NAME.toml with NAME.lock in the same folder. A build is the folder
+`<environments_dir>/NAME/<digest>`, complete once the link `current` next to it names it.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-FORMAT = 1  # of a build; another one is built anew
+FORMAT = 1  # of a build; one of another format is rebuilt
 CURRENT = "current"
 RECORD = "environment.json"
 DEFAULT = "default"
-# Where a job finds its environment and its home; variables hold `{environment}` and `{home}` for them.
+# Where a job finds its environment and its home, which replace `{environment}` and `{home}` in variables.
 PLACE, HOME = "/usr/environment", "/home/job"
 INTERPRETERS = {"python3": "/usr/bin/python3"}
 MAX_LINKS = 64  # entries that a build may put into a job's home
@@ -28,7 +28,7 @@ NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"
 Module = Annotated[str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 Variable = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Value = Annotated[str, Meta(pattern=r"^[^\0]*$", max_length=1024)]
-# A name and what versions may be; no URL, path or option of an installer.
+# A name with version specifiers, but no URL, path or option of an installer.
 Requirement = Annotated[
     str,
     Meta(
@@ -38,7 +38,7 @@ Requirement = Annotated[
 
 
 class DefinitionError(Exception):
-    """A definition or a build that cannot be used; the text says why."""
+    """A definition or build cannot be used; the text says why."""
 
 
 class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,13 +52,13 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prepare: str = ""
 
     def asked(self) -> str:
-        """SHA-256 in hex of what a lock answers: another one makes the lock stale."""
+        """SHA-256 in hex of the input of a lock; if it differs, the lock is stale."""
         text = json.dumps([self.interpreter, sorted(self.packages)])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """RECORD of a build: all that an executor has to know of it.
+    """RECORD of a build: everything that an executor needs to know of it.
 
     python is the full version it was built with; links are paths in `home`, folders with a trailing slash.
     """
@@ -76,13 +76,13 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def shipped_folder() -> Path:
-    """The definitions that come with Sandrun: in the package, or in the checkout that it is run from."""
+    """Find the definitions shipped with Sandrun: in the package or in the checkout."""
     packaged = Path(__file__).with_name("environment_files")
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "deploy" / "environments"
 
 
 def definition_files(own: str) -> dict[str, Path]:
-    """Every definition's file by its name; an operator's own stands for a shipped one of the same name."""
+    """List the files of definitions by name; an operator's replaces a shipped one of the same name."""
     found: dict[str, Path] = {}
     for folder in (shipped_folder(), Path(own)):
         for path in sorted(folder.glob("*.toml")):
@@ -100,17 +100,17 @@ def load(path: Path) -> Definition:
 
 
 def lock_path(definition_path: Path) -> Path:
-    """The lock of a definition."""
+    """Return the path of a definition's lock."""
     return definition_path.with_suffix(".lock")
 
 
 def lock_header(definition: Definition) -> str:
-    """The first line of a lock: what it answers."""
+    """Make the first line of a lock, which holds the digest of its input."""
     return f"# asked: sha256:{definition.asked()}\n"
 
 
 def read_lock(definition: Definition, path: Path) -> str:
-    """The lock's text. Raises DefinitionError when it is missing, stale, or has a pin without a hash."""
+    """Read a lock. Raises DefinitionError if it is missing, stale, or has a pin without a hash."""
     lock = lock_path(path)
     try:
         text = lock.read_text()
@@ -127,13 +127,13 @@ def read_lock(definition: Definition, path: Path) -> str:
 
 
 def digest_of(definition: Definition, lock: str, python: str) -> str:
-    """The name of a build's folder: the same for the same definition, lock and interpreter."""
+    """Compute the name of a build's folder from definition, lock and interpreter."""
     body = msgspec.json.encode([FORMAT, definition, lock, python], order="sorted")
     return hashlib.sha256(body).hexdigest()[:16]
 
 
 def current(folder: Path, name: str) -> str:
-    """The digest of the build that jobs of this environment get; "" when none is built."""
+    """Look up the digest of the build that jobs of this environment get; "" if none is built."""
     try:
         target = os.readlink(folder / name / CURRENT)
     except OSError:
@@ -142,7 +142,7 @@ def current(folder: Path, name: str) -> str:
 
 
 def read_built(folder: Path) -> Built:
-    """The record of a build. Raises DefinitionError."""
+    """Read the record of a build. Raises DefinitionError."""
     try:
         built = msgspec.json.decode((folder / RECORD).read_bytes(), type=Built)
     except (OSError, msgspec.DecodeError) as error:
@@ -153,5 +153,5 @@ def read_built(folder: Path) -> Built:
 
 
 def fill(value: str, home: str, place: str = PLACE) -> str:
-    """A variable's value for one home and place of the environment."""
+    """Fill the home and the place of the environment into a variable's value."""
     return value.replace("{home}", home).replace("{environment}", place)

@@ -1,6 +1,6 @@
-"""The api's end of the executor's socket: one connection per request.
+"""The api's side of the executor's socket: one connection per request.
 
-Hanging up cancels the job, so leaving the `execute` context is all there is to cancelling.
+Hanging up cancels the job, so leaving the `execute` context cancels it.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ _decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 
 
 class ExecutorLost(Exception):
-    """The executor hung up, or said something that is not a message, before its last word."""
+    """The executor hung up, or sent something that is not a message, before its last message."""
 
 
 class ExecutorAway(ExecutorLost):
-    """Nothing was sent: there is no executor to connect to."""
+    """No executor could be connected to, and nothing was sent."""
 
 
 class Connection:
-    """One request's connection."""
+    """Connection of one request."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -47,7 +47,7 @@ class Connection:
                 return
 
     async def receive(self) -> tuple[Event, list[int]]:
-        """The next message; its descriptors belong to the caller. Raises ExecutorLost."""
+        """Receive a message; the caller owns its descriptors. Raises ExecutorLost."""
         while True:
             try:
                 received = framing.receive(self._sock, _decoder)
@@ -67,9 +67,7 @@ class Connection:
             if write
             else (self._loop.add_reader, self._loop.remove_reader)
         )
-        fd = (
-            self._sock.fileno()
-        )  # asyncio makes a text of a socket object, which asks the kernel for addresses
+        fd = self._sock.fileno()  # asyncio would format a socket object, which queries its addresses
         add(fd, _resolve, ready)
         try:
             await ready
@@ -101,14 +99,14 @@ class ExecutorClient:
             yield Connection(sock)
 
     def _recognise(self, sock: socket.socket) -> None:
-        """Count the executor's restarts: the process that listens is another one (unix(7), SO_PEERCRED)."""
+        """Count the executor's restarts, by the pid of the listening process (unix(7), SO_PEERCRED)."""
         size = struct.calcsize("iII")
         pid, _, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
         self.restarts += self._pid not in (0, pid)
         self._pid = pid
 
     async def describe(self, *, try_sandbox: bool = False) -> Description:
-        """What the executor can do, and whether it can make a sandbox if it is to try.
+        """Ask what the executor can do and, with try_sandbox, whether it can make a sandbox.
 
         Raises ExecutorLost, also when it does not answer in time.
         """
@@ -118,7 +116,7 @@ class ExecutorClient:
         return message
 
     async def identify(self, nonce: str) -> Identified:
-        """Who the executor is, and its signature of the nonce. Raises ExecutorLost, as describe does."""
+        """Ask for the executor's id and its signature of the nonce. Raises ExecutorLost, as describe does."""
         message = await self._ask(Identify(nonce))
         if not isinstance(message, Identified):
             raise ExecutorLost("not a proof of identity")

@@ -1,7 +1,7 @@
 """Messages and file descriptors on a Unix SOCK_SEQPACKET socket.
 
-The kernel keeps message boundaries and attaches descriptors to exactly one message (unix(7)), so a frame
-is a packet: no length field to trust, nothing to reassemble.
+The kernel keeps message boundaries and attaches descriptors to exactly one message (unix(7)). Therefore a
+frame is a packet, with no length field to trust and nothing to reassemble.
 """
 
 import array
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-MAX_FRAME = 96 << 10  # bytes; below the default SO_SNDBUF of 208 KiB, whose accounting doubles
+MAX_FRAME = 96 << 10  # bytes; fits the default SO_SNDBUF of 208 KiB, in which a packet counts double
 MAX_FDS = 4
 CHUNK = 64 << 10  # bytes of job output in one message
 
@@ -20,11 +20,11 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class FrameError(Exception):
-    """The peer sent something that is not a message: too large, not decodable, or too many descriptors."""
+    """The peer's packet is too large, cannot be decoded, or has too many descriptors."""
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    """One message as bytes. Raises FrameError above MAX_FRAME."""
+    """Encode one message. Raises FrameError above MAX_FRAME."""
     data = _encoder.encode(message)
     if len(data) > MAX_FRAME:
         raise FrameError(f"message of {len(data)} bytes, at most {MAX_FRAME}")
@@ -38,9 +38,9 @@ def send(sock: socket.socket, message: msgspec.Struct, fds: tuple[int, ...] = ()
 
 
 def receive(sock: socket.socket, decoder: "msgspec.msgpack.Decoder[T]") -> tuple[T, list[int]] | None:
-    """One message and its descriptors (close-on-exec), or None at end of file.
+    """Receive one message and its descriptors (close-on-exec), or None at end of file.
 
-    Raises FrameError for a packet that was cut or cannot be decoded (its descriptors are closed),
+    Raises FrameError, closing the descriptors, for a packet that was truncated or cannot be decoded;
     BlockingIOError on an empty non-blocking socket.
     """
     data, ancillary, flags, _ = sock.recvmsg(

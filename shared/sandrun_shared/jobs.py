@@ -1,4 +1,4 @@
-"""A job as both daemons see it: its limits, its verdict, its outcome."""
+"""Jobs in both daemons: limits, verdict, outcome."""
 
 import enum
 from typing import Annotated, NamedTuple
@@ -10,7 +10,7 @@ MAX_SECONDS = 7 * 86400.0
 MAX_CPU_SECONDS = 1e9
 MIN_MEMORY_MB, MAX_MB = 16, 1 << 20
 MIN_INODES, MIN_OPEN_FILES, MAX_COUNT = 100, 16, 1 << 20
-MIN_CORES, MAX_CORES = 0.01, 1024.0  # the kernel grants no less than 1 ms of each 100 ms
+MIN_CORES, MAX_CORES = 0.01, 1024.0  # the kernel's minimum is 1 ms of each 100 ms
 
 
 class Verdict(enum.StrEnum):
@@ -32,7 +32,7 @@ class Verdict(enum.StrEnum):
 
 
 class UploadKind(enum.StrEnum):
-    """How the bytes of the upload's memfd are laid out."""
+    """Formats of the upload's memfd."""
 
     bundle = "bundle"  # see orders.encode_bundle
     tar = "tar"
@@ -51,9 +51,9 @@ class Installer(enum.StrEnum):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one job may use; every number is enforced by the executor.
+    """Limits of one job; the executor enforces each.
 
-    A number outside its bounds is a malformed request: below them not even an empty program starts.
+    A number out of bounds is a malformed request; below them not even an empty program starts.
     """
 
     wall_seconds: Annotated[float, Meta(gt=0, le=MAX_SECONDS)] = 300.0
@@ -69,10 +69,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LimitForm(NamedTuple):
-    """One limit under its three names: in `Limits`, in a receipt, in a job's status.
+    """One limit, with its names in `Limits`, in a receipt and in a job's status.
 
-    A receipt states it in whole numbers, `stated_parts` to each of `Limits`; a status shows it in units that
-    are `shown_unit` of `Limits` each.
+    A receipt states it as a whole number, multiplied by `stated_parts`; a status shows it divided by
+    `shown_unit`.
     """
 
     name: str
@@ -97,13 +97,13 @@ LIMIT_FORMS = (
 
 
 def stated(limits: Limits) -> dict[str, int | None]:
-    """The limits as receipts state them, in whole numbers."""
+    """Convert limits to the whole numbers that receipts state."""
     values = {form.stated: (getattr(limits, form.name), form.stated_parts) for form in LIMIT_FORMS}
     return {name: None if value is None else round(value * parts) for name, (value, parts) in values.items()}
 
 
 def shown(limits: Limits) -> dict[str, float | None]:
-    """The limits as a job's status shows them."""
+    """Convert limits to what a job's status shows."""
     values = {form.shown: (getattr(limits, form.name), form.shown_unit) for form in LIMIT_FORMS}
     return {name: value if unit == 1 else value // unit for name, (value, unit) in values.items()}
 
@@ -113,31 +113,31 @@ class LeftOutReason(enum.StrEnum):
 
     path_too_long = "path_too_long"
     too_deep = "too_deep"
-    same_name = "same_name"  # two names that are not UTF-8 would have one address
+    same_name = "same_name"  # two names that are not UTF-8 would get the same address
     unreadable = "unreadable"
-    too_large = "too_large"  # all of them together may have as much as the disk
+    too_large = "too_large"  # all outputs together may be as large as the disk limit
     too_many_files = "too_many_files"
     too_many_entries = "too_many_entries"
     no_memory = "no_memory"
     out_of_time = "out_of_time"
-    not_collected = "not_collected"  # the collector was ended, or failed: there is no output at all
+    not_collected = "not_collected"  # the collector was killed or failed, so there are no outputs
 
 
 class LeftOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Files that are not among the outputs: why, and how many are known; a folder counts as one."""
+    """Files missing from the outputs: the reason and their known number; a folder counts as one."""
 
     reason: LeftOutReason
     count: Annotated[int, Meta(ge=1)] = 1
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one execution ended and what it used; a failing program is an outcome, not an error.
+    """The end of one execution and what it used; a failing program is an outcome, not an error.
 
     exit_code is 128+n for signal n and None when the program never ran; times are seconds,
     measured by the cgroup (cpu) and the monotonic clock (wall, setup, compile; none within another).
-    setup_cpu_seconds is what installing packages took of the processors, besides cpu_seconds;
-    compile_cpu_seconds is the part of cpu_seconds before the program ran, the compiler's; cpu_seconds is with
-    what collecting the outputs took. outputs_left_out says why outputs are truncated.
+    setup_cpu_seconds is the CPU time of installing packages, not part of cpu_seconds; compile_cpu_seconds is
+    the compiler's part of cpu_seconds; cpu_seconds includes collecting the outputs. outputs_left_out says why
+    outputs are truncated.
     """
 
     verdict: Verdict

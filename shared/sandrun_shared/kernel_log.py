@@ -1,4 +1,4 @@
-"""Settings of the kernel that keep what clients chose out of its log (sysctl(8))."""
+"""Kernel settings that keep clients' words out of its log (sysctl(8))."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +8,7 @@ WANTED = {"debug.exception-trace": "0", "vm.oom_dump_tasks": "0", "kernel.print-
 
 
 def others(folder: Path = Path("/proc/sys")) -> dict[str, str]:
-    """Settings that have another value than wanted, and that value; a kernel may lack some."""
+    """List the settings whose value is not the wanted one, with their value; a kernel may lack some."""
     found = {}
     for name, wanted in WANTED.items():
         path = folder.joinpath(*name.split("."))
@@ -18,5 +18,5 @@ def others(folder: Path = Path("/proc/sys")) -> dict[str, str]:
 
 
 def mend(names: Iterable[str]) -> str:
-    """The command that sets these."""
+    """Make the command that sets these."""
     return "sysctl -w " + " ".join(f"{name}={WANTED[name]}" for name in names)

@@ -1,4 +1,4 @@
-"""Secret keys as files: one line with the key's kind and its 32 bytes, for one pair of eyes only."""
+"""Secret keys as files: one line with the key's kind and its 32 bytes, readable only by the owner."""
 
 import base64
 import binascii
@@ -13,28 +13,28 @@ _MAX_FILE = 4096
 
 
 class KeyFileError(Exception):
-    """A key file that cannot be used or made; the text names it and says how to mend it."""
+    """A key file cannot be used or made; the text names it and the remedy."""
 
 
 class KeyKind(enum.StrEnum):
-    """What a key is for: neither can be taken for the other."""
+    """What a key is for; the file says which."""
 
     worker = "sandrun-worker-key-ed25519"
     encryption = "sandrun-encryption-key-x25519"
 
 
 def text_of(key: bytes) -> str:
-    """A public key or signature as text: standard base64 with padding."""
+    """Encode a public key or signature: standard base64 with padding."""
     return base64.b64encode(key).decode()
 
 
 def bytes_of(text: str, size: int) -> bytes:
-    """The bytes of such a text. Raises ValueError unless it is the only text of so many bytes."""
+    """Decode such a text. Raises ValueError unless it is the canonical encoding of `size` bytes."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("not base64") from None
-    # Base64 ignores the last bits: two texts for the same bytes, of which only one was written by us.
+    # Decoders ignore base64's last bits, so several texts have the same bytes; we accept only ours.
     if text_of(data) != text:
         raise ValueError("not base64 in its one canonical form")
     if len(data) != size:
@@ -60,7 +60,7 @@ def write_new(path: Path, kind: KeyKind, seed: bytes) -> None:
 
 
 def read(path: Path, kind: KeyKind) -> bytes:
-    """The 32 bytes of a key file. Raises KeyFileError, also for a file that others can read."""
+    """Read the 32 bytes of a key file. Raises KeyFileError, also if others can read the file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -73,7 +73,7 @@ def read(path: Path, kind: KeyKind) -> bytes:
     name, _, text = data.decode("ascii", "replace").strip().partition(" ")
     if name != kind.value:
         option = " --encryption" if kind is KeyKind.encryption else ""
-        raise KeyFileError(f"{path} is no {kind.value}: make one with `sandrun keygen{option} FILE`")
+        raise KeyFileError(f"{path} is not a {kind.value}: make one with `sandrun keygen{option} FILE`")
     try:
         return bytes_of(text, SEED_BYTES)
     except ValueError as error:

@@ -4,26 +4,26 @@ import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-DEFAULT = "python3"  # for code that comes without a word about its language
-ENTRYPOINT = "{entrypoint}"  # in a command: the file to run, relative to the work directory
+DEFAULT = "python3"  # for code without any sign of its language
+ENTRYPOINT = "{entrypoint}"  # placeholder in a command for the file to run, relative to the work directory
 PROGRAM = "/tmp/a.out"  # noqa: S108 (the job's own) what a compiler writes: no output unless the job copies it
 EXECUTABLE = "executable"
-BOM = b"\xef\xbb\xbf"  # the byte order mark of UTF-8, which editors of Windows write
+BOM = b"\xef\xbb\xbf"  # the byte order mark of UTF-8, which Windows editors write
 
 _ELF = b"\x7fELF"
 _ELF_64_LITTLE = b"\x02\x01"  # EI_CLASS, EI_DATA (elf(5))
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 
 
-# No msgspec here: the client reads this table each time that it starts.
+# Without msgspec, because the client imports this table at each start.
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """How programs of one language are found, run and, if it has a compiler, compiled before.
+    """How programs of one language are recognised, compiled if necessary, and run.
 
-    extensions are those of its files, main the name of a piece of code that has none. Commands are
-    absolute; the program's arguments follow. version is a command that prints one. Variables are added to
-    the sandbox's, below the job's own. takes_bom says whether it skips a byte order mark, also before a
-    #! line; one that does not takes it for a part of the program.
+    extensions are those of its files, main is the file name of code without one. Commands are absolute; the
+    program's arguments follow. version is a command that prints it. env is added to the sandbox's variables;
+    the job's override it. takes_bom: whether it skips a byte order mark, also before a #! line, instead of
+    treating it as part of the program.
     """
 
     name: str
@@ -38,13 +38,13 @@ class Language:
 
     @property
     def needs(self) -> str:
-        """The file that must be there for it, an absolute path, or "" when none must."""
+        """The absolute path of the file that it requires, or ""."""
         needed = (self.compiler or self.command)[0]
         return needed if needed.startswith("/") else ""
 
     @property
     def is_native(self) -> bool:
-        """Whether its programs are machine code, whose recursion has the system's stack alone."""
+        """Whether its programs are machine code, whose recursion depth only the stack limits."""
         return bool(self.compiler) or self.name == EXECUTABLE
 
 
@@ -58,7 +58,7 @@ def _interpreted(
     takes_bom: bool = True,
     **env: str,
 ) -> Language:
-    """What the program at path reads; asks are its arguments that make it tell its version."""
+    """Describe a language that the program at path interprets; asks are the arguments for its version."""
     suffixes = tuple(extensions.split())
     return Language(
         name=name,
@@ -75,7 +75,7 @@ def _interpreted(
 def _compiled(
     name: str, extensions: str, compiler: str, *asks: str, aliases: str = "", **env: str
 ) -> Language:
-    """What becomes a program by the compiler's command line."""
+    """Describe a language that a compiler's command line turns into a program."""
     words, suffixes = tuple(compiler.split()), tuple(extensions.split())
     return Language(
         name=name,
@@ -89,7 +89,7 @@ def _compiled(
     )
 
 
-# dash tells no version of its own.
+# dash does not print its version.
 _SH_VERSION = """dpkg-query -W -f '${Version}' "$(basename "$(readlink -f /usr/bin/sh)")\""""
 _GO = {"GOPROXY": "off", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
 _GO |= {"GOCACHE": "/tmp/.go"}  # noqa: S108 (the job's own)
@@ -135,35 +135,35 @@ _BY_EXTENSION = {suffix: language.name for language in LANGUAGES for suffix in l
 
 
 def canonical(name: str) -> str:
-    """The one name of a language that has several, in whatever case; what is unknown stays as it is."""
+    """Map any name of a language, in any case, to its main name; returns an unknown one unchanged."""
     return _FOLDED.get(name.lower(), name)
 
 
 def code_for(name: str, code: bytes) -> bytes:
-    """Code as a language reads it: without a byte order mark where it would be a part of the program."""
+    """Strip the byte order mark from code if the language would treat it as part of the program."""
     return code if name not in BY_NAME or BY_NAME[name].takes_bom else code.removeprefix(BOM)
 
 
 def file_name_of(name: str) -> str:
-    """The name under which a single piece of code of that language is saved."""
+    """Return the file name for a single piece of code of a language."""
     return BY_NAME[name].main if name in BY_NAME else "main"
 
 
 def of_file(path: str, head: bytes) -> str:
-    """The language that a file's extension tells, else its first bytes, or ""."""
+    """Recognise a file's language by its extension, else by its first bytes, else ""."""
     by_extension, named = of_extension(PurePosixPath(path).suffix), of_head(head)
     if named == EXECUTABLE or (by_extension, named) == ("sh", "bash"):
-        return named  # .sh says only that it is a shell
+        return named  # .sh may be any shell
     return by_extension or named
 
 
 def of_extension(suffix: str) -> str:
-    """The language whose files end so, or ""."""
+    """Recognise a language by the extension, else ""."""
     return _BY_EXTENSION.get(suffix, "")
 
 
 def of_head(head: bytes) -> str:
-    """The language that a file's first bytes tell, an ELF header or a #! line, or ""."""
+    """Recognise a language by a file's first bytes, an ELF header or a #! line, else ""."""
     if head.startswith(_ELF):
         return EXECUTABLE
     head = head.removeprefix(BOM)
@@ -173,9 +173,9 @@ def of_head(head: bytes) -> str:
     if words and _base(words[0]) == "env":
         words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
     command = _base(words[0]) if words else ""
-    # A file's name is what it is: /usr/bin/Python is not there. python3.12, ruby3.1:
+    # File names are case-sensitive, so /usr/bin/Python does not exist. python3.12, ruby3.1:
     name = NAMES.get(command) or NAMES.get(re.sub(r"[\d.]+\Z", "", command), "")
-    # A #! line names what reads the file; a compiler's language is no such thing.
+    # A #! line names an interpreter, so a compiled language cannot be meant.
     return name if name in BY_NAME and ENTRYPOINT in BY_NAME[name].command else ""
 
 
@@ -184,7 +184,7 @@ def _base(path: str) -> str:
 
 
 def machine_of(head: bytes) -> str:
-    """What machine an ELF file is for, as uname(2) names it; "" for others and for what is no ELF file."""
+    """Return an ELF file's machine as uname(2) names it; "" for an unknown one or another file."""
     if not head.startswith(_ELF + _ELF_64_LITTLE) or len(head) < 20:
         return ""
     return _ELF_MACHINES.get(int.from_bytes(head[18:20], "little"), "")

@@ -1,6 +1,6 @@
-"""What a manifest is known by: the digest that the api hands on and that a receipt states.
+"""The digest of a manifest, which the api passes on and a receipt states.
 
-The api's model of a manifest (`sandrun_api.jobs.manifest`) says what its fields mean; a test compares both.
+`sandrun_api.jobs.manifest` defines the fields of a manifest; a test compares both.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from typing import Any
 
 from sandrun_shared import canonical
 
-# Fields that count only when they differ from this; the entrypoint has no default.
+# Defaults, with which a field is left out; the entrypoint has none.
 DEFAULTS: Mapping[str, Any] = {
     "interpreter": None,
     "environment": "default",
@@ -27,7 +27,7 @@ DEFAULTS: Mapping[str, Any] = {
     "priority": "normal",
     "encrypt_to": None,
 }
-# Likewise, of the object `gpu`.
+# Likewise for the object `gpu`.
 GPU_DEFAULTS: Mapping[str, Any] = {
     "required": True,
     "device_id": None,
@@ -38,9 +38,9 @@ GPU_DEFAULTS: Mapping[str, Any] = {
 
 
 def digest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 in hex of the canonical manifest (RFC 8785), without what has its default.
+    """Hash the canonical manifest (RFC 8785) without fields that have their default: SHA-256 in hex.
 
-    Raises ValueError for what has no canonical form.
+    Raises ValueError for a value without a canonical form.
     """
     counted = _without(manifest, DEFAULTS)
     if isinstance(gpu := counted.get("gpu"), Mapping):

@@ -1,14 +1,14 @@
-"""Anonymous files in memory: a client's bytes live in these and never on a disk (memfd_create(2))."""
+"""Anonymous files in memory, which keep a client's bytes off every disk (memfd_create(2))."""
 
 import hashlib
 import os
 from collections.abc import Iterator
 
-PIECE = 64 << 10  # bytes moved at a time, so that nothing is ever held twice
+PIECE = 64 << 10  # bytes copied at a time, so that no file is held twice
 
 
 def create(name: str, data: bytes = b"") -> int:
-    """The descriptor of a new memfd that holds data, can be sealed, and is read from the start.
+    """Create a memfd with data, which can be sealed and is positioned at its start; returns its descriptor.
 
     Raises OSError when the process is out of descriptors or memory.
     """
@@ -30,7 +30,7 @@ def _write(fd: int, offset: int, data: bytes | memoryview) -> None:
 
 
 class Memfd:
-    """One owned memfd; closing it twice is harmless."""
+    """A memfd with one owner; closing it twice is harmless."""
 
     __slots__ = ("_fd", "size")
 
@@ -40,7 +40,7 @@ class Memfd:
 
     @classmethod
     def create(cls, name: str, data: bytes = b"") -> "Memfd":
-        """A new memfd that holds data. Raises OSError when the process is out of descriptors or memory."""
+        """Create a memfd with data. Raises OSError if the process is out of descriptors or memory."""
         return cls(create(name, data), len(data))
 
     def fileno(self) -> int:
@@ -50,7 +50,7 @@ class Memfd:
         return self._fd
 
     def append(self, data: bytes | memoryview) -> None:
-        """Write all of data at the end."""
+        """Append all of data."""
         self.write_at(self.size, data)
         self.size += len(data)
 
@@ -59,7 +59,7 @@ class Memfd:
         _write(self.fileno(), offset, data)
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """At most length bytes at offset; fewer only at the end of the file."""
+        """Read length bytes at offset; fewer only at the end of the file."""
         pieces = []
         while length > 0:
             piece = os.pread(self.fileno(), length, offset)
@@ -71,7 +71,7 @@ class Memfd:
         return b"".join(pieces)
 
     def pieces(self, offset: int, length: int) -> Iterator[bytes]:
-        """The bytes of a range, PIECE at a time. Raises EOFError if the file is shorter than the range."""
+        """Read a range, PIECE bytes at a time. Raises EOFError if the file is shorter than the range."""
         while length > 0:
             piece = os.pread(self.fileno(), min(length, PIECE), offset)
             if not piece:
@@ -81,18 +81,18 @@ class Memfd:
             length -= len(piece)
 
     def duplicate(self) -> "Memfd":
-        """A second handle on the same bytes, for a reader that may outlive the owner."""
+        """Duplicate the handle, for a reader that may outlive the owner."""
         return Memfd(os.dup(self.fileno()), self.size)
 
     def close(self) -> None:
-        """Give the bytes back; nothing remains once the last handle is closed."""
+        """Close the handle; the bytes are freed with the last one."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
 
 def sha256_of(memfd: Memfd) -> str:
-    """SHA-256 in hex of all bytes. Blocks while hashing."""
+    """Hash all bytes (SHA-256 in hex). Blocks while hashing."""
     digest = hashlib.sha256()
     for piece in memfd.pieces(0, memfd.size):
         digest.update(piece)

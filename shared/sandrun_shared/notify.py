@@ -1,4 +1,4 @@
-"""Tells the service manager how we are and shares descriptors with it (sd_notify(3), sd_listen_fds(3))."""
+"""Report our state to the service manager, and share descriptors with it (sd_notify(3), sd_listen_fds(3))."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ _FIRST_FD = 3
 
 
 def notify(state: str, fds: Sequence[int] = ()) -> None:
-    """Send one message of lines, with descriptors for it to keep; nothing happens without NOTIFY_SOCKET."""
+    """Send one message of lines, with descriptors for it to keep; does nothing without NOTIFY_SOCKET."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -16,14 +16,14 @@ def notify(state: str, fds: Sequence[int] = ()) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         try:
-            sock.connect(address)  # socket.send_fds() does not pass its address on
+            sock.connect(address)  # socket.send_fds() ignores its address argument
             socket.send_fds(sock, [state.encode()], list(fds))
         except OSError:
-            return  # whoever asked is gone
+            return  # the service manager is gone
 
 
 def passed_fds() -> list[int]:
-    """The descriptors that it passed to this process, closed on exec from here on."""
+    """Return the descriptors that it passed to this process, and set close-on-exec on them."""
     count = os.environ.get("LISTEN_FDS", "")
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
         return []
@@ -34,7 +34,7 @@ def passed_fds() -> list[int]:
 
 
 def watchdog_seconds() -> float | None:
-    """Seconds between two WATCHDOG=1, half of what is allowed; None unasked (sd_watchdog_enabled(3))."""
+    """Return the seconds between two WATCHDOG=1; None without a watchdog (sd_watchdog_enabled(3))."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(microseconds) / 2e6 if microseconds.isdigit() and for_us else None

@@ -1,20 +1,20 @@
-"""The parts of a job that a client wrote, as NUL-separated bytes that only the sandbox reads.
+"""Orders: the parts of a job that a client wrote, as NUL-terminated bytes that only the sandbox parses.
 
-Written by the api, carried by the executor in a memfd it never parses, read inside the sandbox by code
-that has the standard library only (`sandrun_sandbox/orders.py` is the reader).
-Neither arguments, names nor patterns can hold a NUL (execve(2), path_resolution(7)).
+The api writes them, the executor passes them on in a memfd that it never parses, and
+`sandrun_sandbox/orders.py` reads them inside the sandbox with the standard library only. Arguments, names and
+patterns cannot hold a NUL (execve(2), path_resolution(7)).
 """
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-SIZE_DIGITS = 12  # of a bundled file's size: one length for all, so that it can be written after the file
+SIZE_DIGITS = 12  # fixed, so that a bundled file's size can be written after the file
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to run: paths are relative to the work directory, env adds to the sandbox's own."""
+    """What to run; paths are relative to the work directory, env is added to the sandbox's variables."""
 
     entrypoint: str
     args: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ def _text(value: str) -> bytes:
 
 
 def encode_order(order: Order) -> bytes:
-    """The order as bytes: entrypoint, then three counted lists, env sorted. Raises ValueError on a NUL."""
+    """Encode an order: entrypoint, then three counted lists, env sorted. Raises ValueError on a NUL."""
     fields = [_text(order.entrypoint)]
     lists = (order.args, [f"{key}={value}" for key, value in sorted(order.env.items())], order.outputs)
     for items in lists:
@@ -40,12 +40,12 @@ def encode_order(order: Order) -> bytes:
 
 
 def encode_bundle(files: dict[str, bytes]) -> bytes:
-    """Plain files in one block: for each, path NUL size NUL and the bytes. Raises ValueError on a NUL."""
+    """Encode plain files: for each, path NUL size NUL and the bytes. Raises ValueError on a NUL."""
     return b"".join(bundle_head(path, len(data)) + data for path, data in files.items())
 
 
 def bundle_sha256(files: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 in hex of the block that has these files, in this order. Raises ValueError on a NUL."""
+    """Hash the bundle of these files, in this order (SHA-256 in hex). Raises ValueError on a NUL."""
     digest = hashlib.sha256()
     for path, data in files:
         digest.update(bundle_head(path, len(data)))
@@ -54,5 +54,5 @@ def bundle_sha256(files: Iterable[tuple[str, bytes]]) -> str:
 
 
 def bundle_head(path: str, size: int) -> bytes:
-    """What precedes a file's bytes in a bundle; of one length for any size. Raises ValueError on a NUL."""
+    """Encode a bundled file's head, of the same length for any size. Raises ValueError on a NUL."""
     return b"%b\0%0*d\0" % (_text(path), SIZE_DIGITS, size)

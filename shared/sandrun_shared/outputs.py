@@ -1,10 +1,10 @@
-"""The index of a job's outputs: what the executor measured of them, and what the collector calls them.
+"""The index of a job's outputs: measured by the executor, named by the collector.
 
-The collector has the job's own user, so its word is not taken for what can be measured: the executor
-computes the digests of the data itself, and passes on what files are called without looking into it. An index
-has, all numbers in eight bytes, the most significant first: how many files there are; for each its size and
-its SHA-256 (32 bytes), in the order of the data; for each its path, NUL, its mode in octal, NUL; for each its
-time of modification in seconds since 1970. Without files it is empty. A receipt binds all but the times.
+The collector runs as the job's user, so the executor does not trust it for anything that can be measured: it
+hashes the data itself, and passes the names on unparsed. An index consists of the number of files; for each
+its size and SHA-256 (32 bytes), in the order of the data; for each its path, NUL, its mode in octal, NUL; for
+each its time of modification in seconds since 1970. Numbers have eight bytes, big-endian. Without files the
+index is empty. A receipt binds all but the times.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ TIME = struct.Struct(">Q")
 class OutputEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One collected file: its path, size in bytes, SHA-256 in hex, and where its bytes start.
 
-    mode has the nine bits of permission; it and the time are None in an index that does not tell.
+    mode has the nine permission bits; it and the time are None in an index without them.
     """
 
     path: str
@@ -38,7 +38,7 @@ class OutputEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def is_path(path: bytes) -> bool:
-    """Whether an output may be called so: relative, plain, and not too long (the collector's rules too)."""
+    """Whether an output may have this path: relative, normalized, not too long (as in the collector)."""
     names = path.split(b"/")
     return (
         len(path) <= MAX_PATH_BYTES
@@ -49,12 +49,12 @@ def is_path(path: bytes) -> bool:
 
 
 def shown(path: bytes) -> str:
-    """A path as text, with escapes for what is not UTF-8: it is a file's address."""
+    """Show a path as text, which is the file's address, with escapes for what is not UTF-8."""
     return path.decode("utf-8", "backslashreplace")
 
 
 def signed_index(files: Iterable[tuple[bytes, int, int, str]]) -> bytes:
-    """What a receipt binds of an index: path, mode, size and SHA-256 in hex of each file."""
+    """Encode what a receipt binds of an index: path, mode, size and SHA-256 in hex of each file."""
     listed = tuple(files)
     if not listed:
         return b""
@@ -65,20 +65,20 @@ def signed_index(files: Iterable[tuple[bytes, int, int, str]]) -> bytes:
 
 
 def times(seconds: Iterable[int]) -> bytes:
-    """The end of an index, which no receipt binds."""
+    """Encode the end of an index, which no receipt binds."""
     return b"".join(map(TIME.pack, seconds))
 
 
 def decode_index(index: bytes, data_bytes: int) -> list[OutputEntry]:
-    """The entries of an index. Raises ValueError on anything that does not add up, or names no output."""
+    """Decode an index. Raises ValueError if it is inconsistent or has an invalid path."""
     if not index:
         return _checked([], data_bytes)
     if len(index) < COUNT.size:
-        raise ValueError("the index of outputs is cut")
+        raise ValueError("the index of outputs is truncated")
     (count,) = COUNT.unpack_from(index)
     names_at, times_at = COUNT.size + count * MEASURE.size, len(index) - count * TIME.size
     if count == 0 or names_at > times_at:
-        raise ValueError("the index of outputs is cut")
+        raise ValueError("the index of outputs is truncated")
     fields = index[names_at:times_at].split(b"\0")
     if fields.pop() != b"" or len(fields) != 2 * count:
         raise ValueError("the index of outputs is not well formed")
@@ -99,10 +99,10 @@ def decode_index(index: bytes, data_bytes: int) -> list[OutputEntry]:
 
 
 def decode_first_index(index: bytes, data_bytes: int) -> list[OutputEntry]:
-    """As decode_index, of an index of version 1: path, size and SHA-256 in hex, a NUL after each."""
+    """Decode an index of version 1: path, size and SHA-256 in hex, a NUL after each."""
     fields = index.split(b"\0")
     if fields.pop() != b"" or len(fields) % 3:
-        raise ValueError("the index of outputs is cut")
+        raise ValueError("the index of outputs is truncated")
     entries: list[OutputEntry] = []
     offset = 0
     for path, size, digest in zip(fields[0::3], fields[1::3], fields[2::3], strict=True):
@@ -114,7 +114,7 @@ def decode_first_index(index: bytes, data_bytes: int) -> list[OutputEntry]:
 
 
 def first_index_sha256(files: Iterable[tuple[bytes, int, str]]) -> str:
-    """SHA-256 in hex of an index of version 1 with these paths, sizes and digests."""
+    """Hash an index of version 1 with these paths, sizes and digests (SHA-256 in hex)."""
     digest = hashlib.sha256()
     for path, size, sha256_hex in files:
         digest.update(b"%b\0%d\0%b\0" % (path, size, sha256_hex.encode()))

@@ -1,4 +1,4 @@
-"""Names inside an upload or an output, as text: the rules are `sandrun_shared.archives.names`."""
+"""Names inside an upload or an output, as text, by the rules of `sandrun_shared.archives.names`."""
 
 from sandrun_shared.archives import names
 from sandrun_shared.archives.names import MAX_COMPONENT, MAX_PATH, PathError
@@ -16,7 +16,7 @@ __all__ = [
 
 
 def clean(name: str) -> str:
-    """The name in its one spelling: no leading './', no doubled or trailing '/'; '' is the root itself.
+    """Normalize a name: no leading './', no doubled or trailing '/'; '' is the root itself.
 
     Raises PathError for absolute names, '..', control characters and names that are too long.
     """
@@ -24,7 +24,7 @@ def clean(name: str) -> str:
 
 
 def encoded(name: str) -> bytes:
-    """The bytes that a name stands for. Raises PathError for what is not text."""
+    """Encode a name as bytes. Raises PathError for text that cannot be encoded."""
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -32,7 +32,7 @@ def encoded(name: str) -> bytes:
 
 
 def names_folder(name: str) -> bool:
-    """Whether a name says by its end that it is a folder's."""
+    """Whether the end of a name makes it a folder's."""
     return names.names_folder(encoded(name))
 
 
@@ -42,5 +42,5 @@ def link_stays_inside(path: str, target: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """A name as an error quotes it: short and printable."""
+    """Shorten a name and make it printable, for an error."""
     return names.shown(name.encode("utf-8", "backslashreplace"))

@@ -1,12 +1,12 @@
 """The messages on the executor's socket: a closed, tagged union.
 
 One connection carries one request. `Execute` is answered by `Started`, any number of `Output` and
-`Usage`, and one `Finished`; or by one `Refused`. With install_only `Installed` stands for what would
-else follow installing. `Describe` is answered by one `Description`, `Identify` by one `Identified`.
-Hanging up after `Execute` cancels the job.
+`Usage`, and one `Finished`; or by one `Refused`. With install_only, `Installed` replaces everything after the
+installation. `Describe` is answered by one `Description`, `Identify` by one `Identified`. Hanging up after
+`Execute` cancels the job.
 
-What a client wrote (arguments, names, code) is in the attached memfds, which the executor hands to
-the sandbox unread: none of the fields below holds a client's bytes.
+What a client wrote (arguments, names, code) is in the attached memfds, which the executor hands to the
+sandbox unparsed. None of the fields below holds a client's bytes.
 """
 
 from typing import Annotated
@@ -32,18 +32,17 @@ Version = tuple[
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """Base of everything that travels."""
+    """Base of all messages."""
 
 
 class Execute(Message, frozen=True):
     """Run one job. Descriptors, in this order: order memfd, upload memfd, stdin memfd if has_stdin,
-    memfd of what to install, a bundle as uploads have it, if there is an installer.
+    memfd of the requirements, a bundle as for uploads, if installer is set.
 
-    gpu is the device that the job is to have, for itself.
-    buffered says whether what a program prints may wait in its buffers: None is no for Python, and for others
-    whatever they do.
-    install_only: nothing but what is to be installed; the same request without it then finds it there.
-    manifest_sha256 is stated in the receipt. With encrypt_to logs and outputs leave sealed to that key.
+    gpu: the device that the job gets for itself. buffered: whether a program's output may be buffered; None
+    means no for Python, and the default of others. install_only: only install the packages, which the same
+    request without it then finds. manifest_sha256 is stated in the receipt. With encrypt_to, logs and outputs
+    leave sealed to that key.
     """
 
     job_id: JobId
@@ -62,27 +61,27 @@ class Execute(Message, frozen=True):
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        """Raises ValueError when there is nothing to install."""
+        """Raise ValueError if there is nothing to install."""
         if self.install_only and self.installer is None:
             raise ValueError("install_only without an installer")
 
 
 class Identify(Message, frozen=True):
-    """Ask for a proof of who this worker is."""
+    """Ask this worker to prove its identity."""
 
     nonce: Nonce
     version: int = VERSION
 
 
 class Describe(Message, frozen=True):
-    """Ask what this executor can do; with try_sandbox also whether one could be made now."""
+    """Ask what this executor can do and, with try_sandbox, whether a sandbox can be made now."""
 
     try_sandbox: bool = False
     version: int = VERSION
 
 
 class Started(Message, frozen=True):
-    """The entrypoint runs now; setup_seconds is the time from request to here, with installing packages."""
+    """The entrypoint runs now; setup_seconds is the time since the request, including installing packages."""
 
     setup_seconds: float
 
@@ -95,26 +94,24 @@ class Output(Message, frozen=True):
 
 
 class Usage(Message, frozen=True):
-    """What the job has used so far, all its processes together, and what installing its packages took; sent
-    about once a second."""
+    """Usage so far, of all processes of the job and of installing its packages; sent about once a second."""
 
     cpu_seconds: float
     memory_bytes: int
 
 
 class Installed(Message, frozen=True):
-    """What the job requires is there, and nothing of the job ran; seconds by the clock and of the CPU."""
+    """The packages are installed, and the job did not run; wall and CPU time of the installation."""
 
     setup_seconds: float
     setup_cpu_seconds: float
 
 
 class Finished(Message, frozen=True):
-    """The last word on a job. Descriptors: outputs data memfd and index memfd, or none.
+    """The last message about a job. Descriptors: memfds of outputs data and index, or zero.
 
-    The index says of each file in the data what it is called and what it measures (`outputs.decode_index`);
-    logs still in hand travel here instead of in `Output` of their own.
-    An executor with a worker key signs what it saw.
+    The index names and measures each file in the data (`outputs.decode_index`). The rest of the logs is here
+    instead of in a separate `Output`. An executor with a worker key signs the receipt.
     """
 
     outcome: Outcome
@@ -123,7 +120,7 @@ class Finished(Message, frozen=True):
 
 
 class Refused(Message, frozen=True):
-    """The job was not taken.
+    """The job was refused.
 
     reason: invalid, unknown_interpreter, full, stopping, unsupported, or unavailable: no sandbox can be made.
     """
@@ -140,9 +137,9 @@ class Interpreter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One environment a job may name; or, if it is not built, one that it might name elsewhere.
+    """One environment that a job may name; if it is not built, only on other workers.
 
-    packages as `name==version`; warm: its modules are imported already.
+    packages as `name==version`; warm: its modules are already imported.
     """
 
     name: str
@@ -168,9 +165,9 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Description(Message, frozen=True):
     """What this executor can do and is doing.
 
-    problem: why no job could run now, for clients, "" when one could; without try_sandbox as far as is known.
-    slots_retired are not used because something in them does not die; slots_reclaimed did after all, ever.
-    sandbox_failures: how many sandboxes could not be made, ever.
+    problem: why no job could run now, for clients, "" if one could; without try_sandbox, as far as is known.
+    slots_retired: slots out of use because a process in them does not die; slots_reclaimed: total of retired
+    slots that became empty after all. sandbox_failures: total of sandboxes that could not be made.
     """
 
     slots: int
@@ -179,7 +176,7 @@ class Description(Message, frozen=True):
     environments: tuple[Environment, ...]
     worker_id: str = ""
     gpus: tuple[Gpu, ...] = ()
-    gpu_problem: str = ""  # why devices that there should be are not among them
+    gpu_problem: str = ""  # why expected devices are missing
     installers: tuple[Installer, ...] = ()
     problem: str = ""
     slots_retired: int = 0
@@ -189,7 +186,7 @@ class Description(Message, frozen=True):
 
 
 class Identified(Message, frozen=True):
-    """Who this worker is, and its signature of the nonce; both empty without a worker key."""
+    """The worker's id and its signature of the nonce; both empty without a worker key."""
 
     worker_id: str = ""
     signature: bytes = b""

@@ -1,9 +1,9 @@
-"""Receipts: what a worker says of one execution, signed, so that anybody can check it offline.
+"""Receipts: a worker's signed statement of one execution, which anybody can verify offline.
 
-Signed are a domain prefix and the statement in its canonical form (RFC 8785). All its numbers are integers:
-two texts of one number would be two receipts. The outputs are bound by the SHA-256 of their index, which
-lists each one's path, mode, size and SHA-256 (`outputs`). Receipts of version 1 have another index, without
-modes, whose digests the executor had not computed itself; they can still be verified.
+The signature covers a domain prefix and the statement in its canonical form (RFC 8785). All its numbers are
+integers, because a number with two notations would give two receipts. The SHA-256 of the index, which lists
+each output's path, mode, size and SHA-256 (`outputs`), binds the outputs. Receipts of version 1 have an index
+without modes, whose digests the executor did not compute itself; they can still be verified.
 """
 
 import base64
@@ -22,7 +22,7 @@ from sandrun_shared.jobs import Limits, Outcome, Verdict
 from sandrun_shared.keys import bytes_of, text_of
 from sandrun_shared.outputs import OutputEntry, first_index_sha256, shown, signed_index
 
-# No prefix is the beginning of another, so no signature of one kind is ever one of another kind.
+# No prefix begins another, so a signature of one kind is never valid for another kind.
 RECEIPT_DOMAIN = b"sandrun receipt v1\0"
 NONCE_DOMAIN = b"sandrun health nonce v1\0"
 KEY_BYTES, SIGNATURE_BYTES = 32, 64
@@ -42,11 +42,11 @@ EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
 class ReceiptError(Exception):
-    """A receipt that does not hold; the text says what is wrong with it."""
+    """A receipt is invalid; the text says why."""
 
 
 class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of what is signed: no field has a default, so that none can be left out."""
+    """Base of signed structures; no field has a default, so that every one is present."""
 
 
 class StatedLimits(Signed, frozen=True):
@@ -65,7 +65,7 @@ class StatedLimits(Signed, frozen=True):
 
     @classmethod
     def of(cls, limits: Limits) -> "StatedLimits":
-        """The same limits in whole numbers."""
+        """Convert limits to whole numbers."""
         numbers: dict[str, Any] = jobs.stated(limits)
         return cls(**numbers)
 
@@ -73,9 +73,9 @@ class StatedLimits(Signed, frozen=True):
 class Statement(Signed, frozen=True):
     """One execution as its executor saw it.
 
-    The executor measured upload, order and stdin itself; manifest_sha256 is what the api told it.
-    stdout_sha256 and stderr_sha256 cover the bytes that were kept, stdout_bytes and stderr_bytes count all
-    that was printed. With encrypt_to the digests are those of the sealed bytes.
+    The executor measured upload, order and stdin itself; manifest_sha256 comes from the api. stdout_sha256
+    and stderr_sha256 cover the kept bytes, stdout_bytes and stderr_bytes count all printed bytes. With
+    encrypt_to, the digests are of the sealed bytes.
     """
 
     version: Literal[1, 2]
@@ -108,14 +108,14 @@ class Statement(Signed, frozen=True):
 
 
 class SignedStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A statement on its way from the executor, with its signature."""
+    """A statement with its signature, as the executor sends it."""
 
     statement: Statement
     signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
 
 class ListedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One output; path_base64 is there when the path is not UTF-8, and path then shows it with escapes.
+    """One output; if the path is not UTF-8, path_base64 holds it, and path shows it with escapes.
 
     mode is in octal, None in a receipt of version 1.
     """
@@ -128,19 +128,19 @@ class ListedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
     @classmethod
     def of(cls, entry: OutputEntry) -> "ListedOutput":
-        """From the index of outputs."""
+        """Convert an entry of the index."""
         raw = entry.path.encode("utf-8", "surrogateescape")
         return cls.of_file(raw, entry.size_bytes, entry.sha256_hex, entry.mode)
 
     @classmethod
     def of_file(cls, raw: bytes, size_bytes: int, sha256_hex: str, mode: int | None) -> "ListedOutput":
-        """With the path as the kernel has it."""
+        """Describe a file by its raw path."""
         path = shown(raw)
         encoded = None if path.encode() == raw else base64.b64encode(raw).decode()
         return cls(path, size_bytes, sha256_hex, encoded, None if mode is None else f"{mode:03o}")
 
     def raw_path(self) -> bytes:
-        """The path as the kernel has it. Raises ReceiptError when the two forms are not of one path."""
+        """Decode the raw path. Raises ReceiptError if the two forms differ."""
         if self.path_base64 is None:
             try:
                 return self.path.encode()
@@ -157,7 +157,7 @@ class ListedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 
 class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What clients get. outputs is None where there was no room for the list, as in a header."""
+    """The receipt that clients get; outputs is None where the list does not fit, as in a header."""
 
     statement: Statement
     signature: str
@@ -174,7 +174,7 @@ def statement_of(
     encrypt_to: bytes | None,
     **rest: Any,
 ) -> Statement:
-    """A statement; rest are its remaining fields by name, those that no argument here tells."""
+    """Build a statement; rest are the fields that the other arguments do not determine."""
     return Statement(
         version=VERSION,
         worker_id=worker_id,
@@ -199,15 +199,15 @@ def statement_of(
 
 
 def job_hash(manifest_sha256: str, upload_sha256: str) -> str:
-    """SHA-256 in hex over the canonical form of both digests: the same job, the same hash."""
+    """Hash the canonical form of both digests (SHA-256 in hex); equal jobs have equal hashes."""
     document = {"manifest_sha256": manifest_sha256, "upload_sha256": upload_sha256}
     return hashlib.sha256(canonical.encode(document)).hexdigest()
 
 
 def index_sha256(outputs: Iterable[ListedOutput], version: int = VERSION) -> str:
-    """SHA-256 of what a receipt of that version binds of these outputs.
+    """Hash what a receipt of that version binds of these outputs (SHA-256).
 
-    Raises ReceiptError for an output that cannot be in one.
+    Raises ReceiptError for an output that a receipt cannot hold.
     """
     listed = tuple(outputs)
     if version == 1:
@@ -219,9 +219,9 @@ def index_sha256(outputs: Iterable[ListedOutput], version: int = VERSION) -> str
 
 
 def signed_bytes(statement: Statement) -> bytes:
-    """What the signature of a statement covers."""
-    # Sorted keys are all that RFC 8785 asks of a document whose numbers are integers and whose strings
-    # need no escape; for any other, `canonical.encode` is fifty times slower.
+    """Encode what the signature of a statement covers."""
+    # For integers and strings without escapes, RFC 8785 only requires sorted keys. `canonical.encode`, which
+    # handles everything, is fifty times slower.
     return RECEIPT_DOMAIN + _encoder.encode(statement)
 
 
@@ -233,8 +233,8 @@ def sign(key: SigningKey, statement: Statement) -> SignedStatement:
 def verify(receipt: Receipt) -> None:
     """Check the signature and that the parts belong together. Raises ReceiptError.
 
-    It proves that the worker named in the receipt said this; whether that worker is to be trusted is for
-    the reader to know.
+    This proves that the worker named in the receipt signed it; the caller decides whether to trust that
+    worker.
     """
     statement = receipt.statement
     _check_signature(statement.worker_id, signed_bytes(statement), receipt.signature)
@@ -247,9 +247,9 @@ def verify(receipt: Receipt) -> None:
 
 
 def parse(data: bytes) -> Receipt:
-    """The receipt in a JSON document, which may be a job's whole status, or in the headers of an answer.
+    """Parse the receipt in a JSON document, such as a job's whole status, or in response headers.
 
-    Raises ReceiptError. A document that gives a name twice is none: readers would differ about it.
+    Raises ReceiptError, also for duplicate names, which readers would interpret differently.
     """
     text = data.strip()
     try:
@@ -265,11 +265,11 @@ def parse(data: bytes) -> Receipt:
 
 
 def read(document: Any) -> Receipt:
-    """The receipt that a decoded JSON document is. Raises ReceiptError."""
+    """Convert a decoded JSON document to a receipt. Raises ReceiptError."""
     try:
         return msgspec.convert(document, Receipt)
     except (ValueError, RecursionError) as error:
-        # A statement of a later version may differ in any field, so that its version is what to speak of.
+        # A statement of a later version may differ in any field, so report the version instead.
         version = _version_of(document)
         if isinstance(version, int) and version > VERSION:
             raise ReceiptError(
@@ -284,7 +284,7 @@ def _version_of(document: Any) -> Any:
 
 
 def sign_nonce(key: SigningKey, nonce: str) -> bytes:
-    """The signature that proves who answers a nonce."""
+    """Sign a nonce, which proves the worker's identity."""
     return key.sign(NONCE_DOMAIN + nonce.encode()).signature
 
 

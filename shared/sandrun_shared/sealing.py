@@ -1,8 +1,8 @@
-"""Logs and outputs sealed for one reader: PyNaCl sealed boxes (X25519, XSalsa20-Poly1305), numbered.
+"""Seal logs and outputs for one reader, in numbered PyNaCl sealed boxes (X25519, XSalsa20-Poly1305).
 
-Logs are lines of text, each one box in base64. Outputs are one file: a line of magic, then boxes, each
-after its length in 4 bytes. A box holds its kind, whether it is the last, its number, and a payload, so
-that a missing, repeated or moved box is noticed. Who sealed a box nobody can tell: the receipt does.
+Logs are lines of text, each one box in base64. Outputs are one file: a magic line, then boxes, each preceded
+by its length in 4 bytes. A box holds its kind, whether it is the last, its number, and a payload, so that a
+missing, repeated or moved box is detected. A box does not authenticate its sender; the receipt does.
 """
 
 import base64
@@ -19,27 +19,27 @@ from sandrun_shared.outputs import MAX_INDEX_BYTES, OutputEntry, decode_first_in
 LOGS, OUTPUTS = 1, 2
 OUTPUTS_NAME = "outputs.sealed"
 MAGIC = b"sandrun-sealed-outputs-2\n"
-FIRST_MAGIC = b"sandrun-sealed-outputs-1\n"  # its index tells neither modes nor times
+FIRST_MAGIC = b"sandrun-sealed-outputs-1\n"  # its index has neither modes nor times
 LOG_PAYLOAD = 45 << 10  # bytes; as a line it fits in one message
 OUTPUT_PAYLOAD = 1 << 20
 _HEAD = struct.Struct(">BBQ")  # kind, last, number
 _RECORD = struct.Struct(">BI")  # stream, bytes
 _LENGTH = struct.Struct(">I")
 _SIZES = struct.Struct(">QQ")  # of the index, of the data
-_BOX_BYTES = 48  # of a box around its message: an ephemeral public key and a tag
-# What an output of at most 64 KiB may cost in all, before base64: three boxes and three records.
+_BOX_BYTES = 48  # overhead of a box: an ephemeral public key and a tag
+# The most that sealing up to 64 KiB of output can add, before base64: three boxes and three records.
 LOG_OVERHEAD = 256
 
 
 class SealError(Exception):
-    """Sealed bytes that cannot be opened; the text says why."""
+    """Sealed bytes cannot be opened; the text says why."""
 
 
 def public_key(raw: bytes) -> PublicKey:
-    """A key to seal to. Raises ValueError for bytes that are no usable X25519 key (RFC 7748, 6.1)."""
+    """Decode a key to seal to. Raises ValueError unless it is a usable X25519 key (RFC 7748, 6.1)."""
     try:
         key = PublicKey(raw)
-        SealedBox(key).encrypt(b"")  # refuses points of low order
+        SealedBox(key).encrypt(b"")  # raises for points of low order
     except CryptoError:
         raise ValueError("not a usable X25519 public key") from None
     return key
@@ -54,20 +54,20 @@ class Sealer:
         self._number = 0
 
     def seal(self, payload: bytes, *, last: bool = False) -> bytes:
-        """The next box."""
+        """Seal the next box."""
         head = _HEAD.pack(self._kind, last, self._number)
         self._number += 1
         return self._box.encrypt(head + payload)
 
 
 class LogSealer:
-    """Seals what a job prints, both streams together: which of them printed is nobody else's business."""
+    """Seals what a job prints, both streams together, so that only the reader learns which is which."""
 
     def __init__(self, key: PublicKey) -> None:
         self._sealer = Sealer(key, LOGS)
 
     def lines(self, records: Iterable[tuple[int, bytes]], *, last: bool = False) -> list[bytes]:
-        """(stream, bytes) in order as lines of sealed text; with `last` there is always one."""
+        """Seal (stream, bytes) in order to lines of text; with `last` there is at least one."""
         payloads = [bytearray()]
         for stream, data in records:
             view = memoryview(data)
@@ -89,7 +89,7 @@ class LogSealer:
 
 
 def seal_outputs(key: PublicKey, index: bytes, data: Iterable[bytes], data_bytes: int) -> Iterator[bytes]:
-    """The sealed file of these outputs, piece by piece. Raises EOFError if there is less data than said."""
+    """Seal outputs to one file, piece by piece. Raises EOFError if there is less data than stated."""
     sealer = Sealer(key, OUTPUTS)
     yield MAGIC
     waiting = bytearray(_SIZES.pack(len(index), data_bytes) + index)
@@ -113,7 +113,7 @@ def _framed(box: bytes) -> bytes:
 
 
 class _Opener:
-    """Opens one sequence of boxes and holds it to its order."""
+    """Opens one sequence of boxes and checks its order."""
 
     def __init__(self, key: PrivateKey, kind: int) -> None:
         self._box = SealedBox(key)
@@ -122,7 +122,7 @@ class _Opener:
         self.ended = False
 
     def open(self, box: bytes) -> bytes:
-        """The payload of the next box. Raises SealError."""
+        """Open the next box; returns its payload. Raises SealError."""
         try:
             message = self._box.decrypt(box)
         except CryptoError:
@@ -140,7 +140,7 @@ class _Opener:
 
 
 def open_logs(key: PrivateKey, text: bytes) -> tuple[list[tuple[int, bytes]], bool]:
-    """(stream, bytes) in the order in which they were printed, and whether that is all there was.
+    """Open logs: (stream, bytes) in the order in which they were printed, and whether they are complete.
 
     Raises SealError.
     """
@@ -159,7 +159,7 @@ def _records(payload: bytes) -> Iterator[tuple[int, bytes]]:
     place = 0
     while place < len(payload):
         if len(payload) - place < _RECORD.size:
-            raise SealError("a record of the logs is cut")
+            raise SealError("a record of the logs is truncated")
         stream, size = _RECORD.unpack_from(payload, place)
         place += _RECORD.size
         if stream not in (1, 2) or size > len(payload) - place:
@@ -169,7 +169,7 @@ def _records(payload: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 class SealedOutputs:
-    """A sealed file of outputs, read once, from behind its magic, either MAGIC or FIRST_MAGIC, on."""
+    """A sealed file of outputs, read once, from after its magic line (MAGIC or FIRST_MAGIC)."""
 
     def __init__(self, key: PrivateKey, file: BinaryIO, magic: bytes = MAGIC) -> None:
         """Read the index. Raises SealError."""
@@ -186,7 +186,7 @@ class SealedOutputs:
             raise SealError(str(error)) from None
 
     def files(self) -> Iterator[tuple[OutputEntry, Iterator[bytes]]]:
-        """Each file with its bytes, which must be read before the next. Raises SealError."""
+        """Iterate over files and their bytes, which must be read before the next file. Raises SealError."""
         for entry in self.entries:
             yield entry, self._pieces(entry.size_bytes)
         if self._waiting or not self._opener.ended or self._file.read(1):
@@ -202,13 +202,13 @@ class SealedOutputs:
         while len(self._waiting) < size:
             head = self._file.read(_LENGTH.size)
             if len(head) < _LENGTH.size:
-                raise SealError("the sealed file is cut")
+                raise SealError("the sealed file is truncated")
             (length,) = _LENGTH.unpack(head)
             if length > OUTPUT_PAYLOAD + _HEAD.size + _BOX_BYTES:
                 raise SealError("a box is too large")
             box = self._file.read(length)
             if len(box) < length:
-                raise SealError("the sealed file is cut")
+                raise SealError("the sealed file is truncated")
             self._waiting += self._opener.open(box)
         taken = bytes(self._waiting[:size])
         del self._waiting[:size]

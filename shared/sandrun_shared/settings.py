@@ -16,16 +16,16 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingsError(Exception):
-    """A setting that cannot be used; the text names the key and what is wrong."""
+    """A setting cannot be used; the text names the key and the problem."""
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The items of a list that is separated by commas."""
+    """Split a comma-separated list."""
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 def networks(text: str, setting: str) -> tuple[Network, ...]:
-    """The networks (CIDR) in such a list. Raises SettingsError that names the setting."""
+    """Parse a list of networks (CIDR). Raises SettingsError that names the setting."""
     try:
         return tuple(ipaddress.ip_network(item) for item in words(text))
     except ValueError as error:
@@ -157,7 +157,7 @@ class Quota(Table, frozen=True):
 
 
 class JobLimits(Table, frozen=True):
-    """Limits of jobs: what a manifest gets when it asks for nothing, and the most it may ask for."""
+    """Limits of jobs: the default, and the maximum that a manifest may ask for."""
 
     timeout_seconds: Annotated[
         float, Meta(description="Wall time of a job that names none.", gt=0, le=jobs.MAX_SECONDS)
@@ -215,7 +215,7 @@ class JobLimits(Table, frozen=True):
     ] = 80.0
 
     def default(self) -> jobs.Limits:
-        """The limits of a job that asks for nothing; sandboxes are kept ready for these."""
+        """Build the default limits of a job, for which sandboxes are kept ready."""
         return self.granted()
 
     def granted(
@@ -225,7 +225,7 @@ class JobLimits(Table, frozen=True):
         memory_mb: int | None = None,
         cpu_seconds: float | None = None,
     ) -> jobs.Limits:
-        """The limits of a job that asks for these. That it asks for no more than it may is checked before."""
+        """Build the limits of a job that asks for these, which must be checked before."""
         return jobs.Limits(
             wall_seconds=float(timeout_seconds or min(self.timeout_seconds, self.max_timeout_seconds)),
             cpu_seconds=cpu_seconds,
@@ -267,7 +267,7 @@ class Executor(Table, frozen=True):
         str, Meta(description="Where `sandrun env build` puts environments, one folder each.")
     ] = "/var/lib/sandrun/environments"
     environment_definitions: Annotated[
-        str, Meta(description="Folder of your own NAME.toml and NAME.lock, besides those that are shipped.")
+        str, Meta(description="Folder of additional definitions, NAME.toml and NAME.lock.")
     ] = "/etc/sandrun/environments"
     warm_environments: Annotated[
         int,
@@ -283,7 +283,7 @@ class Executor(Table, frozen=True):
         Meta(
             description="Import environments' modules ahead of jobs, in a process that can be root: their"
             " packages are then trusted as root's. Without, code of packages runs in jobs only, and each"
-            " Python job of an environment starts anew."
+            " Python job of an environment starts a new interpreter."
         ),
     ] = True
     preload: Annotated[

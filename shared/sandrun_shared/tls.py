@@ -1,4 +1,4 @@
-"""What may be exposed: TLS, or a proxy in front, for any address that is not loopback."""
+"""Exposure: any address other than loopback needs TLS or a proxy in front."""
 
 import contextlib
 import ipaddress
@@ -14,7 +14,7 @@ from sandrun_shared.settings import Api, SettingsError
 
 
 def check(api: Api) -> None:
-    """Raises SettingsError for an address that these settings must not expose."""
+    """Raise SettingsError for an address that these settings must not expose."""
     if bool(api.cert) != bool(api.key):
         missing, given = ("key", "cert") if api.cert else ("cert", "key")
         raise SettingsError(f"api.{given} is set without api.{missing}: TLS needs both")
@@ -28,7 +28,7 @@ def check(api: Api) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether every address of the host is loopback; the empty host is every address."""
+    """Whether every address of the host is loopback; the empty host means all addresses."""
     if not host:
         return False
     try:
@@ -39,12 +39,12 @@ def is_loopback(host: str) -> bool:
 
 
 def tls_context(api: Api, environ: Mapping[str, str] = os.environ) -> ssl.SSLContext | None:
-    """TLS 1.2 and newer with these files, None without. Raises SettingsError for files of no use."""
+    """Make a context for TLS 1.2 and newer, None without files. Raises SettingsError for unusable files."""
     if not api.cert:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Renegotiation, of TLS 1.2 only, makes the server work at the client's command.
+    # Renegotiation (TLS 1.2 only) lets a client make the server work.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
     context.set_alpn_protocols(["http/1.1"])
@@ -61,12 +61,12 @@ def tls_context(api: Api, environ: Mapping[str, str] = os.environ) -> ssl.SSLCon
 
 
 def renew(context: ssl.SSLContext, api: Api) -> None:
-    """Have new connections use the files as they are now.
+    """Make new connections use the files as they are now.
 
-    Raises SettingsError for files of no use; the context is then as before.
+    Raises SettingsError for unusable files and leaves the context unchanged.
     """
     with contextlib.ExitStack() as undo:
-        # What was checked is what is used, whoever writes the files meanwhile.
+        # Copies, so that what was checked is used even if the files change meanwhile.
         cert, key = (Path(f"/dev/fd/{number}") for number in hand_over(api, undo).values())
         _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, key, api)
         _load(context, cert, key, api)
@@ -74,7 +74,7 @@ def renew(context: ssl.SSLContext, api: Api) -> None:
 
 def _load(context: ssl.SSLContext, cert: Path, key: Path, api: Api) -> None:
     try:
-        # A key that is encrypted must not make OpenSSL ask at the terminal.
+        # An encrypted key must not make OpenSSL prompt at the terminal.
         context.load_cert_chain(cert, key, password=b"")
     except (ssl.SSLError, OSError, ValueError):
         raise SettingsError(
@@ -83,7 +83,7 @@ def _load(context: ssl.SSLContext, cert: Path, key: Path, api: Api) -> None:
 
 
 def hand_over(api: Api, undo: contextlib.ExitStack) -> dict[str, int]:
-    """Copies of the certificate and the key in memory, by setting, for a child that may not read the files.
+    """Copy certificate and key to memfds, by setting, for a child that may not read the files.
 
     The child opens `/dev/fd/N`. Raises SettingsError; the descriptors are closed by `undo`.
     """
@@ -96,7 +96,7 @@ def hand_over(api: Api, undo: contextlib.ExitStack) -> dict[str, int]:
 
 
 def copy(api: Api, descriptors: Mapping[str, int]) -> None:
-    """Write the files as they are now to what hand_over made. Raises SettingsError."""
+    """Copy the files as they are now to the memfds of hand_over. Raises SettingsError."""
     for name, descriptor in descriptors.items():
         path = locate(getattr(api, name))
         try:
@@ -108,7 +108,7 @@ def copy(api: Api, descriptors: Mapping[str, int]) -> None:
 
 
 def stamps(api: Api) -> list[tuple[int, int, int]] | None:
-    """What changes when the files are replaced or written anew; None while one is not there."""
+    """Return a value that changes when the files are replaced or rewritten; None while one is missing."""
     if not api.cert:
         return None
     try:

@@ -117,7 +117,7 @@ def _memfd(data: bytes) -> int:
 
 
 class ExecutorJob:
-    """One job on a connection of its own."""
+    """Run one job on a new connection."""
 
     def __init__(self, path: str, program: Program) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -13,7 +13,7 @@ IDLE_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Level:
-    """So many at once: KiB of each in all processes and in its cgroup, seconds from request to first output."""
+    """One crowd of jobs: KiB per job in all processes and in its cgroup, seconds from request to first output."""
 
     pss_kib: float
     cgroup_kib: float
@@ -21,7 +21,7 @@ class Level:
 
 
 def levels(executor: int, socket_path: str, starts: int) -> dict[int, Level]:
-    """By number of jobs; at each, so many more start one after the other, after a pause, and end again."""
+    """Measure by number of running jobs; at each number, as many more start one after the other, and end."""
     found: dict[int, Level] = {}
     pause(SETTLE_SECONDS)
     nothing = total_pss(executor)

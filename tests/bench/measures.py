@@ -39,7 +39,7 @@ def latencies(subjects: Iterable[Subject], rounds: int) -> Samples:
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 client, taken = clients[name], samples[name]
                 pause(IDLE_SECONDS)  # what the subject before left to do is done now
-                client.close()  # connect anew: the api hangs up on a connection that was silent for long
+                client.close()  # reconnect, because the api hangs up on a connection that was idle for long
                 client()  # after a pause, not counted
                 taken["back to back"] += [_timed(client) for _ in range(chosen[name].program.burst)]
                 for _ in range(IDLE_JOBS):
@@ -60,7 +60,7 @@ def _child(prepare: Callable[[], Callable[[], Answer]], pipe: Connection) -> Non
 
 
 def at_once(prepare: Callable[[], Callable[[], Answer]], clients: int) -> list[Answer]:
-    """What so many client processes tell of the work they began together."""
+    """Run client processes that begin together; returns their reports."""
     context = multiprocessing.get_context("fork")
     workers = []
     for _ in range(clients):
@@ -84,7 +84,7 @@ def at_once(prepare: Callable[[], Callable[[], Answer]], clients: int) -> list[A
 
 
 def jobs_per_second(subject: Subject, clients: int, seconds: float) -> float:
-    """With so many client processes, each as fast as it is answered."""
+    """Measure throughput with several client processes, each as fast as it is answered."""
 
     def prepare() -> Callable[[], tuple[int, float]]:
         client = subject.connect()

@@ -95,7 +95,7 @@ def measure(executor: int, api: int, socket_path: str, count: int) -> dict[str, 
 
 
 def growth(api: int, port: int, counts: tuple[int, ...]) -> dict[str, float]:
-    """KiB of the api after so many small jobs, and after so many more, of which it keeps none."""
+    """Measure the api's KiB after a number of small jobs, and after as many more; it keeps none of them."""
     result: dict[str, float] = {}
     done = 0
     for count in counts:

@@ -1,4 +1,4 @@
-"""Measures Sandrun beside bare processes: sudo .venv/bin/python tests/bench/run.py [--quick]."""
+"""Measure Sandrun against bare processes: sudo .venv/bin/python tests/bench/run.py [--quick]."""
 
 import argparse
 import datetime

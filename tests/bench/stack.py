@@ -22,7 +22,7 @@ USER = "sandrun"
 
 
 class StackError(Exception):
-    """A daemon did not start; the text ends with its own words."""
+    """A daemon did not start; the text ends with its output."""
 
 
 def free_port() -> int:

@@ -153,7 +153,7 @@ async def test_what_only_the_executor_counts(live_fake: Live, fake: FakeExecutor
     assert seen["sandrun_executor_sandbox_failures_total",] == 4
     fake.problem = "no sandbox can be made on this server now"
     assert (await read(live_fake))["sandrun_executor_ready",] == 0
-    assert not any(fake.tried)  # whoever scrapes makes no sandboxes
+    assert not any(fake.tried)  # a scrape makes no sandboxes
     await fake.stop()
     seen = await read(live_fake)
     assert seen["sandrun_executor_ready",] == 0

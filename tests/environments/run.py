@@ -65,8 +65,8 @@ def check(executor: ExecutorProcess, name: str) -> list[str]:
         same = jobs[0] & jobs[1]
         if warm:
             warm_same = same
-        else:  # what a module seeds with a number of its own is the same in every process
-            failed += [f"{name}: not seeded anew: {line}" for line in warm_same - same]
+        else:  # a generator that a module seeds with a constant is the same in every process
+            failed += [f"{name}: not reseeded: {line}" for line in warm_same - same]
     return failed
 
 

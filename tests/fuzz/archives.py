@@ -1,4 +1,4 @@
-"""The check at the door and the unpacker agree on every archive."""
+"""The api's check and the unpacker agree on every archive."""
 
 from hypothesis import strategies as st
 

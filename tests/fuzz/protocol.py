@@ -1,7 +1,7 @@
-"""Nothing but a failed sandbox follows from what comes over the executor's channels, whatever it is.
+"""Whatever arrives on the executor's channels, only the sandbox fails.
 
-What the executor sends down is its own and marshalled: marshal is not made for bytes of others, so only
-messages that say the wrong things are tried, and only on the process that is to become the job.
+Orders come from the executor as marshal data, which is not safe for foreign bytes. Therefore only well-formed
+orders with wrong values are tried, and only on the process that becomes the job.
 """
 
 import array
@@ -20,7 +20,7 @@ from fuzz.target import Target
 from sandrun_executor.cgroups.driver import CgroupError
 from sandrun_executor.sandboxes.channel import Heard
 from sandrun_executor.sandboxes.sandbox import Sandbox, SandboxError
-from sandrun_executor.sandboxes.slots import Slot, SlotPool
+from sandrun_executor.sandboxes.slots import Slot, Slots
 from sandrun_executor.sandboxes.verdicts import judge
 from sandrun_executor.sandboxes.zygote import Zygote
 from sandrun_sandbox import job, messages
@@ -104,7 +104,7 @@ async def _hears(said: list[tuple[bool, bytes, str]], readable: bool) -> None:
     loop.set_exception_handler(lambda _, context: raised.append(context))
     killed: list[int] = []
     slot = cast(Slot, _Slot(_Cgroup(readable=readable)))
-    sandbox = Sandbox(cast(Zygote, _Zygote()), cast(SlotPool, None), slot, Limits())
+    sandbox = Sandbox(cast(Zygote, _Zygote()), cast(Slots, None), slot, Limits())
     sandbox.kill = lambda: killed.append(1)  # type: ignore[method-assign]  # a pidfd here is our own
     heard = asyncio.Event()
 
@@ -207,7 +207,7 @@ def _be_the_job(far: socket.socket) -> None:
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         job.layout.WORK = "/nowhere"
-        config = {"preloaded": None, "forks": False, "environment": {}, "spared": ()}
+        config = {"preloaded": None, "forks": False, "variables": {}, "spared": ()}
         job.main(config, cast(Any, _Open()), Channel(os.dup(far.fileno())))
     finally:
         os._exit(70)

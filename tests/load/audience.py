@@ -42,7 +42,7 @@ class Audience:
 
 
 async def attend(service: Service, readers: int, silent: int) -> Audience:
-    """Follow JOBS jobs with so many readers, and so many besides that never read."""
+    """Follow JOBS jobs with a number of readers, and a number of clients that never read."""
     seen = Audience()
     api = service.daemon("sandrun_api")
     before = memory_kib(api)["Rss"]
@@ -156,7 +156,7 @@ def check(seen: Audience, readers: int, silent: int) -> None:
 
 
 def run(readers: int, silent: int, send_seconds: float = 10) -> dict[str, Any]:
-    """The figures of one audience on a service of its own. Raises AssertionError."""
+    """Measure one audience on a new service. Raises AssertionError."""
     environment = {
         "SANDRUN_API__CONNECTIONS_PER_ADDRESS": "0",
         "SANDRUN_API__SEND_SECONDS": str(send_seconds),

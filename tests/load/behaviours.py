@@ -223,7 +223,7 @@ async def _events(client: Client, accepted: Accepted, most: int, last: int | Non
 
 
 async def _read(answer: httpx.Response, most: int) -> Seen:
-    """So many events of output, fewer if the job finishes before."""
+    """Read a number of output events, fewer if the job finishes before."""
     seen = Seen()
     async with contextlib.aclosing(events(answer)) as stream:
         async for event in stream:

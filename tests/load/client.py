@@ -36,7 +36,7 @@ class Accepted:
 
 
 class Client:
-    """Speaks to the service over connections of its own."""
+    """Speaks to the service over separate connections."""
 
     def __init__(self, http: httpx.AsyncClient, faults: Faults) -> None:
         self.http = http

@@ -110,7 +110,7 @@ async def _all(service: Service, count: int, size: int, budget_bytes: int) -> tu
 
 
 def run(count: int, megabytes: int, budget_mb: int) -> dict[str, Any]:
-    """The figures of so many uploads at once on a service of its own. Raises AssertionError."""
+    """Measure simultaneous uploads on a new service. Raises AssertionError."""
     environment = {
         "SANDRUN_LIMITS__MEMORY_BUDGET_MB": str(budget_mb),
         "SANDRUN_LIMITS__DISK_MB": "110",

@@ -45,7 +45,7 @@ def growth(service: Service, jobs: int, seconds: float) -> Iterator[tuple[int, d
 
 
 def _some(client: httpx.Client, count: int) -> None:
-    """So many small jobs: by turns a run, and one that is submitted, waited for and deleted."""
+    """Run small jobs, alternating between a run and one that is submitted, awaited and deleted."""
     for number in range(count):
         if number % 2:
             answer = client.post("/run", json={"code": "echo 1", "interpreter": "sh"}).json()

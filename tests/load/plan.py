@@ -75,7 +75,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """A load: so many jobs from so many clients, and before which job's start a daemon is killed."""
+    """A load: numbers of jobs and clients, and the jobs before whose start a daemon is killed."""
 
     jobs: int
     clients: int

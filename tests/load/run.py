@@ -44,7 +44,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def load(plan: Plan) -> None:
-    """The plan on a service of its own. Raises AssertionError."""
+    """Run the plan on a new service. Raises AssertionError."""
     # A service that was started again is a child of a thread of the runner's, and ends with it (prctl(2)).
     with asyncio.Runner() as runner, Service() as service:
         assert service.run("print(1)")["verdict"] == "ok"
@@ -63,7 +63,7 @@ def load(plan: Plan) -> None:
 
 
 def grow(jobs: int, seconds: float) -> None:
-    """Many small jobs on a service of its own. Raises AssertionError when its memory grows."""
+    """Run many small jobs on a new service. Raises AssertionError if its memory grows."""
     first: dict[str, int] = {}
     sizes: dict[str, int] = {}
     done = 0

@@ -18,7 +18,13 @@ from sandrun_sandbox.confine import INNER_ID
 from sandrun_sandbox.layout import PYTHON, THREADS, UNBUFFERED, VARIABLES
 
 _ID = str(INNER_ID)
-_ENV = ("/usr/bin/env", "--default-signal", "-i", "-C", "/work")  # whoever runs the tests may ignore some
+_ENV = (
+    "/usr/bin/env",
+    "--default-signal",
+    "-i",
+    "-C",
+    "/work",
+)  # the caller of the tests may ignore some signals
 _MAKE = """
 set -e
 cd "$1"

@@ -20,7 +20,7 @@ def entrypoint(name: str) -> str:
 
 
 def files(name: str) -> dict[str, bytes]:
-    """The program and what lies beside it."""
+    """The program and the other files in its folder."""
     (program,) = (group[name] for group in _GROUPS if name in group)
     texts = program if isinstance(program, dict) else {"main.py": program}
     return {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}

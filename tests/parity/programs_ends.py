@@ -90,7 +90,7 @@ ENDS: dict[str, str | dict[str, str]] = {
         "main.py": "import helper\nprint('end')\n",
         "helper.py": "class A:\n    def __del__(self): print('module', A is None)\na = A()\n",
     },
-    "destructor in a module beside one deleted": {
+    "destructor in a module, another one deleted": {
         "main.py": "import helper, sys\ndel sys.modules['stat']\nprint('end')\n",
         "helper.py": "class A:\n    def __del__(self): print('module', A is None)\na = A()\n",
     },

@@ -1,4 +1,4 @@
-"""Documentation is what the code says, and the scripts are at least shell."""
+"""The documentation matches the code, and the scripts are valid shell."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""The contract is what the application says, whole, and under the published names."""
+"""The published contract is complete and matches the application."""
 
 import importlib.util
 import json

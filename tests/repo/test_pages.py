@@ -1,4 +1,4 @@
-"""Pages that programs write are current; claims and steps have their tests; each page is behind one door."""
+"""Generated pages are current; claims and steps have tests; each page is listed once."""
 
 import ast
 import copy

@@ -1,4 +1,4 @@
-"""The documentation as a site: it is built, leads nowhere wrong, and needs no other host to be read."""
+"""The documentation site builds, has no broken links, and loads nothing from other hosts."""
 
 import functools
 import threading

@@ -1,4 +1,4 @@
-"""The web page's own rules: it is shipped, short, and makes nothing from text."""
+"""Rules of the web page: it is shipped, short, and never evaluates text."""
 
 import json
 import re

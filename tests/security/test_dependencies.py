@@ -1,4 +1,4 @@
-"""While packages are installed there is one way out, and what was installed nobody changes; without a layer not.
+"""An installation has one way out, and nobody can change its result; without a layer, probes succeed.
 
 A build of a source distribution is a stranger's program like any other: the probes run as one.
 """

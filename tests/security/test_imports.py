@@ -1,4 +1,4 @@
-"""Nothing that a job leaves is imported by what runs in its sandbox after it, or before it as another program."""
+"""No file of an upload or a job is imported by our code in the sandbox."""
 
 import io
 import sys
@@ -12,7 +12,7 @@ from sandrun_shared.jobs import UploadKind
 from support.environments import Place
 from support.executor import ExecutorProcess, Result
 
-# Whoever imports one leaves a file in a folder that is collected after those before it.
+# An import of one leaves a file in a folder that is collected later.
 TRAP = "import os\nos.close(os.open('/work/later/' + __name__, os.O_CREAT | os.O_WRONLY))\n"
 # The job's own process ends without the interpreter's clean-up, which may import from /work as bare Python does.
 LEAVE = f"""

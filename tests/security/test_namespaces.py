@@ -1,4 +1,4 @@
-"""A job is in no namespace of the machine's, and reaches nothing there; without each layer it is and does."""
+"""A job shares no namespace with the machine and reaches nothing there; without a layer, it does."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""Two jobs that run at once do not notice each other, and do without the layer between them."""
+"""Concurrent jobs cannot detect each other; without the layer between them, they can."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A job learns nothing of the one that had its slot before, and would without the layer."""
+"""A job learns nothing about the previous job in its slot; without the layer, it does."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from threading import Thread
 from unittest.mock import Mock
 
-from sandrun_executor.sandboxes.slots import SlotPool
+from sandrun_executor.sandboxes.slots import Slots
 from sandrun_sandbox import linux_unsafe as linux
 from support.attempts import LIMITS, attempt
 from support.executor import ExecutorProcess
@@ -75,17 +75,17 @@ def test_use_of_the_network_is_seen_in_a_namespace_that_is_used_again() -> None:
 
 def test_only_a_network_that_nobody_used_serves_again() -> None:
     async def networks() -> list[str]:
-        pool = SlotPool(Mock(), first_uid=1, count=1)
+        slots = Slots(Mock(), first_uid=1, count=1)
         seen = []
         try:
             for used in (False, True, False):
-                slot = pool.acquire()
+                slot = slots.acquire()
                 seen.append(os.readlink(f"/proc/self/fd/{slot.network.fd}"))
                 if used:
                     in_network(slot.network.fd, send)
-                assert pool.release(slot)
+                assert slots.release(slot)
         finally:
-            pool.close()
+            slots.close()
         return seen
 
     first, second, third = asyncio.run(networks())

@@ -1,4 +1,4 @@
-"""Nothing that a job tries gets it out; and each attempt does get out when the layer against it is off."""
+"""No probe escapes the sandbox, and each escapes when the layer against it is off."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the kernel has once for the machine or for a user is charged to the job, or counted for its slot alone."""
+"""Kernel resources shared by the machine or a user are charged to the job, or counted for its slot alone."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""The two that read an upload, the check at the door and the unpacker in the sandbox, held against each other."""
+"""Compare the two readers of an upload: the api's check and the sandbox's unpacker."""
 
 import os
 import tempfile
@@ -21,7 +21,7 @@ STRICTER = ("appears both", "appears twice")
 
 
 class _Everything(Mapping[str, int]):
-    """Every file of an upload is wanted whole."""
+    """Accept every file of an upload whole."""
 
     def __getitem__(self, path: str) -> int:
         return 1 << 30
@@ -35,7 +35,7 @@ class _Everything(Mapping[str, int]):
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What the sandbox made: bytes of files, targets of links, folders, permissions of files; by path."""
+    """The unpacked tree by path: bytes and permissions of files, targets of links, folders."""
 
     files: dict[str, bytes]
     links: dict[str, str]
@@ -44,7 +44,7 @@ class Unpacked:
 
 
 def at_the_door(kind: UploadKind, data: bytes, bounds: Bounds = BOUNDS) -> Contents:
-    """What the check finds, with the bytes of every file. Raises ApiError."""
+    """Run the check; returns the tree that it finds. Raises ApiError."""
     upload = Memfd.create("test", data)
     try:
         return archives.check(upload, kind, bounds, _Everything())
@@ -53,7 +53,7 @@ def at_the_door(kind: UploadKind, data: bytes, bounds: Bounds = BOUNDS) -> Conte
 
 
 def in_the_sandbox(kind: UploadKind, data: bytes, bounds: Bounds = BOUNDS) -> Unpacked:
-    """What the unpacker makes of it. Raises UnpackError."""
+    """Run the unpacker; returns the tree that it makes. Raises UnpackError."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY)
         upload = os.memfd_create("upload", os.MFD_CLOEXEC)
@@ -86,7 +86,7 @@ def _found(root: Path) -> Unpacked:
 
 
 def agree(kind: UploadKind, data: bytes, bounds: Bounds = BOUNDS) -> Unpacked | ApiError:
-    """What both make of an upload, or how the door refuses it. Raises AssertionError where they differ."""
+    """Run both; returns the tree, or the api's refusal. Raises AssertionError if they differ."""
     try:
         contents = at_the_door(kind, data, bounds)
     except ApiError as refusal:

@@ -1,4 +1,4 @@
-"""Archives for hypothesis: trees in every dialect, honest, hostile and damaged; all of them small."""
+"""Hypothesis strategies for small archives in every dialect: valid, hostile and damaged."""
 
 import bz2
 import gzip
@@ -71,7 +71,7 @@ _contents |= st.binary(max_size=600)
 
 @dataclass(frozen=True)
 class Upload:
-    """An archive, and the files and links it holds when it is honest."""
+    """An archive and, if it is valid, its files and links."""
 
     kind: UploadKind
     data: bytes
@@ -81,7 +81,7 @@ class Upload:
 
 @st.composite
 def trees(draw: st.DrawFn) -> list[Entry]:
-    """Entries that can all be made: no name twice, links that stay, hard links to files that came before."""
+    """Entries that can all be unpacked: unique names, links that stay inside, hard links to earlier files."""
     entries: list[Entry] = []
     taken: set[str] = set()
     folders: set[str] = set()
@@ -126,7 +126,7 @@ def _result(entries: list[Entry]) -> tuple[dict[str, bytes], dict[str, str]]:
 
 @st.composite
 def tars(draw: st.DrawFn, entries: list[Entry]) -> bytes:
-    """The entries as a tar archive, each in a dialect, with the end that some writer gives it."""
+    """Write the entries as a tar archive, each in some dialect, with some writer's end."""
     packed = b""
     if draw(st.booleans()):
         packed += tar_files.extended(b"g", tar_files.record(b"comment", b"0" * 40))
@@ -143,13 +143,13 @@ def tars(draw: st.DrawFn, entries: list[Entry]) -> bytes:
 
 
 def _sparse_forms(entry: Entry) -> tuple[str, ...]:
-    """Those in which a name of that length can be written."""
+    """Select the dialects that have room for a name of that length."""
     return tar_files.SPARSE_FORMS if len(entry.name) <= 100 else ("0.1", "1.0")
 
 
 @st.composite
 def _extents(draw: st.DrawFn, data: bytes) -> list[tuple[int, int]]:
-    """Every byte that is not zero lies in an extent; so may any other."""
+    """Choose extents that cover every byte other than zero, and perhaps more."""
     cuts = sorted(draw(st.sets(st.integers(0, len(data)), max_size=8)) | {0, len(data)})
     pieces = [(start, end - start) for start, end in itertools.pairwise(cuts)]
     kept = [piece for piece in pieces if data[piece[0] : sum(piece)].strip(b"\0") or draw(st.booleans())]
@@ -157,7 +157,7 @@ def _extents(draw: st.DrawFn, data: bytes) -> list[tuple[int, int]]:
 
 
 def by_tarfile(entries: list[Entry], form: int) -> bytes:
-    """The entries as the standard library writes them."""
+    """Write the entries with the standard library."""
     packed = io.BytesIO()
     with tarfile.open(
         fileobj=packed, mode="w", format=form, encoding="utf-8", errors="surrogateescape"
@@ -171,7 +171,7 @@ def by_tarfile(entries: list[Entry], form: int) -> bytes:
 
 
 class Unseekable(io.RawIOBase):
-    """Where a ZIP archive is streamed to: sizes come behind the data."""
+    """A stream without seeking, for which a ZIP writer puts sizes after the data."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -186,7 +186,7 @@ class Unseekable(io.RawIOBase):
 
 @st.composite
 def zips(draw: st.DrawFn, entries: list[Entry]) -> bytes:
-    """The entries as a ZIP archive: stored or deflated, streamed or not, with ZIP64 or without."""
+    """Write the entries as a ZIP archive: stored or deflated, streamed or not, with ZIP64 or without."""
     streamed = draw(st.booleans())
     seekable, unseekable = io.BytesIO(), Unseekable()
     with zipfile.ZipFile(unseekable if streamed else seekable, "w") as archive:  # type: ignore[arg-type]
@@ -201,7 +201,7 @@ def zips(draw: st.DrawFn, entries: list[Entry]) -> bytes:
 
 
 def zip_info(entry: Entry, *, unix: bool) -> zipfile.ZipInfo:
-    """What is said of a member, by a writer on Unix or on FAT."""
+    """Make a member's attributes as a writer on Unix or on FAT does."""
     name = entry.name.decode("utf-8", "surrogateescape")
     info = zipfile.ZipInfo(name + "/" if entry.kind == FOLDER else name)
     info.create_system = 3 if unix else 0
@@ -213,7 +213,7 @@ def zip_info(entry: Entry, *, unix: bool) -> zipfile.ZipInfo:
 
 @st.composite
 def compressed(draw: st.DrawFn, kind: UploadKind, data: bytes) -> bytes:
-    """A tar archive compressed in one stream or several, with zeros between them and anything behind."""
+    """Compress a tar archive to one stream or several, with zeros between and anything after them."""
     if kind is UploadKind.tar:
         return data
     cuts = sorted(draw(st.sets(st.integers(0, len(data)), max_size=3)) | {0, len(data)})
@@ -225,7 +225,7 @@ def compressed(draw: st.DrawFn, kind: UploadKind, data: bytes) -> bytes:
 
 @st.composite
 def honest(draw: st.DrawFn) -> Upload:
-    """An archive that must be accepted, with what must come out of it."""
+    """An archive that must be accepted, and the tree that it must unpack to."""
     entries = draw(trees())
     if draw(st.integers(0, 3)) == 0:
         entries = [entry for entry in entries if entry.kind != HARD_LINK]
@@ -291,7 +291,7 @@ def hostile(draw: st.DrawFn) -> Upload:
 
 
 def _with_fields(draw: st.DrawFn, data: bytes) -> bytes:
-    """Fields of headers replaced, and the checksums made to fit again."""
+    """Replace fields of headers, and correct the checksums."""
     changed = bytearray(data)
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(data) // tar_files.BLOCK - 1)) * tar_files.BLOCK
@@ -334,7 +334,7 @@ _TEXTS = [
 
 
 def _with_records(draw: st.DrawFn, data: bytes) -> bytes:
-    """An extended header before one of the blocks."""
+    """Insert an extended header before one of the blocks."""
     at = draw(st.integers(0, len(data) // tar_files.BLOCK)) * tar_files.BLOCK
     pairs = draw(st.lists(st.tuples(st.sampled_from(_KEYS), st.sampled_from(_TEXTS)), min_size=1, max_size=4))
     records = b"".join(tar_files.record(key.encode(), text.encode()) for key, text in pairs)
@@ -349,7 +349,7 @@ def _with_records(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def _damaged(draw: st.DrawFn, data: bytes) -> bytes:
-    """Bytes changed, cut off, taken out or put in."""
+    """Change, truncate, delete or insert bytes."""
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(data)))
         how = draw(st.sampled_from(["change", "cut", "out", "in"]))

@@ -1,4 +1,4 @@
-"""Running a probe as a job, and reading what it says."""
+"""Run a probe as a job and interpret its output."""
 
 from sandrun_shared.jobs import Limits
 from support.executor import ExecutorProcess
@@ -10,7 +10,7 @@ LIMITS = Limits(wall_seconds=10.0, memory_bytes=128 << 20)
 def attempt(
     executor: ExecutorProcess, program: str, *args: str, warm: bool = True, environment: str = "default"
 ) -> str:
-    """ESCAPED or CONTAINED, and on what grounds."""
+    """The result of a probe, ESCAPED or CONTAINED, with its evidence."""
     result = executor.run_job(
         PRELUDE + program, "probe.py", args=args, limits=LIMITS, warm=warm, environment=environment
     )

@@ -1,4 +1,4 @@
-"""Programs that take all they can get, and the verdict that each must have."""
+"""Programs that exhaust a resource, and the verdict that each must have."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ SMALL = Limits(wall_seconds=6.0, memory_bytes=96 << 20, disk_bytes=64 << 20, ino
 
 @dataclass(frozen=True)
 class Bomb:
-    """verdicts are what may come of it; says is what its stdout must hold."""
+    """verdicts are the possible ones; says is what its stdout must contain."""
 
     program: str
     verdicts: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright; whatever a page complains of fails its test."""
+"""Debian's Chromium, driven by Playwright; every error of a page fails its test."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Visit:
-    """One page in a context of its own, and all it complained of."""
+    """One page in a new context, with all errors that it reported."""
 
     def __init__(self, context: BrowserContext) -> None:
         self.context = context
@@ -72,7 +72,7 @@ class Visit:
 
 
 def violations(page: Page) -> list[str]:
-    """What axe-core finds wrong: rule, and the elements."""
+    """Run axe-core; returns the violated rules with their elements."""
     found = _axe.run(page).response["violations"]
     return [f"{item['id']}: {[node['html'][:200] for node in item['nodes']]}" for item in found]
 

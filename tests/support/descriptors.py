@@ -1,4 +1,4 @@
-"""A process that runs out of descriptors, and what it has open."""
+"""Let a process run out of descriptors, and list those it has open."""
 
 import os
 import resource
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 def open_now() -> list[int]:
-    """The numbers of all descriptors."""
+    """List the numbers of all descriptors."""
     return sorted(
         int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")
     )
@@ -15,7 +15,7 @@ def open_now() -> list[int]:
 
 @contextmanager
 def only(count: int) -> Iterator[None]:
-    """Let this process open so many more descriptors, then get EMFILE (setrlimit(2))."""
+    """Limit how many more descriptors this process can open before EMFILE (setrlimit(2))."""
     used = set(open_now())
     free = (number for number in range(max(used) + count + 2) if number not in used)
     limit = [number for number, _ in zip(free, range(count + 1), strict=False)][-1]

@@ -181,7 +181,7 @@ import hashlib
 threads = len(os.listdir("/proc/self/task"))
 print(*own, hashlib.sha256(same).hexdigest(), threads, ",".join(sorted(os.listdir("/proc/self/fd"))))
 """
-DIFFERENT = 9  # so many of its words
+DIFFERENT = 9  # how many of its words differ
 
 # Every generator that the garbage collector knows, and its state: none may be the same in two warm jobs.
 GENERATORS = """

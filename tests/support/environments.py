@@ -48,7 +48,7 @@ class Place:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What uv needs so that it finds the wheels, and nothing else."""
+        """The variables with which uv finds the wheels and nothing else."""
         return {"UV_OFFLINE": "1", "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(self.wheels)}
 
     def define(self, more: str = "") -> None:

@@ -1,4 +1,4 @@
-"""A real executor on a socket of its own, and a synchronous client for it."""
+"""A real executor on a new socket, and a synchronous client for it."""
 
 import itertools
 import os
@@ -39,7 +39,7 @@ USER = "nobody"  # stands in for the api's user
 UIDS = 100  # as many user ids are for one executor alone, so that what it leaves is known by them
 _bases = itertools.count(10_000_000 + os.getpid() * 10_000, UIDS)
 next_uids = _bases.__next__
-# Ends with whoever started it, even when that is killed: setpriv(1), prctl(2) PR_SET_PDEATHSIG.
+# Dies with its parent, even if that is killed: setpriv(1), prctl(2) PR_SET_PDEATHSIG.
 ENDS_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM", "--"]
 SOCKETS: set[Path] = set()  # of every executor that was started, to look for what they leave
 PATIENCE = 10.0 if os.environ.get("SANDRUN_TEST_MACHINE") == "1" else 1.0  # tests/vm: an emulated machine
@@ -54,7 +54,7 @@ _decoder = msgspec.msgpack.Decoder(Event)
 
 @dataclass(frozen=True)
 class Result:
-    """What a job gave: outputs maps the path of each collected file to its bytes."""
+    """The result of a job; outputs maps the path of each collected file to its bytes."""
 
     outcome: Outcome
     stdout: bytes
@@ -64,13 +64,13 @@ class Result:
     entries: tuple[OutputEntry, ...] = ()
 
     def ok(self) -> bytes:
-        """stdout of a job that must have ended well."""
+        """Return the stdout of a job, which must have succeeded."""
         assert self.outcome.verdict == "ok", (self.outcome, self.stdout[-500:], self.stderr[-2000:])
         return self.stdout
 
 
 class RefusedError(Exception):
-    """The executor did not take the job."""
+    """The executor refused the job."""
 
     def __init__(self, refused: Refused) -> None:
         super().__init__(refused.reason, refused.detail)
@@ -79,7 +79,7 @@ class RefusedError(Exception):
 
 
 def memfd(data: bytes) -> int:
-    """An unnamed file holding data, positioned at its start."""
+    """Create an unnamed file with data, positioned at its start."""
     fd = os.memfd_create("test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with os.fdopen(os.dup(fd), "wb") as file:
         file.write(data)
@@ -88,7 +88,7 @@ def memfd(data: bytes) -> int:
 
 
 def sweep(executor_socket: Path) -> int:
-    """End and remove the cgroups of an executor that runs no more; how many there were."""
+    """Kill and remove the cgroups of an executor that has ended; returns how many."""
     return probe.probe(instance_name(executor_socket)).sweep()
 
 
@@ -98,7 +98,7 @@ def _read(fd: int) -> bytes:
 
 @dataclass
 class JobConnection:
-    """One job under way."""
+    """One running job."""
 
     sock: socket.socket
     logs: dict[int, bytearray] = field(default_factory=lambda: {1: bytearray(), 2: bytearray()})
@@ -149,7 +149,7 @@ class JobConnection:
         return self.until(lambda job: text in job.logs[1])
 
     def used(self) -> Usage:
-        """Wait for the next account of what the job uses."""
+        """Wait for the next Usage of the job."""
         seen = len(self.events)
         self.until(lambda job: any(isinstance(event, Usage) for event in job.events[seen:]))
         return next(event for event in self.events[seen:] if isinstance(event, Usage))
@@ -164,7 +164,7 @@ class JobConnection:
         return self.result
 
     def hang_up(self) -> None:
-        """Cancel."""
+        """Cancel the job."""
         self.sock.close()
 
 
@@ -186,7 +186,7 @@ class ExecutorProcess:
         hosts: dict[str, str] | None = None,
         **settings: object,
     ) -> None:
-        """settings are keys of [executor]; without names layers to switch off; hosts are addresses by name."""
+        """settings: keys of [executor]; without: layers to switch off; hosts: addresses by name."""
         self._own_folder = folder is None
         # Short: a socket's path has room for 107 bytes. The temporary folder of a job's host is no secret.
         self.folder = folder or Path(tempfile.mkdtemp(prefix="sr-", dir="/tmp"))
@@ -253,17 +253,17 @@ class ExecutorProcess:
 
     @property
     def pid(self) -> int:
-        """Of the started process."""
+        """Pid of the started process."""
         assert self.process is not None
         return self.process.pid
 
     def signal(self, number: int) -> None:
-        """Send a signal without waiting for what it does."""
+        """Send a signal without waiting for its effect."""
         assert self.process is not None
         self.process.send_signal(number)
 
     def wait(self, seconds: float = END_SECONDS) -> int:
-        """Wait for the end (on its pidfd) and reap; the exit status."""
+        """Wait for its end (on its pidfd) and reap it; returns the exit status."""
         assert self.process is not None
         if self.process.returncode is None:
             pidfd = os.pidfd_open(self.process.pid)
@@ -275,12 +275,12 @@ class ExecutorProcess:
         return self.process.wait()
 
     def stop(self) -> int:
-        """SIGTERM, and the exit status."""
+        """Stop it by SIGTERM; returns the exit status."""
         self.signal(signal.SIGTERM)
         return self.wait()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would."""
+        """Kill it, as a crash would."""
         self.signal(signal.SIGKILL)
         self.wait()
 
@@ -313,14 +313,14 @@ class ExecutorProcess:
         self.close()
 
     def connect(self) -> socket.socket:
-        """A bare connection."""
+        """Connect without sending anything."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.settimeout(WAIT_SECONDS)
         sock.connect(str(self.socket))
         return sock
 
     def describe(self, *, try_sandbox: bool = False) -> Description:
-        """What the executor says about itself."""
+        """Request the executor's description."""
         with self.connect() as sock:
             send(sock, Describe(try_sandbox=try_sandbox))
             received = receive(sock, _decoder)

@@ -1,4 +1,4 @@
-"""An executor that runs nothing: it looks the program up and says what would have come of it."""
+"""An executor that runs nothing: it looks the program up and sends its expected result."""
 
 import asyncio
 import hashlib
@@ -89,7 +89,7 @@ class FakeExecutor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def until(self, condition: "object") -> None:
-        """Wait until condition() holds; it is looked at whenever something happened."""
+        """Wait until condition() holds, testing it after every event."""
         while not condition():  # type: ignore[operator]
             self.changed.clear()
             await self.changed.wait()

@@ -1,4 +1,4 @@
-"""An NVML without hardware; as a program it says what gpu_probe.py would say of it: fake_nvml.py [COUNT]."""
+"""A fake NVML; as a program, fake_nvml.py [COUNT] prints what gpu_probe.py would print with it."""
 
 import sys
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 
 class NVMLError(Exception):
-    """As pynvml's."""
+    """The exception, as in pynvml."""
 
 
 @dataclass
@@ -23,7 +23,7 @@ class FakeGpu:
 
 
 class FakeNvml:
-    """The functions that are asked, under their names."""
+    """The functions that the probe calls, under their names."""
 
     NVMLError = NVMLError
 

@@ -1,4 +1,4 @@
-"""The executor beside a fake driver: gpu_executor.py FOLDER COUNT, with nodes and libraries in the folder."""
+"""The executor with a fake driver: gpu_executor.py FOLDER COUNT, with nodes and libraries in the folder."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""The services as systemd runs them: their units, their sockets, what they leave."""
+"""The services as systemd runs them: their units, sockets and traces."""
 
 import json
 import os
@@ -25,14 +25,14 @@ class Installed(ExecutorProcess):
         self.first_uid = FIRST_UID
 
     def connect(self) -> socket.socket:
-        """A bare connection with this machine's patience."""
+        """Connect, with this machine's timeout."""
         sock = super().connect()
         sock.settimeout(BACK_SECONDS)
         return sock
 
 
 def run(*command: str) -> str:
-    """What a command prints. Raises CalledProcessError with its words."""
+    """Run a command; returns its output. Raises CalledProcessError with its stderr."""
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
 
 
@@ -42,22 +42,22 @@ def show(unit: str, name: str) -> str:
 
 
 def main_pid(unit: str) -> int:
-    """Of the unit's daemon; 0 while there is none."""
+    """The pid of the unit's daemon; 0 while it does not run."""
     return int(show(unit, "MainPID"))
 
 
 def cgroup(unit: str) -> Path:
-    """Where the unit's processes are."""
+    """Find the cgroup of the unit's processes."""
     return Path("/sys/fs/cgroup/system.slice") / unit
 
 
 def job_processes() -> set[int]:
-    """Processes under the user id of any slot."""
+    """List the processes under the user id of any slot."""
     return machine.of_jobs(Installed())
 
 
 def started_again(unit: str, before: int) -> bool:
-    """Whether systemd has a new daemon that says it is ready."""
+    """Whether systemd runs a new daemon that has reported readiness."""
     return machine.eventually(
         lambda: main_pid(unit) not in {0, before} and show(unit, "ActiveState") == "active", BACK_SECONDS
     )
@@ -71,19 +71,19 @@ def post(body: dict[str, object], seconds: float = BACK_SECONDS) -> dict[str, ob
 
 
 def running(jobs: int) -> bool:
-    """Whether the executor comes to run as many jobs."""
+    """Wait until the executor runs this number of jobs; returns whether it did."""
     return machine.eventually(lambda: Installed().describe().running == jobs, BACK_SECONDS)
 
 
 def hello(executor: Installed) -> Result:
-    """A job through the executor's socket that must end well."""
+    """Run a job through the executor's socket, which must succeed."""
     result = executor.run_job("print('hello')")
     assert result.ok() == b"hello\n"
     return result
 
 
 def holders(token: bytes, folders: tuple[str, ...]) -> list[str]:
-    """Files below the folders whose contents or names hold the token."""
+    """List the files below the folders whose contents or names contain the token."""
     found = []
     for folder in folders:
         for parent, _, names in os.walk(folder):

@@ -7,7 +7,7 @@ from support import machine
 
 
 class KernelLog:
-    """What the kernel says from now on."""
+    """Reads what the kernel logs from now on."""
 
     def __init__(self) -> None:
         self._fd = os.open("/dev/kmsg", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -15,7 +15,7 @@ class KernelLog:
         self._text = ""
 
     def text(self) -> str:
-        """Everything up to now. Raises OSError (EPIPE) when records were overwritten before they were read."""
+        """Read the log up to now. Raises OSError (EPIPE) if records were overwritten before they were read."""
         mark = f"sandrun-tests {secrets.token_hex(8)}"
         os.write(self._fd, f"{mark}\n".encode())
         # Records appear in their order: with the mark, all that was said before it is there.

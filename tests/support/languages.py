@@ -13,8 +13,8 @@ FLOOD_BYTES = 64 << 20
 class Programs:
     """One language's programs.
 
-    report prints its first argument, $MINE and its input, `warn` on stderr, and exits with 7; error ends by an
-    error that nobody catches, which names `zebra`; files writes data.txt in capitals to out.txt; flood prints
+    report prints its first argument, $MINE and its input, `warn` on stderr, and exits with 7; error ends by
+    an uncaught error that names `zebra`; files writes data.txt in capitals to out.txt; flood prints
     FLOOD_BYTES; the rest run into a limit.
     """
 
@@ -165,5 +165,5 @@ OPTIONAL = ("go", "rust")  # compilers that deploy/languages.txt leaves to the o
 
 
 def installed(names: Iterable[str]) -> list[str]:
-    """Those of the names that are here; what is not optional must be."""
+    """Select the languages that are installed; those that are not optional must be."""
     return sorted(name for name in names if name not in OPTIONAL or os.path.exists(BY_NAME[name].needs))

@@ -1,4 +1,4 @@
-"""What of an executor is on this machine right now, for comparing before with after."""
+"""The traces of an executor on this machine, for comparison before and after."""
 
 import contextlib
 import os
@@ -19,14 +19,14 @@ _SETTLE_SECONDS = 15.0 * PATIENCE
 
 
 class Instance(Protocol):
-    """What tells the traces of one executor from those of another."""
+    """Identifies the traces of one executor."""
 
     first_uid: int
     socket: Path
 
 
 def pause(seconds: float = 0.01) -> None:
-    """Let a bounded loop look again a little later."""
+    """Pause a bounded polling loop for a moment."""
     select.select([], [], [], seconds)
 
 
@@ -64,7 +64,7 @@ def processes() -> dict[int, Process]:
 
 
 def descendants(root: int) -> set[int]:
-    """Children of root, their children and so on."""
+    """List the descendants of root."""
     table = processes()
     found: set[int] = set()
     fresh = {root}
@@ -75,7 +75,7 @@ def descendants(root: int) -> set[int]:
 
 
 def of_jobs(executor: Instance) -> set[int]:
-    """Processes that run under a user id of one of the executor's slots, whoever their parent is now."""
+    """Processes that run under a user id of one of the executor's slots, whatever their parent is now."""
     uids = range(executor.first_uid, executor.first_uid + UIDS)
     return {process.pid for process in processes().values() if process.uid in uids}
 
@@ -100,7 +100,7 @@ def _cgroup_folders(top: str) -> Iterator[str]:
 
 
 def network_namespaces(pids: set[int]) -> set[str]:
-    """Those that the processes are in or hold a descriptor of."""
+    """Select the namespaces that the processes are in or hold a descriptor of."""
     found = set()
     for pid in pids:
         try:
@@ -119,18 +119,18 @@ def mounts() -> list[str]:
 
 
 def shared_memory() -> int:
-    """Bytes in all tmpfs and shared mappings together."""
+    """Return the total size of all tmpfs and shared mappings."""
     return int(re.search(r"^Shmem:\s+(\d+)", Path("/proc/meminfo").read_text(), re.M)[1]) << 10
 
 
 def connections(socket: Path) -> int:
-    """How many a server has on its socket that it has not closed, or not even accepted (proc_pid_net(5))."""
+    """Count the connections that a server has not closed, or not yet accepted (proc_pid_net(5))."""
     lines = Path("/proc/net/unix").read_text().splitlines()
     return sum(line.endswith(f" {socket}") for line in lines) - 1  # one listens
 
 
 def descriptors(pid: int) -> tuple[str, ...]:
-    """What each descriptor of a process is open on, sorted, without numbers, and whether a thread of it is gone."""
+    """List the targets of a process's descriptors, sorted, without numbers; and whether a thread has ended."""
     found = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):  # closed while we look
@@ -167,8 +167,8 @@ class State:
 def at_rest(executor: ExecutorProcess) -> bool:
     """Whether exactly the parked sandboxes are there: the zygote, two processes in each, and a network each.
 
-    And whether the executor, which may be slow to run, was told of each, so that it has its pidfd, and has
-    closed what its clients have.
+    Also checks that the executor has been told of each, so that it has its pidfd, and has closed its clients'
+    files.
     """
     pids = descendants(executor.pid)
     networks = network_namespaces({executor.pid, *pids})
@@ -179,7 +179,7 @@ def at_rest(executor: ExecutorProcess) -> bool:
 
 
 def settled(executor: ExecutorProcess) -> State:
-    """The state once every sandbox that is to be parked is parked. Raises AssertionError."""
+    """Wait until every sandbox is parked; returns the state. Raises AssertionError."""
     state = State.of(executor)
 
     def same_twice() -> bool:
@@ -192,14 +192,14 @@ def settled(executor: ExecutorProcess) -> State:
 
 
 def assert_unchanged(executor: ExecutorProcess, before: State, shared_before: int) -> None:
-    """Nothing more than before, and nothing less but descriptors. Raises AssertionError."""
+    """Compare with the state before: nothing more, and nothing less except descriptors. Raises AssertionError."""
     eventually(lambda: at_rest(executor) and not _differences(before, State.of(executor)))
     assert not (different := _differences(before, State.of(executor))), "\n".join(different)
     assert eventually(lambda: shared_memory() <= shared_before + _SHMEM_SLACK), "tmpfs was not given back"
 
 
 def _differences(before: State, after: State) -> list[str]:
-    """A line for each count that is another. Fewer descriptors are none: the first look came too early."""
+    """List the counts that differ, except fewer descriptors, which mean that the first look came too early."""
     found = []
     for name, then, now in ((f.name, getattr(before, f.name), getattr(after, f.name)) for f in fields(State)):
         if isinstance(now, int):

@@ -25,12 +25,12 @@ ERAS = {"legacy": "2025-11-25", "auto": "2026-07-28"}
 
 
 def environment(url: str, **more: str) -> dict[str, str]:
-    """What the command needs of its environment."""
+    """The variables that the command needs."""
     return {"PATH": "/usr/bin:/bin", "SANDRUN_URL": url, "PYTHONDONTWRITEBYTECODE": "1", **more}
 
 
 class HttpServer:
-    """`sandrun mcp --http` on a port of its own; a context manager that ends it."""
+    """`sandrun mcp --http` on a free port; a context manager that ends it."""
 
     def __init__(self, url: str, *words: str, **more: str) -> None:
         self.process = subprocess.Popen(
@@ -50,7 +50,7 @@ class HttpServer:
         self.url = found[1].decode()
 
     def end(self, number: int = signal.SIGINT) -> tuple[int, bytes, bytes]:
-        """The exit status after the signal, and what it wrote since it was ready."""
+        """Send the signal; returns the exit status and the output since it was ready."""
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=SECONDS)
         return self.process.returncode, out, err
@@ -65,7 +65,7 @@ class HttpServer:
 
 @contextlib.asynccontextmanager
 async def over_stdio(url: str, mode: str, *words: str, **more: str) -> AsyncIterator[Client]:
-    """A client that starts the command; nothing but log lines of Sandrun may come on its standard error."""
+    """A client that starts the command, whose standard error may hold only Sandrun's log lines."""
     parameters = StdioServerParameters(
         command=COMMAND[0], args=[*COMMAND[1:], *words], env=environment(url, **more)
     )
@@ -100,20 +100,20 @@ class Clients:
 
 
 class Session:
-    """Calls of one client, each checked against what the server says its tools take and give."""
+    """Calls of one client, each checked against the tools' schemas."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self._tools: dict[str, Tool] = {}
 
     async def tools(self) -> dict[str, Tool]:
-        """The tools by name, asked for once."""
+        """The tools by name, listed once."""
         if not self._tools:
             self._tools = {tool.name: tool for tool in (await self.client.list_tools()).tools}
         return self._tools
 
     async def call(self, name: str, **arguments: Any) -> CallToolResult:
-        """The result of a call that is no error, after its schema was checked."""
+        """Call a tool, which must not fail; returns the result, checked against its schema."""
         tool = (await self.tools())[name]
         jsonschema.validate(arguments, tool.input_schema)
         with anyio.fail_after(SECONDS):
@@ -124,7 +124,7 @@ class Session:
         return result
 
     async def refused(self, name: str, **arguments: Any) -> str:
-        """What is said when Sandrun fails or refuses."""
+        """Call a tool, which must fail; returns the error's text."""
         with anyio.fail_after(SECONDS):
             result = await self.client.call_tool(name, arguments)
         assert result.is_error, result
@@ -140,7 +140,7 @@ def text_of(result: CallToolResult) -> str:
 def started(
     *words: str, url: str, **more: str
 ) -> "contextlib.AbstractContextManager[subprocess.Popen[bytes]]":
-    """The command with pipes, to be spoken to byte by byte."""
+    """The command with pipes, for raw bytes."""
     return _started([*COMMAND, *words], environment(url, **more))
 
 

@@ -1,4 +1,4 @@
-"""What is in the memory of a process, whoever it belongs to."""
+"""Reads the memory of a process of any user."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ BLOCK = 16 << 20
 
 
 def occurrences(pid: int, needle: bytes) -> int:
-    """How often the needle is in the writable memory of a process (proc(5), mem). 0 for one that is gone."""
+    """Count the needle in the writable memory of a process (proc(5), mem); 0 if it has ended."""
     found = 0
     try:
         regions = Path(f"/proc/{pid}/maps").read_text().splitlines()
@@ -41,7 +41,7 @@ def _in_region(memory: int, start: int, end: int, needle: bytes) -> int:
 
 
 def memfds(pid: int) -> int:
-    """How many memfds a process has open."""
+    """Count the open memfds of a process."""
     folder = f"/proc/{pid}/fd"
     targets = []
     for name in os.listdir(folder):
@@ -53,7 +53,7 @@ def memfds(pid: int) -> int:
 
 
 def held_bytes(pid: int) -> int:
-    """What ends with a process: its private memory (proc(5), smaps_rollup) and that of its memfds."""
+    """Measure what ends with a process: its private memory (proc(5), smaps_rollup) and its memfds."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     private = sum(
         int(line.split()[1]) << 10 for line in rollup if line.startswith(("Private_C", "Private_D"))

@@ -1,4 +1,4 @@
-"""Programs that are run from the web page."""
+"""Programs that tests run from the web page."""
 
 COLOURS = r"""
 import sys

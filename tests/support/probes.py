@@ -1,4 +1,4 @@
-"""Programs that try to get out of a sandbox or to see what is not theirs, and what must fail before they do."""
+"""Programs that try to escape a sandbox or to see what is not theirs, and the layers that stop them."""
 
 import os
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def verdict(escaped, what=''):
 
 @dataclass(frozen=True)
 class Probe:
-    """without: layers that must all be off for the probe to get through, more than one where each holds."""
+    """without: the layers that must all be off for the probe to succeed; several if each alone stops it."""
 
     program: str
     without: tuple[str, ...]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Program:
-    """One program: its code, and what must come of it."""
+    """One program: its code and its expected result."""
 
     code: str
     output: tuple[tuple[int, bytes], ...] = ()  # (stream, bytes)
@@ -15,7 +15,7 @@ class Program:
     waits: bool = False  # prints, then goes on until it is cancelled
 
     def stream(self, number: int) -> bytes:
-        """What the program prints on one stream."""
+        """Return what the program prints on one stream."""
         return b"".join(data for stream, data in self.output if stream == number)
 
 

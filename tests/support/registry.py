@@ -1,4 +1,4 @@
-"""Registries of packages on addresses of this machine's loopback, with names and certificates of their own."""
+"""Package registries on loopback addresses of this machine, with test names and certificates."""
 
 import base64
 import hashlib
@@ -20,12 +20,12 @@ _EXTENSIONS = "basicConstraints=critical,{}\nsubjectAltName={}\n"
 
 
 def address(number: int) -> str:
-    """An address of the loopback network that no other run of the tests uses."""
+    """Choose a loopback address that no other test run uses."""
     return f"127.{64 + (os.getpid() >> 8) % 64}.{os.getpid() & 255}.{number}"
 
 
 def wheel(name: str, version: str, files: dict[str, str], scripts: Iterable[str] = ()) -> tuple[str, bytes]:
-    """A wheel of these files: its name and its bytes."""
+    """Build a wheel of these files; returns its name and bytes."""
     info = f"{name}-{version}.dist-info"
     entries = "".join(f"{line}\n" for line in scripts)
     files = {
@@ -42,7 +42,7 @@ def wheel(name: str, version: str, files: dict[str, str], scripts: Iterable[str]
     return f"{name}-{version}-py3-none-any.whl", buffer.getvalue()
 
 
-# A build backend of its own: whatever stands in PROGRAM runs while the package is built.
+# An in-tree build backend, which runs PROGRAM while the package is built.
 _BACKEND = """
 import zipfile
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
@@ -70,7 +70,7 @@ def _tar(files: dict[str, str]) -> bytes:
 
 
 def sdist(name: str, version: str, program: str) -> tuple[str, bytes]:
-    """A source distribution whose build runs the program; what it passes to `say` is the module's SAID."""
+    """Build a source distribution whose build runs the program; what this passes to `say` becomes SAID."""
     top = f"{name}-{version}"
     backend = _BACKEND.replace("NAME, VERSION", f"{name!r}, {version!r}")
     build = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
@@ -84,7 +84,7 @@ def sdist(name: str, version: str, program: str) -> tuple[str, bytes]:
 
 
 class Registry:
-    """What is served, by path, and what was asked for; a context manager."""
+    """A server that records requests; a context manager."""
 
     def __init__(self, folder: Path, listen: str) -> None:
         self.answers: dict[str, tuple[str, bytes]] = {}
@@ -178,7 +178,7 @@ class Registry:
         self.answers[f"/gems/{name}-1.0.0.gem"] = ("application/octet-stream", data)
 
     def count(self, part: str) -> int:
-        """How often something was asked for whose path has this part."""
+        """Count the requests whose path contains a part."""
         return sum(part in path for path in self.asked)
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
@@ -201,7 +201,7 @@ class Registry:
 
 
 def _certificates(folder: Path) -> Path:
-    """An authority and, signed by it, the certificate of all names; the authority's file."""
+    """Create an authority and a certificate for all names; returns the authority's file."""
     names = ",".join(f"DNS:{name}" for name in NAMES)
     (folder / "ca.ext").write_text(_EXTENSIONS.format("CA:TRUE", "DNS:authority.test"))
     (folder / "leaf.ext").write_text(_EXTENSIONS.format("CA:FALSE", names))

@@ -1,4 +1,4 @@
-"""What the root process may load, wherever a test looks: in a fresh interpreter or in a daemon that ran jobs."""
+"""The modules that the root process may load, in a fresh interpreter or in a daemon that ran jobs."""
 
 import ast
 import io
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "executor"
-# Of what becomes the job and of what runs beside it without privileges: constants, messages, system calls.
+# From the packages of the sandbox and of the helpers: constants, messages, system calls.
 OF_THE_SANDBOX = {
     "sandrun_sandbox",
     "sandrun_sandbox.layout",
@@ -54,7 +54,7 @@ PARSERS = {
 
 
 def wrong(modules: Iterable[str]) -> set[str]:
-    """Which of these modules the root process may not have loaded, and which of ours it has not."""
+    """Select the modules that the root process must not load, and those of ours that it lacks."""
     names = set(modules)
     ours = {name for name in names if name.startswith("sandrun_")}
     expected = {name for name in ours if name.startswith(("sandrun_executor.", "sandrun_shared."))}
@@ -66,7 +66,7 @@ def wrong(modules: Iterable[str]) -> set[str]:
 
 
 def lines_of(modules: Iterable[str]) -> int:
-    """How many lines of code these modules of the executor's folder have: no blank, no comment, no docstring."""
+    """Count the lines of code of these modules, without blank lines, comments and docstrings."""
     return sum(_lines(path) for path in map(_source, modules) if path.exists())
 
 
@@ -89,7 +89,7 @@ def _lines(path: Path) -> int:
 
 
 def loaded_by(*names: str) -> set[str]:
-    """Names of all modules of a fresh interpreter that imported these."""
+    """List all modules of a fresh interpreter that imported these."""
     code = f"import sys, {', '.join(names)}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False, timeout=60

@@ -1,4 +1,4 @@
-"""The executor's client without an executor: a test says, job by job, what happens."""
+"""A fake of the executor's client, with which a test scripts what happens to each job."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,29 +26,29 @@ class ScriptedConnection(Connection):
         self.cancelled = False
 
     def say(self, event: Event) -> None:
-        """What the executor tells."""
+        """Send an event."""
         self._events.put_nowait(event)
 
     def uses(self, cpu_seconds: float) -> None:
-        """The job has used so much by now."""
+        """Report the job's usage so far."""
         self.say(Usage(cpu_seconds, 1 << 20))
 
     def finish(
         self, cpu_seconds: float = 0.0, verdict: Verdict = Verdict.ok, setup_cpu_seconds: float = 0.0
     ) -> None:
-        """The job ends."""
+        """Finish the job."""
         outcome = Outcome(verdict, 0, cpu_seconds=cpu_seconds, setup_cpu_seconds=setup_cpu_seconds)
         self.say(Finished(outcome))
 
     async def receive(self) -> tuple[Event, list[int]]:
-        """What was said, in order."""
+        """Receive the events in order."""
         return await self._events.get(), []
 
 
 class ScriptedExecutor(ExecutorClient):
-    """Runs as many jobs as it is asked to; `running` are their connections by id, in order of their start.
+    """Runs any number of jobs; `running` are their connections by id, in order of their start.
 
-    Without starts_jobs it says nothing of a job by itself.
+    Without starts_jobs it reports nothing about a job by itself.
     """
 
     def __init__(self, slots: int = 8) -> None:
@@ -71,7 +71,7 @@ class ScriptedExecutor(ExecutorClient):
 
     @asynccontextmanager
     async def execute(self, request: Execute, _: tuple[int, ...]) -> AsyncIterator[Connection]:
-        """Start a job."""
+        """Pretend to start a job."""
         self.started.append(request.job_id)
         self.gpus[request.job_id] = request.gpu
         connection = self.running[request.job_id] = ScriptedConnection()

@@ -1,4 +1,4 @@
-"""`sandrun up` on a port, a socket and user ids of its own, with its client."""
+"""`sandrun up` on a free port, a new socket and unused user ids, with its client."""
 
 import json
 import os
@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-P", "-m", "sandrun_admin.cli", "up"]
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """Find an unused loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -35,7 +35,7 @@ class Service:
     def __init__(
         self, port: int | None = None, environment: Mapping[str, str] | None = None, **settings: object
     ) -> None:
-        """settings are keys of [executor]; environment holds variables that name settings of any table."""
+        """settings: keys of [executor]; environment: variables for settings of any table."""
         # Short: a socket's path has room for 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="sr-", dir="/tmp"))
         self.folder.chmod(0o755)
@@ -58,7 +58,7 @@ class Service:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, trust_env=False)
 
     def start(self, ready_word: str = "Sandrun is ready") -> "Service":
-        """Start and wait until it says that it serves. Raises AssertionError with what it said instead."""
+        """Start and wait until it serves. Raises AssertionError with its output otherwise."""
         SOCKETS.add(self.socket)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -86,12 +86,12 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """Of the command."""
+        """Pid of the command."""
         assert self.process is not None
         return self.process.pid
 
     def daemon(self, module: str) -> int:
-        """The pid of `sandrun_executor` or `sandrun_api`. Raises AssertionError when it does not run."""
+        """Find the pid of `sandrun_executor` or `sandrun_api`. Raises AssertionError if it does not run."""
         for pid in machine.descendants(self.pid):
             try:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -102,19 +102,19 @@ class Service:
         raise AssertionError(f"{module} does not run")
 
     def submit(self, code: str, name: str = "main.py", **manifest: object) -> str:
-        """The id of a submitted Python program; manifest are keys of it besides the entrypoint."""
+        """Submit a Python program; returns the job's id. manifest: keys in addition to the entrypoint."""
         data = {"manifest": json.dumps({"entrypoint": name, **manifest})}
         answer = self.client.post("/submit", files={"files": (name, code.encode())}, data=data)
         assert answer.status_code == httpx.codes.OK, answer.text
         return str(answer.json()["job_id"])
 
     def status(self, job_id: str, wait: float = 0) -> dict[str, object]:
-        """The job's status, after it changed or so many seconds."""
+        """Return the job's status once it has changed, or after some seconds."""
         body: dict[str, object] = self.client.get(f"/status/{job_id}", params={"wait": wait}).json()
         return body
 
     def until(self, job_id: str, condition: Callable[[dict[str, object]], bool]) -> dict[str, object]:
-        """The first status of the job for which the condition holds. Raises AssertionError."""
+        """Wait for a status of the job for which the condition holds. Raises AssertionError."""
         seen: list[dict[str, object]] = []
 
         def holds() -> bool:
@@ -132,12 +132,12 @@ class Service:
         return body
 
     def interrupt(self) -> int:
-        """Ctrl-C, and the exit status."""
+        """Interrupt it as Ctrl-C does; returns the exit status."""
         os.killpg(self.pid, signal.SIGINT)
         return self.wait()
 
     def wait(self) -> int:
-        """The exit status. Raises TimeoutExpired."""
+        """Wait for the exit status. Raises TimeoutExpired."""
         assert self.process is not None
         with self.process:  # closes the pipe
             return self.process.wait(START_SECONDS)

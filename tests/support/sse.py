@@ -18,7 +18,7 @@ class Event:
 
 
 async def events(answer: httpx.Response) -> AsyncIterator[Event]:
-    """The events of an answer, comments included, until it ends."""
+    """Iterate over the events of an answer, including comments, until it ends."""
     event = Event()
     async for line in answer.aiter_lines():
         field, _, value = line.partition(": ")

@@ -1,4 +1,4 @@
-"""Writes tar archives byte by byte, in every dialect and as damaged as a test wants them."""
+"""Write tar archives byte by byte, in every dialect, and with any damage."""
 
 from dataclasses import dataclass
 
@@ -22,25 +22,25 @@ class Entry:
 
 
 def padded(data: bytes) -> bytes:
-    """Data and zeros up to a whole block."""
+    """Pad data with zeros to a whole block."""
     return data + bytes(-len(data) % BLOCK)
 
 
 def octal(value: int, size: int) -> bytes:
-    """A number of a header, in base 256 where octal has no room or sign for it."""
+    """Encode a number of a header, in base 256 if octal cannot hold it."""
     if 0 <= value < 8 ** (size - 1):
         return b"%0*o\0" % (size - 1, value)
     return (b"\xff" if value < 0 else b"\x80") + (value % 256 ** (size - 1)).to_bytes(size - 1, "big")
 
 
 def checked(block: bytes) -> bytes:
-    """A header with the checksum that it should have."""
+    """Set the correct checksum of a header."""
     total = sum(block[:148]) + 8 * 32 + sum(block[156:BLOCK])
     return block[:148] + b"%06o\0 " % total + block[156:]
 
 
 def header(entry: Entry, stored: int, form: str, *, tail: bytes = b"", **fields: bytes) -> bytes:
-    """One header; fields replace size, mode or mtime as they stand in it, tail what stands at its end."""
+    """Make one header; fields replace raw size, mode or mtime, tail replaces its end."""
     block = entry.name[:100].ljust(100, b"\0")
     block += fields.get("mode", octal(entry.mode, 8)).ljust(8, b"\0") + octal(0, 8) * 2
     block += fields.get("size", octal(stored, 12)).ljust(12, b"\0")
@@ -51,7 +51,7 @@ def header(entry: Entry, stored: int, form: str, *, tail: bytes = b"", **fields:
 
 
 def record(key: bytes, value: bytes) -> bytes:
-    """A record of a pax header, which begins with its own length."""
+    """Make a record of a pax header, which begins with its own length."""
     size = len(key) + len(value) + 3
     while size != len(text := b"%d %b=%b\n" % (size, key, value)):
         size = len(text)
@@ -59,12 +59,12 @@ def record(key: bytes, value: bytes) -> bytes:
 
 
 def extended(kind: bytes, data: bytes, form: str = "pax") -> bytes:
-    """An extended header: x or g with records, L or K with a long name."""
+    """Make an extended header: x or g with records, L or K with a long name."""
     return header(Entry(b"././@Extended", kind), len(data), form) + padded(data)
 
 
 def member(entry: Entry, form: str = "pax") -> bytes:
-    """A member whole; names that its dialect has no room for as GNU tar writes them, or pax."""
+    """Make a whole member; names too long for its dialect are written as by GNU tar or pax."""
     before = b""
     if form == "pax":
         records = [(b"path", entry.name)] if len(entry.name) > 100 else []
@@ -79,7 +79,7 @@ def member(entry: Entry, form: str = "pax") -> bytes:
 
 
 def sparse(entry: Entry, extents: list[tuple[int, int]], form: str) -> bytes:
-    """A file whose bytes outside of the extents are zeros that are not stored."""
+    """Make a sparse file, whose bytes outside the extents are zeros that are not stored."""
     stored = b"".join(entry.data[at : at + length] for at, length in extents)
     size = len(entry.data)
     numbers = [number for extent in extents for number in extent]

@@ -1,4 +1,4 @@
-"""A certificate for loopback, made on the spot."""
+"""Certificates for loopback, made during the test."""
 
 import contextlib
 import ssl
@@ -9,7 +9,7 @@ from sandrun_shared.settings import Api
 
 
 def make(folder: Path) -> Api:
-    """Settings with a fresh certificate and its key, which is only its owner's to read."""
+    """Settings with a new certificate and its key, which only the owner can read."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     command = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
@@ -23,12 +23,12 @@ def make(folder: Path) -> Api:
 
 
 def trusting(api: Api) -> ssl.SSLContext:
-    """What a client needs to trust it."""
+    """Make a client's context that trusts it."""
     return ssl.create_default_context(cafile=api.cert)
 
 
 def greeting(name: str | None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> bytes:
-    """What the standard library's client sends first."""
+    """Make a ClientHello of the standard library's client."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

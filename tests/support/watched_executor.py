@@ -1,4 +1,4 @@
-"""The daemon as `python -m sandrun_executor` runs it, which tells at SIGUSR1 what it has loaded by then.
+"""The daemon as `python -m sandrun_executor` runs it, which reports its loaded modules on SIGUSR1.
 
 It writes the names of its modules to the named pipe `modules` in its folder.
 """

@@ -1,7 +1,6 @@
-"""The executor with layers switched off: only for tests that show a probe can fail.
+"""The executor with layers switched off, only for tests that show that a probe can succeed.
 
-It runs in PID and mount namespaces of its own: without the layer "pid" a sandbox's first process
-would otherwise end everything on the machine when it ends the job.
+It runs in new PID and mount namespaces. Otherwise, without the layer "pid", a sandbox's first process would kill everything on the machine when it ends the job.
 """
 
 import asyncio
@@ -31,8 +30,8 @@ from sandrun_sandbox import linux_unsafe as linux
 from sandrun_sandbox.messages import Spawn
 from sandrun_shared.settings import load
 
-# Substitutions in (module of the sandbox, its text, the text without the layer). What is in neither table is
-# the name of a step, and that step is not run.
+# Substitutions in (module of the sandbox, its text, the text without the layer). A name in neither table is
+# that of a step, which is skipped.
 PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "pid": (("zygote", "_NAMESPACES = linux.CLONE_NEWPID | ", "_NAMESPACES = "),),
     "ipc": (("zygote", " | linux.CLONE_NEWIPC | ", " | "),),
@@ -89,7 +88,7 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "hidepid": (("root", '"hidepid=invisible"', '""'),),
     "close_range": (("job", "linux.close_range(3)", "os.dup2(0, 77)"),),
-    # Not a layer: what one would hold back. The collector and the unpacker import while they work.
+    # Not a layer, but what one stops: the collector and the unpacker import while they work.
     "hoisted_imports": (
         (
             "collect",
@@ -126,7 +125,7 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "flags = linux.MS_NOSUID | linux.MS_NOEXEC | linux.MS_RDONLY\n",
         ),
     ),
-    # No layer: a step fails or hangs for as long as the daemon's folder has a file that says so.
+    # Not a layer: a step fails or hangs while the daemon's folder has a file that says so.
     "sabotage": (
         ("messages", "    installs: bool\n", "    installs: bool\n    sabotage: str\n"),
         (
@@ -146,7 +145,7 @@ PATCHES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "nosuid": (("root", "_SAFE = linux.MS_NOSUID | linux.MS_NODEV", "_SAFE = linux.MS_NODEV"),),
 }
 
-PROXY = Path(__file__).with_name("weakened_proxy.py")  # looks itself which layers it is to do without
+PROXY = Path(__file__).with_name("weakened_proxy.py")  # finds out itself which layers to skip
 
 
 def _shared_network(network: Network) -> None:
@@ -171,7 +170,7 @@ def _sabotaged(zygote: zygotes.Zygote, link: Link, job_link: Link, slot: Slot, r
     _spawn(zygote, link, job_link, slot, request)
 
 
-# The same for what the daemon itself does: attributes and what they become.
+# The same for the daemon's own layers: attributes and their replacements.
 REPLACEMENTS: dict[str, tuple[tuple[object, str, object], ...]] = {
     "new_network": ((Network, "is_as_new", lambda _network: True), (networks, "KEEP_SECONDS", 60.0)),
     "collecting_time": (
@@ -204,7 +203,7 @@ def _without(text: str, layer: str, old: str, new: str) -> str:
 
 
 def _without_step(name: str) -> tuple[tuple[str, str, str], ...]:
-    """What skips one step, wherever it is listed."""
+    """Make the patch that skips one step, in whichever list it is."""
     listing = "".join(inspect.getsource(module) for module in (init, confine))
     if f'("{name}", ' not in listing:
         raise SystemExit(f"there is no layer {name}")

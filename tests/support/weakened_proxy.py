@@ -1,4 +1,4 @@
-"""The package proxy with layers switched off: only for tests that show a probe can fail."""
+"""The package proxy with layers switched off, only for tests that show that a probe can succeed."""
 
 import sys
 

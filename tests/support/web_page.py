@@ -1,4 +1,4 @@
-"""What somebody does on the web page."""
+"""Actions of a user on the web page."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 def write(page: Page, code: str) -> None:
-    """Put the code in the place of what the editor holds."""
+    """Replace the editor's content by the code."""
     page.get_by_role("textbox", name="Code").click()
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(code)
@@ -30,13 +30,13 @@ def unfold(page: Page, *sections: str) -> None:
 
 
 def status_is(page: Page, text: str | re.Pattern[str]) -> None:
-    """Wait until the page says so."""
+    """Wait until the page shows a text."""
     # By its id: roles are looked for in every line of the output.
     expect(page.locator("#status")).to_have_text(text)
 
 
 def job_of(page: Page, act: Callable[[], object]) -> str:
-    """The id of the job that the act submits."""
+    """Act, and return the id of the job that this submits."""
     with page.expect_response("**/submit") as submitted:
         act()
     return str(submitted.value.json()["job_id"])

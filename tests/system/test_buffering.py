@@ -1,4 +1,4 @@
-"""What a program prints is on its way at once, unless it was asked to wait in the program's buffers."""
+"""A program's output is sent at once, unless buffering was requested."""
 
 from collections.abc import Iterator
 

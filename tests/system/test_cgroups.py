@@ -1,4 +1,4 @@
-"""The cgroups of this machine: limits that hold, counters that count, groups that go."""
+"""The cgroups of this machine: limits hold, counters count, groups can be removed."""
 
 import os
 import select

@@ -44,7 +44,7 @@ def environment(service: Service, **more: str) -> dict[str, str]:
 
 @pytest.fixture
 def piped(service: Service, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
-    """Runs the command without a terminal, in a folder of its own."""
+    """Runs the command without a terminal, in a new folder."""
 
     def run(*words: str, stdin: bytes = b"", **more: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
@@ -62,7 +62,7 @@ def piped(service: Service, tmp_path: Path) -> Callable[..., subprocess.Complete
 
 @pytest.fixture
 def terminal(service: Service, tmp_path: Path) -> Iterator[Callable[..., "pexpect.spawn[str]"]]:
-    """Starts the command in a terminal, in a folder of its own."""
+    """Starts the command in a terminal, in a new folder."""
     started: list[pexpect.spawn[str]] = []
 
     def start(*words: str, **more: str) -> "pexpect.spawn[str]":

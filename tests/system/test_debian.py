@@ -1,4 +1,4 @@
-"""What a job finds where an ordinary user of a fresh Debian finds something: docs/sandbox.md lists what differs."""
+"""A job's system compared with a fresh Debian: docs/sandbox.md lists the differences."""
 
 import fnmatch
 import json

@@ -1,4 +1,4 @@
-"""What people use of the shipped environments works in a job; nothing of a job before it is in the next.
+"""Common uses of the shipped environments work in a job, and nothing of a job is in the next.
 
 The environments that are not tested here are by tests/environments/run.py.
 """

@@ -1,4 +1,4 @@
-"""Jobs in environments: imported ahead, followed when they are built anew, and nothing shared between jobs."""
+"""Jobs in environments: modules imported ahead, new builds followed, nothing shared between jobs."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def own(tmp_path_factory: pytest.TempPathFactory, _root: None) -> Iterator[Execu
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """For a test that builds it anew."""
+    """An environment for tests that rebuild it."""
     return made(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Uploads are unpacked inside, and what the job made comes back."""
+"""Uploads are unpacked in the sandbox, and the job's files are returned."""
 
 import gzip
 import io

@@ -19,7 +19,7 @@ from support.executor import PYTHON, USER, ExecutorProcess, RefusedError, next_u
 from support.registry import Registry, address, wheel
 
 PROGRAM = Path(__file__).parents[1] / "support" / "gpu_executor.py"
-# On a descriptor that is none: EBADF from the kernel where the filter lets the call pass.
+# On an invalid descriptor, for which the kernel returns EBADF where the filter allows the call.
 REPORT = """
 import ctypes, errno, json, os, stat
 libc = ctypes.CDLL(None, use_errno=True)

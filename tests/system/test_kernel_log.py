@@ -1,4 +1,4 @@
-"""What a job has in its names and its memory is not in the kernel's log; the job ends all the same.
+"""Names and memory of a job are not in the kernel's log, however it ends.
 
 Crashes are tried in the test machine (tests/vm/guest/test_kernel_log.py): what the kernel says of them is a
 setting of the machine, which these tests leave alone.

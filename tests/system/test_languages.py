@@ -1,4 +1,4 @@
-"""Programs in every language run, see what they were given, and run into every limit."""
+"""Programs in every language run, get their input, and meet every limit."""
 
 import msgspec
 import pytest

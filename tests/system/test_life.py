@@ -1,4 +1,4 @@
-"""Jobs are cancelled, executors stopped and killed: nothing is left, and every client is told."""
+"""When jobs are cancelled, or executors stopped or killed, nothing is left and every client is told."""
 
 import contextlib
 import os

@@ -19,12 +19,12 @@ def _check(bomb: Bomb, outcome: object, stdout: bytes) -> None:
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bomb(executor: ExecutorProcess, name: str) -> None:
-    """With the bomb under way, a job beside it is not harmed, and one after it neither."""
+    """While the bomb runs, another job is not harmed, nor is one after it."""
     bomb = BOMBS[name]
     job = executor.start_job(bomb.program, "main", bomb.interpreter, limits=bomb.limits)
-    beside = executor.run_job("echo hello", "main", "bash")
+    neighbour = executor.run_job("echo hello", "main", "bash")
     result = job.wait()
-    assert beside.ok() == b"hello\n"
+    assert neighbour.ok() == b"hello\n"
     _check(bomb, result.outcome, result.stdout)
     assert executor.run_job("print('after')").ok() == b"after\n"
 

@@ -1,4 +1,4 @@
-"""A load with faults: each job has one end that its client learns, and the machine is as it was before."""
+"""A load with faults: each client learns its job's one result, and the machine is left as before."""
 
 import asyncio
 

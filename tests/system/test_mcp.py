@@ -221,7 +221,7 @@ async def follows_a_job(session: Session) -> None:
 
 
 async def gives_up(session: Session, service: Service) -> None:
-    """A call that is cancelled cancels its job, and the connection is none the worse for it."""
+    """A call that is cancelled cancels its job, and the connection stays usable."""
     with anyio.fail_after(SECONDS), anyio.CancelScope() as scope:
 
         async def progress(_: float, __: float | None, text: str | None) -> None:

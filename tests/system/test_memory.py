@@ -1,4 +1,4 @@
-"""The memory of the api's real process, whatever clients send without an end or do not read."""
+"""The api's memory is bounded, whatever clients send endlessly or do not read."""
 
 import base64
 import json

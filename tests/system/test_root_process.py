@@ -1,4 +1,4 @@
-"""What the running daemon has loaded once it has done everything that it does with what clients send."""
+"""The modules that the running daemon has loaded after every kind of request."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The real executor with a worker key: what it signs, whom it seals for, what it refuses."""
+"""The real executor with a worker key: signing, sealing and refusals."""
 
 import hashlib
 import os

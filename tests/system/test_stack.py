@@ -1,4 +1,4 @@
-"""A stack may grow as far as a job's memory reaches, where the executor's own hard limit lets it."""
+"""A stack may grow up to the job's memory, within the executor's hard limit."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-"""Both daemons under `sandrun up`: they live apart, die apart, and leave nothing."""
+"""Both daemons under `sandrun up`: separate lives, separate ends, no traces."""
 
 import os
 import pwd

@@ -1,4 +1,4 @@
-"""Whatever arrives on the socket, the executor answers or hangs up, and leaks nothing."""
+"""The executor answers any bytes on its socket or hangs up, and leaks nothing."""
 
 import array
 import os

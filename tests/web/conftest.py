@@ -24,7 +24,7 @@ POLICY = re.search(r'add_header Content-Security-Policy "([^"]+)" always;', PAGE
 
 @pytest.fixture(scope="module")
 def service(_root: None) -> Iterator[Service]:
-    """One with quotas, behind a proxy: every test comes from an address of its own."""
+    """One with quotas, behind a proxy; every test comes from a different address."""
     quota = {
         "CPU_SECONDS_PER_MINUTE": 10,
         "JOBS_PER_HOUR": JOBS_PER_HOUR,

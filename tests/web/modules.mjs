@@ -9,7 +9,7 @@ const assets = new URL("../../api/sandrun_api/web/static/assets/", import.meta.u
 let folder;
 const load = (name) => import(`file://${folder}/${name}`);
 
-before(async () => { // a package.json beside them says that they are modules
+before(async () => { // a package.json in their folder makes them modules
   folder = await mkdtemp(join(tmpdir(), "sandrun-web-"));
   const names = [
     "arguments", "csv", "dom", "environments", "examples", "faults", "form", "languages", "packages", "share", "snippets", "streams", "variables", "words",

@@ -1,4 +1,4 @@
-"""What few programs need: packages, variables, patterns, limits; faults beside their fields; long uploads."""
+"""What few programs need: packages, variables, patterns, limits; faults next to their fields; long uploads."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What a job's cgroup offers, whatever the version, and what both drivers share."""
+"""The interface of a job's cgroup in either version, and the code that both drivers share."""
 
 import logging
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 _SWEEP_DEPTH = 8
-# For one tree. A group without processes stays busy until the last one, reaped or not, is off its processor,
-# and a big process takes a while to give its memory back.
+# For one tree. A group stays busy until its last process, even a reaped one, has left its processor, and a
+# large process takes a while to free its memory.
 _SWEEP_SECONDS = 10.0
 _SWEEP_PAUSE_MS = 5
 _KILL_ROUNDS = 50
@@ -21,14 +21,14 @@ _log = logging.getLogger("sandrun.executor")
 
 
 class CgroupError(Exception):
-    """A cgroup cannot be made, limited or removed; the text says what and how to mend it."""
+    """A cgroup cannot be made, limited or removed; the text says which and what to do."""
 
 
 class Cgroup(Protocol):
     """The resources of one sandbox."""
 
     join_fds: tuple[int, ...]  # v1: `tasks` files; a single-threaded process joins by writing "0" to each
-    # Readable when memory may have run out, which out_of_memory then tells; v2: -1 while not watched.
+    # Readable when memory may have run out: ask out_of_memory. v2: -1 while not watched.
     oom_event_fd: int
 
     @property
@@ -38,8 +38,8 @@ class Cgroup(Protocol):
     def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float, watched: bool = False) -> None:
         """Set or change the limits. Raises CgroupError.
 
-        watched: the caller watches oom_event_fd and ends what runs out of memory; the kernel's killer, which
-        writes command names into the kernel's log, is kept out as far as this version of cgroups can.
+        watched: the caller watches oom_event_fd and kills what runs out of memory. The kernel's OOM killer,
+        which logs command names, is then avoided as far as this version of cgroups allows.
         """
 
     def cpu_seconds(self) -> float:
@@ -55,7 +55,7 @@ class Cgroup(Protocol):
         """How many processes the kernel's out-of-memory killer ended here."""
 
     def out_of_memory(self) -> bool:
-        """Whether memory has run out; oom_event_fd is then not readable before it may have again."""
+        """Whether memory has run out; resets oom_event_fd until it may have run out again."""
 
     def was_refused_memory(self) -> bool:
         """Whether system calls failed for want of memory before the last process ended."""
@@ -64,7 +64,7 @@ class Cgroup(Protocol):
         """The processes in the group."""
 
     def kill(self, spared: int = 0) -> None:
-        """SIGKILL to everything in the group, but not to the process whose id is spared."""
+        """Send SIGKILL to every process in the group except the one whose id is `spared`."""
 
     def remove(self) -> None:
         """Remove the group and close. Raises CgroupError while a process is left."""
@@ -81,10 +81,10 @@ class Hierarchy(Protocol):
         """1 or 2."""
 
     def create(self, name: str) -> Cgroup:
-        """A group for one sandbox. Raises CgroupError; nothing is left then."""
+        """Create a group for one sandbox. Raises CgroupError and leaves nothing behind."""
 
     def sweep(self) -> int:
-        """End and remove every group of this executor, or what a dead predecessor left; how many groups."""
+        """Kill and remove every group of this executor or of a dead predecessor; returns how many."""
 
 
 def has_swap(proc_swaps: Path = Path("/proc/swaps")) -> bool:
@@ -93,7 +93,7 @@ def has_swap(proc_swaps: Path = Path("/proc/swaps")) -> bool:
 
 
 def read_text(dir_fd: int, name: str) -> str:
-    """A small file of a cgroup directory. Raises CgroupError."""
+    """Read a small file of a cgroup directory. Raises CgroupError."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
@@ -105,7 +105,7 @@ def read_text(dir_fd: int, name: str) -> str:
 
 
 def write_text(dir_fd: int, name: str, value: str) -> None:
-    """Write a value the kernel must take whole. Raises CgroupError."""
+    """Write a value in one write(2), as the kernel requires. Raises CgroupError."""
     try:
         fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
@@ -117,7 +117,7 @@ def write_text(dir_fd: int, name: str, value: str) -> None:
 
 
 def remove_tree(mount: Path, name: str) -> int:
-    """End every process in the groups called name below mount and remove them; how many were removed."""
+    """Kill every process in the groups called name below mount and remove these; returns how many."""
     removed = 0
     for folder, names, _ in os.walk(mount):
         if len(Path(folder).relative_to(mount).parts) >= _SWEEP_DEPTH:
@@ -155,7 +155,7 @@ def _remove_group(top: Path) -> int:
 
 
 def kill_each(pids: Callable[[], list[int]], spared: int) -> None:
-    """SIGKILL by pidfd to every process of a group but one, until none is left or the rounds are used up."""
+    """Kill every process of a group but one by pidfd, until the group is empty or the rounds are used up."""
     for _ in range(_KILL_ROUNDS):
         if not kill_once(pids, spared):
             return
@@ -163,7 +163,7 @@ def kill_each(pids: Callable[[], list[int]], spared: int) -> None:
 
 
 def kill_once(pids: Callable[[], list[int]], spared: int) -> int:
-    """SIGKILL by pidfd to every process that a group has now but one; how many that were."""
+    """Send SIGKILL by pidfd to every process that a group has now, but one; returns their number."""
     living = [pid for pid in pids() if pid != spared]
     for start in range(0, len(living), _PIDFDS):
         for fd in send_kill(living[start : start + _PIDFDS], pids):
@@ -181,10 +181,10 @@ def field(text: str, name: str) -> int:
 
 
 def send_kill(pids: list[int], again: Callable[[], list[int]]) -> list[int]:
-    """SIGKILL to the pids of a group; their pidfds, for the caller to close.
+    """Send SIGKILL to the pids of a group; returns their pidfds, which the caller closes.
 
-    A number may be another process' by now: only what `again`, called with the pidfds open, still names
-    is ended.
+    A pid may have been reused by now. Therefore only a process that `again`, called with the pidfds open,
+    still lists is killed.
     """
     with ExitStack() as undo:
         opened = {}
@@ -200,7 +200,7 @@ def send_kill(pids: list[int], again: Callable[[], list[int]]) -> list[int]:
 
 
 def _end_all(group: Path) -> None:
-    """SIGKILL whatever is in the group and give it a moment to end."""
+    """Kill whatever is in the group and give it a moment to end."""
     dying = send_kill(_living(group), lambda: _living(group))
     poll = select.poll()
     for fd in dying:

@@ -1,4 +1,4 @@
-"""Finds out which cgroups this machine has: v2 with its controllers, else v1, else a refusal."""
+"""Find the cgroups of this machine: v2 with its controllers, else v1, else refuse."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,7 @@ def _own_groups(proc_self_cgroup: Path) -> dict[str, str]:
 
 
 def mounts_in(text: str) -> tuple[Path | None, dict[str, Path]]:
-    """Where cgroup2 is mounted, and each v1 controller, by /proc/self/mounts (proc_pid_mounts(5))."""
+    """Find where cgroup2 and each v1 controller are mounted, from /proc/self/mounts (proc_pid_mounts(5))."""
     unified, legacy = None, {}
     for line in text.splitlines():
         _, target, kind, options = line.split(" ")[:4]
@@ -69,7 +69,7 @@ def probe(
         if not lacking:
             return HierarchyV2(unified, own, own / name, has_swap(proc_swaps))
         if len(missing) == len(v1.CONTROLLERS):
-            missing = lacking  # no v1 here at all
+            missing = lacking  # this machine has no v1 at all
     if missing:
         raise CgroupError(
             f"no cgroup controller {', '.join(missing)}: boot with cgroup v2"

@@ -8,14 +8,14 @@ from pathlib import Path
 from sandrun_executor.cgroups.driver import CgroupError, field, kill_each, read_text, remove_tree, write_text
 
 CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
-HUGE_PAGES = "hugetlb"  # used where it is mounted: one group for all jobs, which may have no huge page
+HUGE_PAGES = "hugetlb"  # where it is mounted, one group denies huge pages to all jobs
 _PERIOD_US = 100_000
-# The kernel charges 64 pages at a time for each processor.
+# The kernel charges 64 pages at a time on each processor.
 _ROUNDING_BYTES = 256 << 10
-# Buffers of TCP and UDP, which v1 counts apart from the rest, and only where there is a limit. Without one
-# they are bounded for the whole machine alone (net.ipv4.tcp_mem, udp_mem), and one job could use that up.
+# v1 counts the buffers of TCP and UDP apart from other memory, and only if they have a limit. Without one,
+# only the machine as a whole bounds them (net.ipv4.tcp_mem, udp_mem), so one job could use up everything.
 _SOCKETS = "memory.kmem.tcp.limit_in_bytes"
-_SOCKETS_SHARE = 4  # the part of a job's memory that they may have besides
+_SOCKETS_SHARE = 4  # socket buffers may have this fraction of the job's memory in addition
 
 
 class CgroupV1:
@@ -67,13 +67,14 @@ class CgroupV1:
         return event
 
     def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float, watched: bool = False) -> None:
-        """Set or change the limits; without the killer, who touches memory waits. Raises CgroupError."""
+        """Set or change the limits; without the OOM killer, page faults wait. Raises CgroupError."""
         if watched:
             self._set("memory", "memory.oom_control", 1)
         names = ["memory.limit_in_bytes"]
         if self._limit_swap:
             names.append("memory.memsw.limit_in_bytes")
-            # memsw may never be below the plain limit: lower it last, raise it first; a new group has none.
+            # memsw may never be below the plain limit, so lower it last and raise it first; a new group has
+            # no limit.
             if memory_bytes > self._written.get(names[0], memory_bytes):
                 names.reverse()
         for name in names:
@@ -108,17 +109,17 @@ class CgroupV1:
         return field(os.pread(self._oom, 256, 0).decode(), name)
 
     def out_of_memory(self) -> bool:
-        """Whether a process waits for memory, or system calls are being refused some."""
+        """Whether a process waits for memory, or system calls fail for want of it."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.oom_event_fd)
         return self._oom_field("under_oom") > 0 or self._is_limit(self.memory_bytes())
 
     def was_refused_memory(self) -> bool:
-        """Whether system calls failed for want of memory, as far as the kernel's account tells.
+        """Whether system calls failed for want of memory, as far as the kernel's counters show.
 
-        With the killer kept out they fail with ENOMEM or EFAULT, and only a process that touches memory
-        waits. No counter tells of them (memory.failcnt stays 0 on Linux 6.18). When a call fails, all that is
-        cached of files, which counts as used, has been reclaimed before.
+        With the OOM killer off they fail with ENOMEM or EFAULT, and only page faults wait. No counter counts
+        these failures (memory.failcnt stays 0 on Linux 6.18). But before a call fails, the kernel has
+        reclaimed the page cache, which counts as used.
         """
         return self._is_limit(self.memory_peak_bytes())
 
@@ -132,7 +133,7 @@ class CgroupV1:
         return [int(line) for line in read_text(self._fds["pids"], "cgroup.procs").split()]
 
     def kill(self, spared: int = 0) -> None:
-        """SIGKILL to every process but the one spared."""
+        """Send SIGKILL to every process but the one spared."""
         kill_each(self.pids, spared)
 
     def remove(self) -> None:
@@ -173,7 +174,7 @@ class HierarchyV1:
         try:
             for top in dict.fromkeys(self.tops.values()):
                 top.mkdir(exist_ok=True)
-            # Groups below take it over. The limit of memory and swap together would let pages be swapped out.
+            # Child groups inherit it. The limit on memory plus swap alone would let pages be swapped out.
             with suppress(FileNotFoundError):
                 (self.tops["memory"] / "memory.swappiness").write_text("0")
             if HUGE_PAGES in self.tops:
@@ -183,6 +184,6 @@ class HierarchyV1:
             raise CgroupError(f"cannot make cgroups: {error}") from error
 
     def sweep(self) -> int:
-        """End and remove every group of this executor, in whichever parent group it ran; how many groups."""
+        """Kill and remove every group of this executor, in whichever parent it ran; returns how many."""
         name = next(iter(self.tops.values())).name
         return sum(remove_tree(mount, name) for mount in dict.fromkeys(self.mounts.values()))

@@ -9,13 +9,14 @@ from pathlib import Path
 from sandrun_executor.cgroups.driver import CgroupError, field, kill_each, read_text, remove_tree, write_text
 
 CONTROLLERS = ("cpu", "memory", "pids")
-HUGE_PAGES = "hugetlb"  # systemd does not hand it down, container engines do
+HUGE_PAGES = "hugetlb"  # container engines delegate it, systemd does not
 SUPERVISOR = "supervisor"
 _PERIOD_US = 100_000
-# Of the limit, the part in which a watched group is slowed down and ended: large enough for the kernel to
-# make who allocates wait tens of milliseconds for each 256 KiB (calculate_high_delay in mm/memcontrol.c).
+# The fraction of the limit, at its top, in which a watched group is slowed down and then killed. It is so
+# large that the kernel delays an allocating process by tens of milliseconds for each 256 KiB
+# (calculate_high_delay in mm/memcontrol.c).
 _MARGIN_PART, _SMALLEST_MARGIN = 32, 1 << 20
-_LOOKS = 2  # at memory that ought to have been reclaimed between them
+_LOOKS = 2  # at memory that the kernel should reclaim between them
 
 
 class CgroupV2:
@@ -52,7 +53,7 @@ class CgroupV2:
         return self._dir
 
     def limit(self, *, memory_bytes: int, processes: int, cpu_cores: float, watched: bool = False) -> None:
-        """Set or change the limits; swap is none and memory ends the whole group. Raises CgroupError."""
+        """Set or change the limits: no swap; out of memory, the whole group dies. Raises CgroupError."""
         self._set("memory.max", str(memory_bytes))
         if watched:
             self._watch()
@@ -70,7 +71,7 @@ class CgroupV2:
             self._poll = select.epoll()
             self.oom_event_fd = self._poll.fileno()
             self._poll.register(self._events, select.EPOLLPRI)
-            self.oom_kills()  # events are those after the last look
+            self.oom_kills()  # resets the events
 
     def _set(self, name: str, value: str) -> None:
         if self._written.get(name) != value:
@@ -106,18 +107,18 @@ class CgroupV2:
 
     def out_of_memory(self) -> bool:
         """Whether more than memory.high is in use and cannot be reclaimed."""
-        self.oom_kills()  # events are those after this look
+        self.oom_kills()  # resets the events
         stat = read_text(self._dir, "memory.stat")
         used = self._number("memory.current") - field(stat, "inactive_file") - field(stat, "active_file")
         if not self._high or used < self._high:
             self._looks = 0
             return False
-        # Some of the kernel's own could be reclaimed, as it counts. The event came before it tried.
+        # The count includes kernel memory that can be reclaimed; the event came before the kernel tried.
         self._looks += 1
         return self._looks >= _LOOKS or used - field(stat, "slab_reclaimable") >= self._high
 
     def was_refused_memory(self) -> bool:
-        """Whether system calls failed for want of memory: here the kernel ends who makes them."""
+        """Whether system calls failed for want of memory: never, because v2 kills the caller instead."""
         return False
 
     def pids(self) -> list[int]:
@@ -125,7 +126,7 @@ class CgroupV2:
         return [int(line) for line in read_text(self._dir, "cgroup.procs").split()]
 
     def kill(self, spared: int = 0) -> None:
-        """SIGKILL to everything in the group (cgroup.kill, Linux 5.14), or to everything but one process."""
+        """Send SIGKILL to everything in the group (cgroup.kill, Linux 5.14), or to all but one process."""
         if spared:
             kill_each(self.pids, spared)
         else:
@@ -162,8 +163,8 @@ class HierarchyV2:
     def prepare(self) -> None:
         """Hand the controllers down. Raises CgroupError.
 
-        A group with processes may not hand controllers down, so ours move into a leaf first.
-        Only the machine's real root may, which alone has no cgroup.type; a container's root has one.
+        A group that has processes may not delegate controllers, so ours move into a leaf first. The machine's
+        real root group is the exception; it alone has no cgroup.type, which a container's root has.
         """
         try:
             supervisor = self.own / SUPERVISOR
@@ -186,7 +187,7 @@ class HierarchyV2:
             ) from error
 
     def _forbid_huge_pages(self) -> None:
-        """Let no group of ours use or reserve a huge page, where the controller was handed to us."""
+        """Forbid our groups to use or reserve huge pages, if the controller was delegated to us."""
         offered = self.own / "cgroup.controllers"
         if offered.exists() and HUGE_PAGES in offered.read_text().split():
             (self.own / "cgroup.subtree_control").write_text(f"+{HUGE_PAGES}")
@@ -203,5 +204,5 @@ class HierarchyV2:
         return CgroupV2(f"{self.top}/{name}", limit_swap)
 
     def sweep(self) -> int:
-        """End and remove every group of this executor, in whichever parent group it ran; how many groups."""
+        """Kill and remove every group of this executor, in whichever parent it ran; returns how many."""
         return remove_tree(self.mount, self.top.name)

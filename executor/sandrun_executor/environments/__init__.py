@@ -1,1 +1,1 @@
-"""Environments that are built, their zygotes, and the sandboxes that are parked for them."""
+"""Built environments, their zygotes, and the sandboxes parked for them."""

@@ -1,4 +1,4 @@
-"""The environments of this machine: which there are, which are built, and the build that jobs get now."""
+"""The environments of this machine: which exist, which are built, and which build jobs get now."""
 
 import dataclasses
 import fcntl
@@ -29,7 +29,7 @@ class Build:
     """A build that is held: `sandrun env` deletes it only after close."""
 
     def __init__(self, folder: Path, *, import_ahead: bool = True) -> None:
-        """Raises DefinitionError when there is none, or one that root does not own alone."""
+        """Open the build. Raises DefinitionError if it is missing or anybody but root can change it."""
         self._import_ahead = import_ahead
         try:
             state = folder.stat()
@@ -37,7 +37,7 @@ class Build:
         except OSError as error:
             raise DefinitionError(f"{folder}: {error.strerror}") from None
         try:
-            # Its code runs in a process of root's.
+            # Its code runs in a process of root.
             if state.st_uid != 0 or state.st_mode & 0o022:
                 raise DefinitionError(f"{folder} can be changed by others than root")
             fcntl.flock(self._lock, fcntl.LOCK_SH)
@@ -53,7 +53,7 @@ class Build:
         return self.record.name
 
     def image(self, *, preload: bool) -> Image:
-        """What a zygote needs to serve it."""
+        """Describe the build to its zygote."""
         record = self.record
         return Image(
             folder=str(self._folder),
@@ -64,7 +64,7 @@ class Build:
         )
 
     def runs(self, language: Language) -> Language:
-        """How programs of a language run, by this environment's interpreter if it has it."""
+        """Adapt a language to this environment: its interpreter runs the programs, if it has one for them."""
         command, *words = language.command
         if command != INTERPRETERS["python3"]:
             return language
@@ -76,7 +76,7 @@ class Build:
         return f"{PLACE}/bin/python3"
 
     def close(self) -> None:
-        """Let it be deleted."""
+        """Allow its deletion."""
         os.close(self._lock)
 
 
@@ -86,16 +86,16 @@ class BuildStore:
     def __init__(self, folder: str, definitions: str, python: str, *, import_ahead: bool = True) -> None:
         """python: the version of the system's interpreter; a build for another 3.x does not work with it.
 
-        import_ahead: whether code of its packages may run in a zygote.
+        import_ahead: whether code of an environment's packages may run in a zygote.
         """
         self._import_ahead = import_ahead
         self._folder = Path(folder)
         self._definitions = definitions
         self._python = python
-        self._descriptions: dict[Path, tuple[int, str]] = {}  # of definitions, each as of when it was changed
+        self._descriptions: dict[Path, tuple[int, str]] = {}  # by definition, with its time of modification
 
     def names(self) -> list[str]:
-        """Every environment that is built, sorted."""
+        """List every environment that is built, sorted."""
         try:
             entries = sorted(os.listdir(self._folder))
         except OSError:
@@ -103,11 +103,11 @@ class BuildStore:
         return [name for name in entries if name != DEFAULT and current(self._folder, name)]
 
     def current(self, name: str) -> str:
-        """The digest of the build that a new job gets, "" when there is none; a few microseconds."""
+        """Look up the digest of the build that a new job gets, "" if the environment is not built."""
         return current(self._folder, name)
 
     def open(self, name: str) -> Build:
-        """The current build, held until it is closed. Raises DefinitionError, which says what to do."""
+        """Open the current build, held until it is closed. Raises DefinitionError, which says what to do."""
         digest = self.current(name)
         if not digest:
             raise DefinitionError(self.why_missing(name))
@@ -121,13 +121,13 @@ class BuildStore:
         return build
 
     def why_missing(self, name: str) -> str:
-        """Why an environment is not there."""
+        """Say why an environment cannot be used."""
         if name in definition_files(self._definitions):
             return f"the environment {name} is not built on this worker"
         return f"there is no environment {name}"
 
     def described(self, interpreters: Iterable[str], warm: Iterable[str]) -> tuple[Environment, ...]:
-        """All of them, `default` first; what is known but not built comes last."""
+        """Describe all environments: `default` first, those that are not built last."""
         names, warm = tuple(interpreters), frozenset(warm)
         found = [Environment(DEFAULT, "The interpreters as the system has them", (), names, warm=True)]
         for name in self.names():

@@ -1,4 +1,4 @@
-"""Whether sandboxes can be made: those who wait are told at once when that fails again and again."""
+"""Circuit breaker: after repeated failures to make a sandbox, jobs are refused at once."""
 
 import asyncio
 import time
@@ -12,13 +12,13 @@ from sandrun_executor.sandboxes.sandbox import SandboxError
 from sandrun_executor.sandboxes.slots import SlotsRetiredError
 from sandrun_executor.sandboxes.zygote import ZygoteError
 
-FAILURES = 3  # in a row, of what fails quickly and may work the next time
-# What trying to make a sandbox raises when it fails.
+FAILURES = 3  # in a row, if each fails quickly and the next attempt may succeed
+# The exceptions with which making a sandbox fails.
 Failures = (SandboxError, ZygoteError, CgroupError, SlotsRetiredError, OSError)
 
 
 class Unavailable(SandboxError):
-    """No sandbox can be made now, and somebody else is trying already."""
+    """No sandbox can be made now, and another task is already retrying."""
 
 
 def fault_of(error: Exception) -> Fault:
@@ -32,14 +32,14 @@ def fault_of(error: Exception) -> Fault:
 
 
 def is_quick(error: Exception) -> bool:
-    """Whether one of `Failures` took next to no time and left nothing that has to die."""
+    """Whether a failure was quick and left no process that has yet to die."""
     return isinstance(error, CgroupError | OSError) or (
         isinstance(error, SandboxError) and not error.is_stuck
     )
 
 
 class Circuit:
-    """Opens when making fails, closes when it works; only one may try while it is open."""
+    """Opens when making sandboxes fails, closes on success; while it is open, one task retries."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.fault: Fault | None = None  # while it is open
@@ -52,7 +52,7 @@ class Circuit:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody but the one who tries may wait for a sandbox."""
+        """Whether jobs are refused instead of waiting for a sandbox."""
         return self.fault is not None
 
     def made_within(self, seconds: float) -> bool:
@@ -60,13 +60,13 @@ class Circuit:
         return self._clock() - self._made_at <= seconds
 
     def made(self) -> None:
-        """One was made."""
+        """Record a success."""
         self._made_at = self._clock()
         self._in_a_row = 0
         self.fault = None
 
     def failed(self, error: Exception) -> None:
-        """One could not be made."""
+        """Record a failure."""
         self.failures += 1
         self._in_a_row += 1
         if is_quick(error) and not self.is_open and self._in_a_row < FAILURES:
@@ -85,7 +85,7 @@ class Circuit:
 
     @asynccontextmanager
     async def waiting(self, seconds: float) -> AsyncIterator[None]:
-        """Wait for a sandbox in here. Raises Unavailable as soon as none can be made, TimeoutError."""
+        """Bound the wait for a sandbox. Raises Unavailable as soon as the circuit opens, TimeoutError."""
         self.check()
         limit = asyncio.timeout(seconds)
         try:

@@ -1,7 +1,7 @@
-"""Which of the languages this machine has, in which version, and how the sandbox runs them.
+"""The languages of this machine, their versions, and how the sandbox runs them.
 
 Root looks for the programs and runs none of them: a helper asks them for their versions as the api's user.
-That user could lie; what comes of it is a text that looks like a version and leads to packages for another.
+If that user lies, the result is a wrong version number, for which packages are then installed.
 """
 
 import logging
@@ -22,7 +22,7 @@ _log = logging.getLogger("sandrun.executor")
 
 
 async def installed(ids: tuple[int, int], table: Iterable[Language] = LANGUAGES) -> dict[str, Interpreter]:
-    """The languages found here with their versions, "" where one does not tell; ids are the api's user's."""
+    """Find the installed languages and their versions, "" if unknown; ids are those of the api's user."""
     found = [language for language in table if not language.needs or os.access(language.needs, os.X_OK)]
     versions = await _versions(found, ids)
     return {
@@ -43,5 +43,5 @@ async def _versions(found: list[Language], ids: tuple[int, int]) -> list[str]:
         problem = "it does not answer"
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         problem = str(error)
-    _log.error("the versions of interpreters are not known, what asks them failed: %s", problem)
+    _log.error("the versions of interpreters are unknown, because the helper failed: %s", problem)
     return [""] * len(found)

@@ -1,18 +1,18 @@
-"""Makes what environments consist of: zygotes, and sandboxes that these fork."""
+"""Starts the zygotes of environments and prepares the sandboxes that these fork."""
 
 from typing import Any
 
 from sandrun_executor import kernel
 from sandrun_executor.cgroups.probe import Cgroup
 from sandrun_executor.sandboxes.sandbox import Sandbox
-from sandrun_executor.sandboxes.slots import SlotPool
+from sandrun_executor.sandboxes.slots import Slots
 from sandrun_executor.sandboxes.zygote import Image, Zygote
 from sandrun_shared.jobs import Limits
 from sandrun_shared.settings import Settings
 
 
 def default_limits(settings: Settings) -> Limits:
-    """The limits of a job that asks for nothing: parked sandboxes are made for these."""
+    """The default limits of a job, for which sandboxes are parked."""
     return settings.limits.default()
 
 
@@ -22,18 +22,18 @@ def core_bytes() -> int:
 
 
 class SandboxMaker:
-    """Makes zygotes and sandboxes, with what all of them have in common."""
+    """Makes zygotes and sandboxes with the parameters that all of them share."""
 
-    def __init__(self, slots: SlotPool, seccomp: bytes, limits: Limits) -> None:
+    def __init__(self, slots: Slots, seccomp: bytes, limits: Limits) -> None:
         """seccomp: the filter's BPF; limits: those that most jobs have."""
         self._slots = slots
         self._seccomp = seccomp
         self._limits = limits
         self._zygote_cgroup: Cgroup | None = None
-        self.gpus: dict[str, Any] | None = None  # for images of zygotes that are started from now on
+        self.gpus: dict[str, Any] | None = None  # for zygotes that start from now on
 
     async def start_zygote(self, image: Image | None) -> Zygote:
-        """A zygote that serves, the system's without an image. Raises ZygoteError, CgroupError, OSError."""
+        """Start a zygote, the system's if image is None. Raises ZygoteError, CgroupError, OSError."""
         self._zygote_cgroup = self._zygote_cgroup or self._slots.create_cgroup("zygote")
         return await Zygote.start(
             self._zygote_cgroup,
@@ -45,9 +45,9 @@ class SandboxMaker:
         )
 
     async def prepare(self, zygote: Zygote, gpu: int | None = None) -> Sandbox:
-        """A sandbox for a job, with a GPU if it is to have one. Raises as Sandbox.prepare."""
+        """Prepare a sandbox for a job, with a GPU if it is to have one. Raises as Sandbox.prepare."""
         return await Sandbox.prepare(zygote, self._slots, self._limits, gpu)
 
     async def prepare_to_install(self, zygote: Zygote, limits: Limits) -> Sandbox:
-        """A sandbox in which packages are installed. Raises as Sandbox.prepare."""
+        """Prepare a sandbox that installs packages. Raises as Sandbox.prepare."""
         return await Sandbox.prepare(zygote, self._slots, limits, installs=True)

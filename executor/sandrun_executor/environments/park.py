@@ -13,13 +13,13 @@ from sandrun_executor.sandboxes.slots import NoSlotError
 
 RETRY_SECONDS = 1.0  # doubled after each failure
 LONGEST_QUICK_RETRY_SECONDS = 5.0
-# Each attempt that does not return may cost a slot for good: so it is not made often.
+# Each attempt that hangs may cost a slot for good, so attempts are rare.
 LONGEST_RETRY_SECONDS = 60.0
-TAKE_SECONDS = 30.0  # an environment may be imported meanwhile; what can be known to fail fails at once
+ACQUIRE_SECONDS = 30.0  # long enough to import an environment; known failures do not wait
 PROBE_SECONDS = 3.0
 LATELY_SECONDS = 60.0
-# While a burst of jobs lasts, preparing more would take the processors from those that run. So only what
-# is needed to keep LOW_WATER is prepared until no job came for QUIET_SECONDS.
+# During a burst of jobs, preparing more sandboxes would take processors from the jobs. Therefore only
+# LOW_WATER sandboxes are kept until no job has come for QUIET_SECONDS.
 LOW_WATER = 1
 QUIET_SECONDS = 0.02
 _log = logging.getLogger("sandrun.executor")
@@ -29,82 +29,83 @@ class Park:
     """Up to `size` sandboxes, filled one at a time; the size may change."""
 
     def __init__(
-        self, size: int, prepare: Callable[[], Awaitable[Sandbox]], discard: Callable[[Sandbox], None]
+        self, size: int, prepare: Callable[[], Awaitable[Sandbox]], release: Callable[[Sandbox], None]
     ) -> None:
         self._size = size
         self._prepare = prepare
-        self._discard = discard
+        self._release = release
         self._waiting: deque[Sandbox] = deque()
-        self._changed = asyncio.Event()  # one was taken, or a slot is free
-        self._freed = asyncio.Event()  # there is something to take, or a slot to prepare it in
+        self._changed = asyncio.Event()  # a sandbox was acquired, or a slot is free
+        self._freed = asyncio.Event()  # a sandbox waits, or a slot is free to prepare one in
         self._quiet_at = 0.0
         self._filler: asyncio.Task[None] | None = None
-        self._again = asyncio.Event()  # what failed may work now
+        self._again = asyncio.Event()  # an attempt may succeed now
         self._probing: asyncio.Task[str] | None = None
         self.circuit = Circuit()
         self.circuit.on_open = self._changed.set
 
     async def start(self) -> None:
-        """Prepare the first sandbox, then the others beside. Raises what prepare raises."""
+        """Prepare the first sandbox, then fill in the background. Raises what prepare raises."""
         self._waiting.append(await self._make())
         self.open()
 
     def open(self) -> None:
-        """Begin to fill; without, each sandbox is prepared when it is taken."""
+        """Begin to fill; until then each sandbox is prepared when it is acquired."""
         self._filler = asyncio.create_task(self._fill())
         self._changed.set()
 
     @property
     def size(self) -> int:
-        """How many are to be kept."""
+        """How many sandboxes to keep."""
         return self._size
 
     @property
     def waiting(self) -> int:
-        """How many are there."""
+        """How many sandboxes wait."""
         return len(self._waiting)
 
     def resize(self, size: int) -> None:
-        """Keep so many from now on."""
+        """Change how many sandboxes to keep."""
         if size != self._size:
             self._size = size
             while len(self._waiting) > size:
-                self._discard(self._waiting.pop())
+                self._release(self._waiting.pop())
             self._changed.set()
 
-    async def take(self) -> Sandbox:
-        """A sandbox, waiting or new.
+    async def acquire(self) -> Sandbox:
+        """Acquire a waiting sandbox, or prepare one.
 
-        Raises Unavailable when none can be made, also while it waits; TimeoutError when no slot becomes free.
+        Raises Unavailable as soon as none can be made, even during the wait; TimeoutError when no slot
+        becomes free.
         """
         loop = asyncio.get_running_loop()
         self._quiet_at = loop.time() + QUIET_SECONDS
-        if (sandbox := self.take_waiting()) is not None:
+        if (sandbox := self.acquire_waiting()) is not None:
             return sandbox
         try:
-            async with self.circuit.waiting(TAKE_SECONDS):
-                return await self._take_or_make()
+            async with self.circuit.waiting(ACQUIRE_SECONDS):
+                return await self._acquire_or_make()
         except Unavailable:
-            if (sandbox := self.take_waiting()) is not None:  # it was finished while ours was not
+            if (sandbox := self.acquire_waiting()) is not None:  # another task made one meanwhile
                 return sandbox
             raise
 
-    async def _take_or_make(self) -> Sandbox:
+    async def _acquire_or_make(self) -> Sandbox:
         while True:
-            self._freed.clear()  # before looking: what is freed while we prepare in vain must count
-            sandbox = self.take_waiting()
+            self._freed.clear()  # cleared before looking, so that a slot freed during a failed attempt counts
+            sandbox = self.acquire_waiting()
             if sandbox is not None:
                 return sandbox
             try:
                 return await self._make()
-            except NoSlotError:  # somebody was faster
+            except NoSlotError:  # another job was faster
                 await self._freed.wait()
             except Failures as error:
                 self.circuit.check()
-                _log.warning("cannot prepare a sandbox, and try once more: %s", error)
+                _log.warning("cannot prepare a sandbox, retrying once: %s", error)
 
     async def _make(self) -> Sandbox:
-        """A new sandbox; the circuit learns what came of it. Raises what prepare raises."""
+        """Prepare a sandbox and record the result in the circuit. Raises what prepare raises."""
         try:
             sandbox = await self._prepare()
         except Failures as error:
@@ -120,35 +121,35 @@ class Park:
         return sandbox
 
     async def problem(self) -> str:
-        """Why no job could get a sandbox, for clients; "" when one waits, was made lately or is made now."""
+        """Say why no job could get a sandbox, for clients; "" if one waits, was just made, or can be made."""
         known = self._has_one or self.circuit.is_open or self.circuit.made_within(LATELY_SECONDS)
         return self.known_problem() if known else await self._probe()
 
     def known_problem(self) -> str:
         """As problem, without trying."""
-        return "" if self.circuit.fault is None or self._has_one else self.circuit.fault.told
+        return "" if self.circuit.fault is None or self._has_one else self.circuit.fault.for_clients
 
     @property
     def _has_one(self) -> bool:
         return any(sandbox.usable for sandbox in self._waiting)
 
     async def _probe(self) -> str:
-        """Make one sandbox for all who ask; what keeps it from being made, as problem."""
+        """Make one sandbox for all callers; returns the problem, or ""."""
         if self._probing is None:
             self._probing = asyncio.create_task(self._try())
             self._probing.add_done_callback(self._tried)
         probing = self._probing
         done, _ = await asyncio.wait({probing}, timeout=PROBE_SECONDS)
-        return probing.result() if done else faults.SLOW.told  # what it is, is not known yet
+        return probing.result() if done else faults.SLOW.for_clients  # the cause is not known yet
 
     async def _try(self) -> str:
         try:
             self._keep(await self._make())
         except NoSlotError:
-            pass  # every slot is in use: then they could be made
+            pass  # every slot is in use, so sandboxes could be made
         except Failures as error:
             _log.error("cannot prepare a sandbox: %s", error)
-            return fault_of(error).told
+            return fault_of(error).for_clients
         return ""
 
     def _tried(self, _: asyncio.Task[str]) -> None:
@@ -159,29 +160,29 @@ class Park:
             self._waiting.append(sandbox)
             self._freed.set()
         else:
-            self._discard(sandbox)
+            self._release(sandbox)
 
     def try_again(self) -> None:
-        """Something that did not end has ended: what failed may work."""
+        """Retry at once: something that was stuck has ended."""
         self._again.set()
 
-    def take_waiting(self) -> Sandbox | None:
-        """A sandbox that waits; None when none does."""
+    def acquire_waiting(self) -> Sandbox | None:
+        """Acquire a sandbox that waits already, else None."""
         while self._waiting:
             sandbox = self._waiting.popleft()
             self._changed.set()
             if sandbox.usable:
                 return sandbox
-            self._discard(sandbox)
+            self._release(sandbox)
         return None
 
     def slot_freed(self) -> None:
-        """Whoever waits for a slot may look again."""
+        """Wake the tasks that wait for a slot."""
         self._changed.set()
         self._freed.set()
 
     async def _fill(self) -> None:
-        """Keep `size` sandboxes, and be the one who tries while the circuit is open."""
+        """Keep `size` sandboxes, and be the only one to retry while the circuit is open."""
         retry_seconds = RETRY_SECONDS
         while True:
             await self._changed.wait()
@@ -218,10 +219,10 @@ class Park:
             self._changed.clear()
 
     async def close(self) -> None:
-        """Prepare no more and discard what is there."""
+        """Prepare no more sandboxes and release those that wait."""
         tasks = [task for task in (self._filler, self._probing) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         while self._waiting:
-            self._discard(self._waiting.popleft())
+            self._release(self._waiting.popleft())

@@ -1,4 +1,4 @@
-"""Who gets the parked sandboxes: the environments that are asked for, as far as memory allows."""
+"""Divide the parked sandboxes among environments by demand, as far as memory allows."""
 
 import math
 import re
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MEMORY_SECONDS = 60.0  # demand from longer ago counts less than half
-# Of the machine's memory: with less than FULL available there are fewer parked sandboxes, with EMPTY none.
+# Fractions of the machine's memory: below FULL available fewer sandboxes are parked, below EMPTY none.
 FULL, EMPTY = 0.15, 0.05
-# Percent of the last ten seconds in which something waited for memory: above, there are none (PSI).
+# Percent of the last ten seconds in which something waited for memory (PSI); above it none is parked.
 PRESSURE = 20.0
-# What `default` is taken to be asked for when nobody asks for anything, in jobs a second.
+# The demand that `default` is assumed to have at least, in jobs per second.
 FLOOR = 1 / 120
 
 
 @dataclass(frozen=True)
 class Memory:
-    """How much of it is available, 0 to 1, and the pressure: percent of time that was waited for it."""
+    """The available fraction of memory (0 to 1) and its pressure (percent of time that something waited)."""
 
     available: float
     pressure: float = 0.0
 
     @classmethod
     def read(cls, proc: Path = Path("/proc")) -> "Memory":
-        """As the kernel sees it (proc(5), Documentation/accounting/psi.rst); plenty where it is silent."""
+        """Read both from /proc (proc(5), Documentation/accounting/psi.rst); assume plenty without figures."""
         numbers = {}
         for line in _text(proc / "meminfo").splitlines():
             name, _, rest = line.partition(":")
@@ -37,7 +37,7 @@ class Memory:
 
     @property
     def comfort(self) -> float:
-        """1 when there is plenty, 0 when nothing should be kept ahead of demand."""
+        """1 with plenty of memory, 0 if nothing should be kept ahead of demand."""
         if self.pressure >= PRESSURE:
             return 0.0
         return min(1.0, max(0.0, (self.available - EMPTY) / (FULL - EMPTY)))
@@ -51,22 +51,22 @@ def _text(path: Path) -> str:
 
 
 class Demand:
-    """How often each environment is asked for: counts that fade with time."""
+    """Demand for each environment: job counts that decay exponentially."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._counts: dict[str, tuple[float, float]] = {}  # how many, faded as of when
+        self._counts: dict[str, tuple[float, float]] = {}  # count, and the time to which it is decayed
 
     def note(self, name: str) -> None:
-        """One more job."""
+        """Count one job."""
         self._counts[name] = (self._faded(name) + 1, self._clock())
 
     def rate(self, name: str) -> float:
-        """Jobs a second, of late."""
+        """Recent jobs per second."""
         return self._faded(name) / MEMORY_SECONDS
 
     def asked_at(self, name: str) -> float:
-        """When the last one came, on the clock; minus infinity for never."""
+        """When its last job came, by the clock; minus infinity if never."""
         return self._counts[name][1] if name in self._counts else -math.inf
 
     def forget(self, names: Mapping[str, object]) -> None:
@@ -79,9 +79,9 @@ class Demand:
 
 
 def shared_out(places: int, rates: Mapping[str, float], memory: Memory) -> dict[str, int]:
-    """How many parked sandboxes each gets: one each if they suffice, the rest by D'Hondt's rule.
+    """Allot the parked sandboxes: one to each environment if they suffice, the rest by D'Hondt's method.
 
-    The first name is the one that gets what nobody asks for.
+    The first environment gets the places that nothing demands.
     """
     left = math.floor(places * memory.comfort)
     given = dict.fromkeys(rates, 0)

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs that jobs may have: found once at the start, each lent to one job at a time.
+"""The NVIDIA GPUs for jobs: found once at the start, each leased to one job at a time.
 
 Who asks NVML? Not the root daemon: NVIDIA's library is a large foreign one that talks to a driver. Not the
 api: its unit sees no devices, and it would then have to be believed about which nodes to put into a job.
@@ -24,7 +24,7 @@ from sandrun_shared.protocol import Gpu
 
 DEV = Path("/dev")
 PROBE = helper_process.command("sandrun_helpers.gpu_probe")
-PROBE_SECONDS = 30.0  # a driver that nobody used yet starts its devices first
+PROBE_SECONDS = 30.0  # an idle driver initialises its devices first
 LIBRARY = "libcuda.so.1"
 _LDCONFIG = "/sbin/ldconfig"
 _SHARED = ("nvidiactl", "nvidia-uvm")  # every device needs these
@@ -51,9 +51,9 @@ class Device:
 
 @dataclass(frozen=True)
 class Driver:
-    """Where the driver's libraries are: in a folder to mount, or in one that a job's loader is to search.
+    """Where the driver's libraries are: in a folder to mount, or in one for the job's loader to search.
 
-    Neither is set where every loader finds them.
+    Neither is set if every loader finds them.
     """
 
     mounted: str = ""
@@ -67,7 +67,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class Found:
-    """What jobs may have, and what is wrong with the rest."""
+    """The usable devices, and what is wrong with the others."""
 
     devices: tuple[Device, ...] = ()
     driver: Driver = field(default_factory=Driver)
@@ -75,7 +75,7 @@ class Found:
 
 
 async def find(user: int, group: int) -> Found:
-    """The devices of this machine, as the driver and the file system show them."""
+    """Find the devices of this machine, from NVML and the file system."""
     try:
         probed = await _probe(user, group)
         if not probed.gpus:
@@ -93,7 +93,7 @@ async def find(user: int, group: int) -> Found:
 
 
 async def _probe(user: int, group: int) -> Probed:
-    # NVML is where the loader's list does not have it, too.
+    # NVML may exist where the loader's cache does not list it.
     variables = {"LD_LIBRARY_PATH": ":".join(map(str, _UNLISTED))}
     try:
         answer = await helper_process.ask(PROBE, (user, group), seconds=PROBE_SECONDS, variables=variables)
@@ -101,13 +101,13 @@ async def _probe(user: int, group: int) -> Probed:
     except TimeoutError:
         raise GpuError("NVML does not answer") from None
     except OSError as error:
-        raise GpuError(f"what asks NVML cannot be started: {error}") from None
+        raise GpuError(f"the GPU probe cannot be started: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise GpuError("what asks NVML ended without an answer") from None
+        raise GpuError("the GPU probe ended without an answer") from None
 
 
 def _nodes(folder: Path, minor: int) -> Iterable[tuple[str, int, int]]:
-    """Name, major and minor number of each node a job needs for a device. Raises GpuError."""
+    """Look up name, major and minor number of each node a job needs for a device. Raises GpuError."""
     for name in (f"nvidia{minor}", *_SHARED, *_OPTIONAL):
         try:
             found = (folder / name).stat()
@@ -123,7 +123,7 @@ def _nodes(folder: Path, minor: int) -> Iterable[tuple[str, int, int]]:
 
 
 def _ldconfig() -> str:
-    """What the loader knows (ldconfig(8)); "" where that cannot be asked."""
+    """Read the loader's cache (ldconfig(8)); "" if that fails."""
     with suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(
             [_LDCONFIG, "-p"], capture_output=True, text=True, timeout=10, check=False, env={}
@@ -132,7 +132,7 @@ def _ldconfig() -> str:
 
 
 def library_folder(listing: str, unlisted: Iterable[Path] = _UNLISTED) -> Path:
-    """Where the driver's libraries are, by the loader's list or else where containers put them.
+    """Find the folder of the driver's libraries, from the loader's cache or where containers put them.
 
     Raises GpuError.
     """
@@ -149,13 +149,13 @@ def library_folder(listing: str, unlisted: Iterable[Path] = _UNLISTED) -> Path:
 
 
 def driver_in(folder: Path) -> Driver:
-    """How a job comes to the libraries in a folder: through its /usr, or by a mount of the folder."""
+    """Decide how a job reaches the libraries in a folder: through its /usr, or by a mount of the folder."""
     library = (folder / LIBRARY).resolve()
     seen = (
         str(library).startswith("/usr/")
         and not str(library).startswith(_HIDDEN)
         and not str(folder).startswith(_HIDDEN)
-        and library.stat().st_dev == Path("/usr").stat().st_dev  # a file may be a mount of its own
+        and library.stat().st_dev == Path("/usr").stat().st_dev  # a single file may be a mount
     )
     if not seen:
         return Driver(mounted=str(folder))
@@ -163,58 +163,58 @@ def driver_in(folder: Path) -> Driver:
     return Driver(searched="" if listed in _DEFAULT else str(listed))
 
 
-class Loan:
-    """A device that a job has; a context manager that gives it back, unless something else is to."""
+class DeviceLease:
+    """A job's lease of a device; a context manager that releases it, unless the release is deferred."""
 
-    def __init__(self, device: Device, driver: Driver, give_back: Callable[[], None]) -> None:
+    def __init__(self, device: Device, driver: Driver, release: Callable[[], None]) -> None:
         folder = driver.inside
-        self._give_back = give_back
+        self._release = release
         self._kept = False
-        # By its UUID: the driver may count other devices too.
-        self.environment = {"CUDA_VISIBLE_DEVICES": device.gpu.uuid}
+        # By UUID, because the driver may number other devices too.
+        self.variables = {"CUDA_VISIBLE_DEVICES": device.gpu.uuid}
         if folder:
-            self.environment["LD_LIBRARY_PATH"] = folder
+            self.variables["LD_LIBRARY_PATH"] = folder
 
-    def until_then(self) -> Callable[[], None]:
-        """Keep the device until what is returned is called: the job is dead, its memory there is free."""
+    def defer_release(self) -> Callable[[], None]:
+        """Return what releases the device, to be called once the job is dead and its memory there free."""
         self._kept = True
-        return self._give_back
+        return self._release
 
-    def __enter__(self) -> "Loan":
+    def __enter__(self) -> "DeviceLease":
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self._kept:
-            self._give_back()
+            self._release()
 
 
-class Lender:
-    """Which devices are lent: each to one job at a time."""
+class DevicePool:
+    """Leases the devices, each to one job at a time."""
 
     def __init__(self, found: Found) -> None:
         self.found = found
         self._devices = {device.gpu.index: device for device in found.devices}
-        self._lent: set[int] = set()
+        self._leased: set[int] = set()
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
-        """Every device, lent or not."""
+        """Every device, leased or not."""
         return tuple(device.gpu for device in self.found.devices)
 
     def knows(self, index: int) -> bool:
-        """Whether there is such a device."""
+        """Whether this device exists."""
         return index in self._devices
 
-    def borrow(self, index: int) -> Loan | None:
-        """The device, or None while somebody has it."""
-        if index in self._lent:
+    def acquire(self, index: int) -> DeviceLease | None:
+        """Lease the device; None while another job has it."""
+        if index in self._leased:
             return None
-        self._lent.add(index)
-        return Loan(self._devices[index], self.found.driver, lambda: self._lent.discard(index))
+        self._leased.add(index)
+        return DeviceLease(self._devices[index], self.found.driver, lambda: self._leased.discard(index))
 
 
 def for_image(devices: tuple[Device, ...], driver: Driver) -> dict[str, Any]:
-    """What the zygote's image needs to know of them (sandrun_sandbox/gpu_files.py)."""
+    """Describe the devices to the zygote's image (sandrun_sandbox/gpu_files.py)."""
     return {
         "devices": [(device.gpu.index, list(device.nodes)) for device in devices],
         "driver": driver.mounted,

@@ -1,1 +1,1 @@
-"""Packages that a job asks for: installed as a job, kept as a layer, fetched through an egress proxy."""
+"""Packages that a job requires: fetched through an egress proxy, installed by a job, kept as a layer."""

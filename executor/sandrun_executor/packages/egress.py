@@ -22,9 +22,9 @@ from sandrun_shared.settings import Executor as Settings
 from sandrun_shared.settings import SettingsError, networks, words
 
 PORT = 3128  # on the sandbox's own loopback
-# Only in tests another program: one that does without a layer.
+# Tests replace this with a program that lacks a layer.
 PROGRAM: tuple[str, ...] = ("-I", "-m", "sandrun_helpers.package_proxy")
-MEMORY_BYTES, PROCESSES = 256 << 20, 48  # for each; a thread looks a name up
+MEMORY_BYTES, PROCESSES = 256 << 20, 48  # per proxy; getaddrinfo needs threads
 _START_SECONDS = 20.0
 _END_SECONDS = 5.0
 _log = logging.getLogger("sandrun.executor")
@@ -48,15 +48,15 @@ def networks_of(settings: Settings) -> tuple[str, ...]:
 
 
 def credential_of(settings: Settings) -> str:
-    """The name of the credential that a service manager gives to the proxies it starts, "" for none."""
+    """The credential that a service manager hands to the proxies it starts; "" if it hands over none."""
     return settings.package_netrc if settings.package_proxy and "/" not in settings.package_netrc else ""
 
 
 @contextmanager
 def files_of(settings: Settings) -> Iterator[tuple[int, ...]]:
-    """The files that a proxy reads, opened: root reads no password. Raises ProxyError.
+    """Open the files that a proxy reads, because root reads no password. Raises ProxyError.
 
-    They are certificates and `package_netrc`, which is left out if it is a credential of the proxy's unit.
+    These are certificates and `package_netrc`, unless the latter is a credential of the proxy's unit.
     """
     paths: list[tuple[str, Path]] = []
     if settings.package_netrc:
@@ -90,8 +90,9 @@ class Proxy:
 
     @classmethod
     async def start(cls, task: Task, network: Network, cgroup: Cgroup, settings: Settings) -> "Proxy":
-        """Start one that serves the given network, in the given cgroup, or let a service manager
-        start it (`package_proxy` is the path of its socket). Raises ProxyError, OSError."""
+        """Start a proxy for a network, in a cgroup. Raises ProxyError, OSError.
+
+        With `package_proxy`, the path of its socket, the service manager starts it instead."""
         with ExitStack() as undo:
             if settings.package_proxy:
                 control, process = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), None
@@ -123,13 +124,13 @@ class Proxy:
 
 
 async def _answer(control: socket.socket) -> Ready:
-    """What a proxy says of its start. Raises ProxyError."""
+    """Receive a proxy's report of its start. Raises ProxyError."""
     try:
         async with asyncio.timeout(_START_SECONDS):
             data = await asyncio.get_running_loop().sock_recv(control, framing.MAX_FRAME)
         return msgspec.msgpack.decode(data, type=Ready)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        raise ProxyError("the package proxy did not start; its own words are above") from None
+        raise ProxyError("the package proxy did not start; see its output above") from None
 
 
 def _spawn(control: socket.socket) -> "subprocess.Popen[bytes]":
@@ -152,7 +153,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _enter(cgroup: Cgroup, pid: int) -> None:
-    """Put a process into a cgroup, whatever the version."""
+    """Move a process into a cgroup of either version."""
     if cgroup.into_fd is not None:
         fd = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup.into_fd)
         try:

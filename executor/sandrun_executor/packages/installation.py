@@ -1,4 +1,4 @@
-"""One installation of packages: a sandbox, a proxy as its one way out, and a layer that comes of it."""
+"""One installation of packages: a sandbox whose only way out is a proxy, and the layer that it fills."""
 
 import dataclasses
 import os
@@ -29,14 +29,14 @@ from sandrun_shared.orders import Order, encode_bundle, encode_order
 from sandrun_shared.protocol import Event, Execute, Finished, Output, Usage
 from sandrun_shared.settings import Settings
 
-LOG_BYTES = 48 << 10  # what is kept of an installer's words, the last of them: they fit into one message
+LOG_BYTES = 48 << 10  # the end of an installer's output that is kept; it fits into one message
 _DRIVER = "install.py"
-_INODES = 20_000  # of the sandbox's own folders; the layer has more
+_INODES = 20_000  # of the sandbox's tmpfs folders; the layer has more
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Packages that were not installed: why, the installer's last words, and the CPU time they took."""
+    """A failed installation: why, the end of the installer's output, and the CPU time it took."""
 
     verdict: Verdict
     detail: str
@@ -45,8 +45,8 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A layer that an installation made: its number in LayerMounts, its size, the CPU time it took."""
+class InstalledLayer:
+    """A finished layer: its number in LayerMounts, its size, and the CPU time that it took."""
 
     number: int
     size_bytes: int
@@ -57,13 +57,13 @@ CANCELLED = Failure(Verdict.cancelled, "cancelled while packages were installed"
 
 
 class Prepare(Protocol):
-    """Makes a sandbox that packages can be installed in."""
+    """Prepares a sandbox that installs packages."""
 
     def __call__(self, limits: Limits) -> Awaitable[Sandbox]: ...
 
 
 class Installation:
-    """One that is wanted; `stop` ends it at any time."""
+    """A requested installation; `stop` ends it at any time."""
 
     def __init__(self, on_usage: Callable[[Usage], None]) -> None:
         self.stopped = False
@@ -73,19 +73,19 @@ class Installation:
         self._execution: Execution | None = None
 
     def runs_as(self, execution: Execution | None) -> None:
-        """The job that it is now."""
+        """Set the execution that runs it now."""
         self._execution = execution
         if self.stopped:
             self.stop()
 
     def stop(self) -> None:
-        """Nobody wants it any more."""
+        """Cancel it."""
         self.stopped = True
         if self._execution is not None:
             self._execution.stop(Stop.cancelled)
 
     def send(self, event: Event, fds: tuple[int, ...] = ()) -> bool:
-        """Take an event of the sandbox: keep the last words, pass on what is used."""
+        """Receive an event of the sandbox: keep the end of the output, pass usage on."""
         match event:
             case Output(data=data):
                 self._keep(data)
@@ -102,8 +102,8 @@ class Installation:
         del self.log[:-LOG_BYTES]
 
 
-class Installing:
-    """What every installation needs; `installers` are those that can be asked for, none without hosts."""
+class InstallationRunner:
+    """Runs installations; `installers` are those that jobs may name, none if no host is configured."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Installing:
         prepare: Prepare,
         first_uid: int,
     ) -> None:
-        """versions are those of the interpreters by name; proxies run as first_uid and the ids after it."""
+        """versions: of the interpreters, by name; proxies run as first_uid and the ids after it."""
         own = self._settings = settings.executor
         self._hosts = egress.hosts_of(own)
         self.installers = installers.installed(frozenset(versions)) if self._hosts else ()
@@ -141,7 +141,7 @@ class Installing:
         )
 
     async def start(self) -> None:
-        """See early that layers can be made and proxies be told. Raises OSError, CgroupError, ProxyError."""
+        """Check early that layers and proxies work. Raises OSError, CgroupError, ProxyError."""
         if not self._hosts:
             return
         self._networks = egress.networks_of(self._settings)
@@ -153,7 +153,7 @@ class Installing:
         if self._settings.package_netrc and not self._settings.package_proxy:
             with (
                 closing(Network()) as network,
-                self._borrowed_uid() as uid,
+                self._leased_uid() as uid,
                 await self._start_proxy(network, uid),
             ):
                 pass  # it has read its credentials
@@ -162,27 +162,29 @@ class Installing:
         await self._mounts.drop(number)
 
     def version_for(self, installer: Installer) -> str:
-        """The version of the interpreter that an installer installs for."""
+        """Return the version of the interpreter that an installer installs for."""
         return self._versions.get(installers.TABLE[installer].interpreter, "")
 
-    async def run(self, installation: Installation, installer: Installer, fd: int) -> Made | Failure:
+    async def run(
+        self, installation: Installation, installer: Installer, fd: int
+    ) -> InstalledLayer | Failure:
         """Install what the bundle behind fd requires.
 
         Raises SandboxError, ZygoteError, CgroupError, ProxyError, NoSlotError, SlotsRetiredError, OSError.
         """
         sandbox = await self._prepare(self._limits)
         number = 0
-        made: Made | Failure = CANCELLED
+        made: InstalledLayer | Failure = CANCELLED
         try:
             try:
-                with self._borrowed_uid() as uid, ExitStack() as undo:
+                with self._leased_uid() as uid, ExitStack() as undo:
                     number, layer_fd = await self._mounts.create(self._limits.disk_bytes, sandbox.slot.uid)
                     parts = (held(undo, layer_fd), fd, uid)
                     await self._execute(sandbox, installation, installer, parts, undo)
             finally:
                 await sandbox.destroy()
-            # Every process of it is dead: nobody has a file of the layer open any more.
-            made = self._failure(installation) or Made(
+            # Every process of the sandbox is dead, so no file of the layer is open any more.
+            made = self._failure(installation) or InstalledLayer(
                 number, await self._mounts.seal(number), _cpu(installation)
             )
             return made
@@ -191,7 +193,7 @@ class Installing:
                 await self._mounts.drop(number)
 
     @contextmanager
-    def _borrowed_uid(self) -> Iterator[int]:
+    def _leased_uid(self) -> Iterator[int]:
         uid = self._uids.pop()
         try:
             yield uid
@@ -199,7 +201,7 @@ class Installing:
             self._uids.append(uid)
 
     async def _start_proxy(self, network: Network, uid: int) -> egress.Proxy:
-        """Raises ProxyError, OSError."""
+        """Start the proxy of one installation. Raises ProxyError, OSError."""
         if self._cgroup is None:
             raise egress.ProxyError("no package host is configured")
         task = Task(
@@ -232,8 +234,8 @@ class Installing:
         driver = Path(messages.__file__).with_name(_DRIVER).read_bytes()
         bundle = encode_bundle({_DRIVER: driver}) + _read(requirements_fd)
         fds = [_memfd(undo, encode_order(order)), _memfd(undo, bundle)]
-        environment = installers.environment_to_install(installer, self._settings, proxy.credentials)
-        packages = Packages(mounts, environment, tuple(name for name, _ in tools))
+        variables = installers.variables_to_install(installer, self._settings, proxy.credentials)
+        packages = Packages(mounts, variables, tuple(name for name, _ in tools))
         asked = Execute("install", "python3", self._limits, warm=False)
         isolated = dataclasses.replace(BY_NAME["python3"], command=(PYTHON, "-I", ENTRYPOINT))
         record = Record(None, asked, fds)
@@ -246,7 +248,7 @@ class Installing:
             installation.runs_as(None)
 
     def _failure(self, installation: Installation) -> Failure | None:
-        """What an installation came to, None when all is well."""
+        """Say how an installation failed, None if it succeeded."""
         outcome = installation.outcome
         if outcome is None or installation.stopped or outcome.verdict is Verdict.cancelled:
             return CANCELLED
@@ -273,7 +275,7 @@ _DETAILS = {
 
 
 def outcome_of(failure: Failure, requested_at: float) -> Outcome:
-    """The outcome of a job that never ran for want of its packages."""
+    """Build the outcome of a job that never ran because its packages are missing."""
     return Outcome(
         failure.verdict,
         detail=failure.detail,

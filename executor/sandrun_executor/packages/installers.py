@@ -1,4 +1,4 @@
-"""What installs packages: one table, and which of it this machine has."""
+"""The table of installers, and which of them this machine has."""
 
 import os
 from collections.abc import Collection
@@ -18,7 +18,7 @@ _CA = f"{TOOLS}/ca.pem"
 
 @dataclass(frozen=True)
 class Entry:
-    """program is what must be there; interpreter is whose version matters; file is what is installed from."""
+    """An installer: the program it needs, the interpreter it installs for, the file it installs from."""
 
     program: str
     interpreter: str
@@ -33,7 +33,7 @@ TABLE: dict[Installer, Entry] = {
 
 
 def installed(interpreters: frozenset[str]) -> tuple[Installer, ...]:
-    """The installers that are here, with the interpreter that they install for."""
+    """Select the installers whose program and interpreter this machine has."""
     return tuple(
         installer
         for installer, entry in TABLE.items()
@@ -43,7 +43,7 @@ def installed(interpreters: frozenset[str]) -> tuple[Installer, ...]:
 
 
 def tools(installer: Installer, settings: Settings) -> tuple[tuple[str, str], ...]:
-    """Files of the host that an installation sees: (name among the tools, path)."""
+    """List the files of the host that an installation sees: (name among the tools, path)."""
     found = (("ca.pem", settings.package_ca),) if os.path.isfile(settings.package_ca) else ()
     return (*found, ("uv", find_uv())) if installer is Installer.uv else found
 
@@ -53,10 +53,10 @@ def short(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def environment_to_install(
+def variables_to_install(
     installer: Installer, settings: Settings, credentials: Collection[str]
 ) -> dict[str, str]:
-    """Variables of an installation whose proxy has credentials for these hosts."""
+    """Build the variables of an installation whose proxy has credentials for these hosts."""
     trusted = dict.fromkeys(("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), _CA)
     common = {
         "TMPDIR": TEMPORARY,
@@ -67,14 +67,14 @@ def environment_to_install(
 
 
 def _for_proxy(url: str, credentials: Collection[str]) -> str:
-    """A registry's URL as the installer gets it: plain HTTP where the proxy adds credentials, and TLS."""
+    """A registry's URL for the installer: plain HTTP if the proxy adds credentials and TLS."""
     return "http" + url.removeprefix("https") if urlsplit(url).hostname in credentials else url
 
 
 def _uv(settings: Settings, credentials: Collection[str]) -> dict[str, str]:
     own = {"UV_DEFAULT_INDEX": _for_proxy(settings.package_index_url, credentials)}
     return {
-        "UV_COMPILE_BYTECODE": "1",  # the layer is read-only: else every job compiles anew
+        "UV_COMPILE_BYTECODE": "1",  # the layer is read-only, so every job would compile again
         "UV_CACHE_DIR": f"{SCRATCH}/cache",
         "UV_LINK_MODE": "hardlink",
         "UV_NO_CONFIG": "1",
@@ -117,12 +117,12 @@ def _bundler(settings: Settings, credentials: Collection[str]) -> dict[str, str]
 _OWN = {Installer.uv: _uv, Installer.npm: _npm, Installer.bundler: _bundler}
 
 
-def environment_to_run(installer: Installer, version: str, environment: str) -> dict[str, str]:
-    """Variables with which an interpreter of that version finds what was installed, in an environment."""
+def variables_to_run(installer: Installer, version: str, environment: str) -> dict[str, str]:
+    """Build the variables by which an interpreter finds the installed packages in an environment."""
     path = "/usr/bin:/bin" if environment == DEFAULT else f"{PLACE}/bin:/usr/bin:/bin"
     if installer is Installer.uv:
         folder = f"{INSTALLED}/lib/python{short(version)}/site-packages"
-        # An environment of packages is a virtual one, which looks at no user's packages.
+        # Python in an environment is a venv, which ignores the user's packages.
         base = {"PYTHONUSERBASE": INSTALLED} if environment == DEFAULT else {"PYTHONPATH": folder}
         return {**base, "PATH": f"{folder}/bin:{path}"}
     if installer is Installer.npm:

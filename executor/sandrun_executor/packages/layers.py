@@ -1,4 +1,4 @@
-"""Installed packages in memory: one tmpfs each, mounted where nobody looks, handed out read-only."""
+"""Layers of installed packages: one tmpfs each, mounted in a private namespace, shared read-only."""
 
 import asyncio
 import errno
@@ -23,9 +23,9 @@ T = TypeVar("T")
 class LayerMounts:
     """A mount namespace in which layers stay mounted, entered by one thread only.
 
-    A detached mount can be attached only once (move_mount(2)), so what is to be handed out often must be
-    mounted somewhere. The namespace has nothing else in it and ends with the process, and the layers with it:
-    there is nothing that a successor would have to sweep. Nothing here looks into a layer.
+    A detached mount can be attached only once (move_mount(2)), so a layer that many jobs use must stay
+    mounted somewhere. The namespace holds nothing else and ends with the process, and so do the layers;
+    therefore a successor has nothing to sweep. Nothing here looks into a layer.
     """
 
     def __init__(self, noswap: str) -> None:
@@ -40,7 +40,7 @@ class LayerMounts:
             raise OSError(errno.EPERM, "the thread that holds layers of packages could not start") from None
 
     async def create(self, size_bytes: int, uid: int) -> tuple[int, int]:
-        """An empty layer that uid may write to: its number, and a descriptor of a mount to install to."""
+        """Create an empty layer that uid may write to; returns its number and a descriptor of its mount."""
         self._made += 1
         number = self._made
         return number, await self._do(lambda: self._create(number, size_bytes, uid))
@@ -60,7 +60,7 @@ class LayerMounts:
         return fd
 
     async def seal(self, number: int) -> int:
-        """Make the layer read-only for good; its size in bytes. Raises OSError while somebody writes."""
+        """Make the layer read-only for good; returns its size in bytes. Raises OSError during writes."""
         return await self._do(lambda: self._seal(number))
 
     def _seal(self, number: int) -> int:
@@ -70,11 +70,11 @@ class LayerMounts:
         return (state.f_blocks - state.f_bfree) * state.f_frsize
 
     async def share(self, number: int) -> int:
-        """A descriptor of one more mount of the layer, read-only."""
+        """Return a descriptor of one more mount of the layer, read-only."""
         return await self._do(lambda: _share(number))
 
     async def drop(self, number: int) -> None:
-        """Forget a layer; its memory is free when the last job that has it mounted is gone."""
+        """Unmount a layer; its memory is freed with the last job that has it mounted."""
         await self._do(lambda: _drop(number))
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ def _drop(number: int) -> None:
 
 @dataclass
 class Layer:
-    """One set of installed packages: what it takes, who uses it, and since when it is there."""
+    """One set of installed packages: its size, its users, and when it was made."""
 
     number: int
     size_bytes: int
@@ -129,15 +129,15 @@ class Layers:
         self._limit_bytes = limit_bytes
         self._now = now
         self._kept: OrderedDict[bytes, Layer] = OrderedDict()
-        self._dropped_bytes = 0  # of layers that are out, but still there
+        self._dropped_bytes = 0  # of evicted layers that are still mounted
 
     @property
     def size_bytes(self) -> int:
-        """What all of them take."""
+        """The total size of all layers."""
         return self._dropped_bytes + sum(layer.size_bytes for layer in self._kept.values())
 
     async def acquire(self, key: bytes) -> Layer | None:
-        """The layer of that key, in use now; None when there is none, or only one that is too old."""
+        """Acquire the layer of a key; None if it is not cached or too old."""
         layer = self._kept.get(key)
         if layer is None:
             return None
@@ -149,7 +149,7 @@ class Layers:
         return layer
 
     async def add(self, key: bytes, number: int, size_bytes: int) -> Layer:
-        """Keep a new layer, used now. Raises OSError when another cannot be dropped; it is then not kept."""
+        """Cache a new layer and acquire it. Raises OSError, and caches nothing, if eviction fails."""
         layer = Layer(number, size_bytes, self._now(), users=1)
         older = self._kept.pop(key, None)
         self._kept[key] = layer
@@ -161,12 +161,12 @@ class Layers:
         except BaseException:
             if layer.kept:
                 await self._evict(key)
-            await self.release(layer)  # nobody else will
+            await self.release(layer)  # no caller can
             raise
         return layer
 
     async def release(self, layer: Layer) -> None:
-        """One use is over."""
+        """Release one use."""
         layer.users -= 1
         if not layer.kept and not layer.users:
             await self._drop(layer)
@@ -175,7 +175,7 @@ class Layers:
         await self._retire(self._kept.pop(key))
 
     async def _retire(self, layer: Layer) -> None:
-        """Drop a layer that is no longer kept, unless it is used: it goes with its last user then."""
+        """Take a layer out of the cache and drop it, at once or with its last user."""
         layer.kept = False
         self._dropped_bytes += layer.size_bytes
         if not layer.users:
@@ -183,4 +183,4 @@ class Layers:
 
     async def _drop(self, layer: Layer) -> None:
         await self._mounts.drop(layer.number)
-        self._dropped_bytes -= layer.size_bytes  # not before: what cannot be dropped still takes memory
+        self._dropped_bytes -= layer.size_bytes  # only now: a layer that cannot be dropped takes memory

@@ -1,4 +1,4 @@
-"""Packages that jobs require: one installation for all who want the same, then a layer from memory."""
+"""Packages that jobs require: one installation for all jobs that require the same, then a cached layer."""
 
 import asyncio
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from sandrun_executor.environments.circuit import Failures, fault_of
 from sandrun_executor.packages import installers
 from sandrun_executor.packages.egress import ProxyError
-from sandrun_executor.packages.installation import CANCELLED, Failure, Installation, Installing
+from sandrun_executor.packages.installation import CANCELLED, Failure, Installation, InstallationRunner
 from sandrun_executor.packages.layers import Layer, LayerMounts, Layers
 from sandrun_executor.receipts.record import freeze
 from sandrun_executor.sandboxes.handover import Packages
@@ -35,101 +35,105 @@ class Waiting(Protocol):
 
 
 @dataclass(frozen=True)
-class Provided:
-    """A layer that a job uses, and what installing it took of the processors if it was for this job."""
+class LayerLease:
+    """A job's lease of a layer, and the CPU time of its installation if this job began it."""
 
     layer: Layer
     cpu_seconds: float = 0.0
 
 
-class _UnderWay:
-    """An installation and those who wait; at its end each of them has one use of the layer."""
+class _SharedInstallation:
+    """An installation and the number of jobs that wait for it; at its end each holds one lease."""
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
-        self.done: asyncio.Future[Provided | Failure] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[LayerLease | Failure] = asyncio.get_running_loop().create_future()
         self.waiting = 0
 
 
 class Dependencies:
-    """Gives jobs what they require."""
+    """Gives jobs the packages that they require."""
 
-    def __init__(self, installing: Installing, mounts: LayerMounts, settings: Settings) -> None:
-        self._installing = installing
+    def __init__(self, installations: InstallationRunner, mounts: LayerMounts, settings: Settings) -> None:
+        self._installations = installations
         self._mounts = mounts
         self._layers = Layers(mounts, settings.dependency_layers_mb << 20)
         self._room = asyncio.Semaphore(settings.installs)
         self._seconds = settings.install_seconds
-        self._under_way: dict[bytes, _UnderWay] = {}
+        self._running: dict[bytes, _SharedInstallation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
-    async def provide(
+    async def acquire(
         self, installer: Installer, build_name: str, fd: int, peer: Waiting
-    ) -> Provided | Failure:
-        """What the bundle behind fd requires, beside a build (Pool.build_name); given back with `release`.
+    ) -> LayerLease | Failure:
+        """Lease the layer that has what the bundle behind fd requires, for one build.
 
         Raises RecordError when fd is no memfd that can be frozen.
         """
         freeze(fd)
         size = os.fstat(fd).st_size
         if size > MAX_REQUIREMENTS_BYTES:
-            return Failure(Verdict.setup_error, "what is required takes too many bytes")
-        words = (build_name, installer.value, self._installing.version_for(installer))
+            return Failure(Verdict.setup_error, "the requirements are too large")
+        words = (build_name, installer.value, self._installations.version_for(installer))
         key = hashlib.sha256("\0".join(words).encode() + b"\0" + os.pread(fd, size, 0)).digest()
         layer = await self._layers.acquire(key)
         if layer is not None:
-            return Provided(layer)
+            return LayerLease(layer)
         if peer.gone or self._stopping:
             return CANCELLED
-        under_way = self._under_way.get(key)
-        is_first = under_way is None or under_way.installation.stopped
-        if under_way is None or is_first:
-            under_way = self._begin(key, installer, os.dup(fd), peer)
-        return await self._wait(under_way, peer, is_first=is_first)
+        shared = self._running.get(key)
+        is_first = shared is None or shared.installation.stopped
+        if shared is None or is_first:
+            shared = self._begin(key, installer, os.dup(fd), peer)
+        return await self._wait(shared, peer, is_first=is_first)
 
-    def _begin(self, key: bytes, installer: Installer, fd: int, peer: Waiting) -> _UnderWay:
-        def tell(usage: Usage) -> None:
+    def _begin(self, key: bytes, installer: Installer, fd: int, peer: Waiting) -> _SharedInstallation:
+        def report(usage: Usage) -> None:
             peer.send(usage)
 
-        under_way = self._under_way[key] = _UnderWay(Installation(tell))
-        task = asyncio.get_running_loop().create_task(self._run(key, under_way, installer, fd))
+        shared = self._running[key] = _SharedInstallation(Installation(report))
+        task = asyncio.get_running_loop().create_task(self._run(key, shared, installer, fd))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return under_way
+        return shared
 
-    async def _wait(self, under_way: _UnderWay, peer: Waiting, *, is_first: bool) -> Provided | Failure:
+    async def _wait(
+        self, shared: _SharedInstallation, peer: Waiting, *, is_first: bool
+    ) -> LayerLease | Failure:
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         peer.on_gone = lambda: None if gone.done() else gone.set_result(None)
-        under_way.waiting += 1
-        both: set[asyncio.Future[Any]] = {under_way.done, gone}
+        shared.waiting += 1
+        both: set[asyncio.Future[Any]] = {shared.done, gone}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if under_way.done.done():
-            result = under_way.done.result()
+        if shared.done.done():
+            result = shared.done.result()
             return result if is_first else replace(result, cpu_seconds=0.0)
-        under_way.waiting -= 1
-        if not under_way.waiting:
-            under_way.installation.stop()
+        shared.waiting -= 1
+        if not shared.waiting:
+            shared.installation.stop()
         return CANCELLED
 
-    async def _run(self, key: bytes, under_way: _UnderWay, installer: Installer, fd: int) -> None:
-        result: Provided | Failure = Failure(Verdict.internal_error, "the installation failed inside Sandrun")
+    async def _run(self, key: bytes, shared: _SharedInstallation, installer: Installer, fd: int) -> None:
+        result: LayerLease | Failure = Failure(
+            Verdict.internal_error, "the installation failed inside Sandrun"
+        )
         try:
-            result = await self._install(key, under_way.installation, installer, fd)
+            result = await self._install(key, shared.installation, installer, fd)
         except Exception:
             _log.exception("an installation ended by an internal error")
         finally:
             os.close(fd)
-            if self._under_way.get(key) is under_way:
-                del self._under_way[key]
-            if isinstance(result, Provided):
-                result.layer.users += under_way.waiting
-                await self.release(result)  # ours
-            under_way.done.set_result(result)
+            if self._running.get(key) is shared:
+                del self._running[key]
+            if isinstance(result, LayerLease):
+                result.layer.users += shared.waiting
+                await self.release(result)  # the installation's lease
+            shared.done.set_result(result)
 
     async def _install(
         self, key: bytes, installation: Installation, installer: Installer, fd: int
-    ) -> Provided | Failure:
+    ) -> LayerLease | Failure:
         try:
             async with asyncio.timeout(self._seconds):
                 await self._room.acquire()
@@ -138,7 +142,7 @@ class Dependencies:
         try:
             if installation.stopped:
                 return CANCELLED
-            made = await self._installing.run(installation, installer, fd)
+            made = await self._installations.run(installation, installer, fd)
         except NoSlotError:
             return Failure(Verdict.setup_error, "packages cannot be installed now: every slot is in use")
         except (*Failures, ProxyError) as error:
@@ -148,29 +152,29 @@ class Dependencies:
             self._room.release()
         if isinstance(made, Failure):
             return made
-        return Provided(await self._layers.add(key, made.number, made.size_bytes), made.cpu_seconds)
+        return LayerLease(await self._layers.add(key, made.number, made.size_bytes), made.cpu_seconds)
 
-    async def packages(self, provided: Provided, installer: Installer, environment: str) -> Packages:
-        """What a job's sandbox gets in that environment; its descriptor is the caller's. Raises OSError."""
-        version = self._installing.version_for(installer)
-        variables = installers.environment_to_run(installer, version, environment)
-        mount = await self._mounts.share(provided.layer.number)
-        # Modules that are imported already might be another version of what is required.
+    async def packages(self, lease: LayerLease, installer: Installer, environment: str) -> Packages:
+        """Describe a lease to the job's sandbox; the caller closes its descriptor. Raises OSError."""
+        version = self._installations.version_for(installer)
+        variables = installers.variables_to_run(installer, version, environment)
+        mount = await self._mounts.share(lease.layer.number)
+        # Modules that the zygote imported may be other versions than those required.
         warm = installer is not Installer.uv or environment == DEFAULT
-        return Packages([mount], variables, cpu_seconds=provided.cpu_seconds, warm=warm)
+        return Packages([mount], variables, cpu_seconds=lease.cpu_seconds, warm=warm)
 
-    async def release(self, provided: Provided) -> None:
-        """A job uses its layer no more."""
-        await self._layers.release(provided.layer)
+    async def release(self, lease: LayerLease) -> None:
+        """Release a lease."""
+        await self._layers.release(lease.layer)
 
     def stop(self) -> None:
-        """End the installations; who waits is told that it was cancelled."""
+        """Cancel the installations, and with them the jobs that wait."""
         self._stopping = True
-        for under_way in self._under_way.values():
-            under_way.installation.stop()
+        for shared in self._running.values():
+            shared.installation.stop()
 
     async def close(self) -> None:
-        """Leave nothing."""
+        """Cancel all installations, wait for their end, and unmount every layer."""
         self.stop()
         while self._tasks:
             await asyncio.wait(self._tasks)

@@ -1,4 +1,4 @@
-"""What a collector filled, measured: root hashes the bytes and copies the names, and reads neither."""
+"""Measurement of collected outputs: root hashes their bytes and copies their names, and parses neither."""
 
 import hashlib
 import os
@@ -14,12 +14,12 @@ _NUMBERS = struct.Struct(">QQ")  # size in bytes, time in seconds
 
 
 class Forged(Exception):
-    """What the collector says does not add up: something else than our collector has written it."""
+    """The collector's figures are inconsistent, so another program than our collector wrote them."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """Frozen memfds: the bytes of all files, and what sandrun_sandbox/collect.py says of them (its Into)."""
+    """Frozen memfds: bytes, names and numbers of all files (Into in sandrun_sandbox/collect.py)."""
 
     data_fd: int
     names_fd: int
@@ -32,10 +32,10 @@ class Collected:
 
 
 def measure(fds: list[int], stop: threading.Event, *, most_files: int, most_bytes: int) -> str:
-    """Hash each file where it begins and ends, as the numbers say, and put the index together.
+    """Hash each file between the offsets that the numbers give, and write the index.
 
     fds: those of Collected, and an empty memfd for the index (sandrun_shared.outputs). Returns the SHA-256 in
-    hex of what a receipt binds. Raises Forged, OSError, InterruptedError once nobody wants it any more.
+    hex of what a receipt binds. Raises Forged, OSError, InterruptedError once cancelled.
     """
     data_fd, names_fd, numbers_fd, index_fd = fds
     data_bytes, names_bytes, numbers_bytes = map(size_of, fds[:3])
@@ -45,7 +45,7 @@ def measure(fds: list[int], stop: threading.Event, *, most_files: int, most_byte
         raise Forged("the outputs are more than a job may leave")
     numbers = list(_NUMBERS.iter_unpack(os.pread(numbers_fd, numbers_bytes, 0)))
     if sum(size for size, _ in numbers) != data_bytes or (count == 0 and names_bytes):
-        raise Forged("the outputs are not as large as they are said to be")
+        raise Forged("the outputs differ from their stated size")
     digest = hashlib.sha256()
     if count:
         for piece in _signed(numbers, data_fd, names_fd, stop):
@@ -72,7 +72,7 @@ def _signed(
 
 
 def pieces(fd: int, stop: threading.Event, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-    """The bytes of a range, PIECE at a time, to the end without a length. Raises InterruptedError."""
+    """Read a range, PIECE bytes at a time; to the end if there is no length. Raises InterruptedError."""
     left = size_of(fd) - offset if length is None else length
     while left > 0 and (piece := os.pread(fd, min(PIECE, left), offset)):
         if stop.is_set():

@@ -1,6 +1,6 @@
-"""What the executor keeps of one execution to sign it, and what it seals before anything leaves.
+"""The record of one execution: what is measured and signed, and sealed before it leaves.
 
-The bytes of clients are hashed and encrypted here as they are; nothing looks into them.
+Clients' bytes are hashed and encrypted here; nothing parses them.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ T = TypeVar("T")
 
 
 class RecordError(Exception):
-    """A request that cannot be signed or sealed for; the text says why."""
+    """A request whose result could not be signed or sealed; the text says why."""
 
 
 class Record:
-    """One execution: what it left is measured, and with a worker key all of it."""
+    """Record of one execution: its outputs are always measured, with a worker key everything is."""
 
     def __init__(self, worker_key: WorkerKey | None, request: Execute, fds: list[int]) -> None:
         """fds are the request's memfds, frozen here if there will be a signature. Raises RecordError."""
@@ -63,23 +63,23 @@ class Record:
                 freeze(fd)
 
     def begin(self) -> None:
-        """Hash what was asked for, while the sandbox is busy with it; never before the job has it."""
+        """Hash the request's files while the sandbox works on them, never before the job has them."""
         if self._worker_key is not None:
             work = _offload(self._inputs, _digests, self._abandoned)
             self._hashing = asyncio.get_running_loop().create_task(work)
 
     def observe_output(self, output: Output) -> None:
-        """Some output, as it leaves."""
+        """Hash some output as it leaves."""
         if self._worker_key is not None:
             self._streams[output.stream].update(output.data)
 
     async def finished(
         self, outcome: Outcome, logs: tuple[Output, ...], collected: Collected
     ) -> tuple[Finished, tuple[int, int]]:
-        """The last message and its descriptors; those made here are closed by close().
+        """Build the last message and its descriptors; close() closes those made here.
 
-        What was collected must be frozen: it is read more than once. If it does not add up there is neither
-        an output nor a receipt.
+        The collected files must be frozen, because they are read more than once. If they are inconsistent,
+        the message has neither outputs nor a receipt.
         """
         for output in logs:
             self.observe_output(output)
@@ -94,7 +94,7 @@ class Record:
         return Finished(outcome, logs, await self._signed(outcome, outputs_sha256)), (data_fd, index_fd)
 
     async def _measured(self, collected: Collected) -> tuple[int, int, str]:
-        """Data, index and what the receipt says of it. Raises Forged, OSError, MemoryError, EOFError."""
+        """Measure the outputs: data, index and digest. Raises Forged, OSError, MemoryError, EOFError."""
         limits = self._request.limits
         look = partial(measure, most_files=limits.output_files, most_bytes=limits.disk_bytes)
         index_fd = self._memfd()
@@ -107,7 +107,7 @@ class Record:
         return sealed[0], sealed[1], outputs_sha256
 
     async def finish_unstarted(self, outcome: Outcome, log: bytes) -> tuple[Finished, tuple[int, int]]:
-        """As finished, of a job that never ran; log goes to stderr: what was said while it was set up."""
+        """Build the last message of a job that never ran; log, from its set-up, becomes its stderr."""
         self.begin()
         nothing = Collected(self._memfd(), self._memfd(), self._memfd())
         logs: tuple[Output, ...] = (Output(2, log),) if log else ()
@@ -116,7 +116,7 @@ class Record:
         return await self.finished(outcome, logs, nothing)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Stop hashing and close every descriptor."""
         self._abandoned.set()
         if self._hashing is not None:
             self._hashing.cancel()
@@ -154,7 +154,7 @@ class Record:
 
 
 def without_outputs(outcome: Outcome) -> Outcome:
-    """The same, of a job whose outputs are lost."""
+    """Copy an outcome, with all outputs lost."""
     left_out = (*outcome.outputs_left_out, NOT_COLLECTED)
     return msgspec.structs.replace(outcome, outputs_truncated=True, outputs_left_out=left_out)
 
@@ -162,9 +162,9 @@ def without_outputs(outcome: Outcome) -> Outcome:
 async def _offload(
     fds: list[int], work: Callable[[list[int], threading.Event], T], stop: threading.Event
 ) -> T:
-    """The result of work on these files: at once for little, in a thread for much.
+    """Run work on these files: inline for little data, in a thread for much.
 
-    A thread gets copies of its own: it may still read when everybody else has closed the files.
+    A thread gets duplicated descriptors, since it may still read when the originals are closed.
     """
     if sum(map(size_of, fds)) <= INLINE_BYTES:
         return work(fds, stop)
@@ -184,7 +184,7 @@ async def _offload(
 
 
 def _digests(fds: list[int], stop: threading.Event) -> list[str]:
-    """SHA-256 in hex of each file. Raises InterruptedError once nobody wants it any more."""
+    """Hash each file (SHA-256 in hex). Raises InterruptedError once cancelled."""
     digests = []
     for fd in fds:
         digest = hashlib.sha256()
@@ -195,7 +195,7 @@ def _digests(fds: list[int], stop: threading.Event) -> list[str]:
 
 
 def _seal(key: PublicKey, fds: list[int], stop: threading.Event) -> str:
-    """Fill the last two memfds, one sealed file and its index; the SHA-256 in hex of what a receipt binds."""
+    """Seal the outputs into the last two memfds, data and index; returns the digest that a receipt binds."""
     data_fd, index_fd, sealed_fd, listing_fd = fds
     digest = hashlib.sha256()
     size = 0
@@ -210,12 +210,12 @@ def _seal(key: PublicKey, fds: list[int], stop: threading.Event) -> str:
 
 
 def freeze(fd: int) -> None:
-    """Let nobody change a memfd from here on: what is hashed is what runs (F_ADD_SEALS, fcntl(2))."""
+    """Freeze a memfd, so that what is hashed is what runs (F_ADD_SEALS, fcntl(2))."""
     try:
         missing = FROZEN & ~fcntl.fcntl(fd, fcntl.F_GET_SEALS)
         if missing:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, missing)
     except OSError as error:
-        raise RecordError(f"a descriptor is no memfd that can be frozen: {error.strerror}") from None
+        raise RecordError(f"a descriptor is not a memfd that can be sealed: {error.strerror}") from None
     if size_of(fd) > MAX_INPUT_BYTES:
         raise RecordError(f"a memfd has more than {MAX_INPUT_BYTES} bytes")

@@ -14,15 +14,15 @@ class WorkerKey:
     """Signs for this worker; worker_id is its public key as base64."""
 
     def __init__(self, seed: bytes) -> None:
-        """The key of a seed of 32 bytes (RFC 8032)."""
+        """Derive the key from a seed of 32 bytes (RFC 8032)."""
         self._key = SigningKey(seed)
         self.worker_id = keys.text_of(bytes(self._key.verify_key))
 
     @classmethod
     def load(cls, setting: str, environ: Mapping[str, str] = os.environ) -> "WorkerKey | None":
-        """The key that the setting names, None for an empty one. Raises KeyFileError.
+        """Load the key that the setting names, None for an empty setting. Raises KeyFileError.
 
-        A name without `/` is that of a systemd credential (systemd.exec(5), LoadCredential=).
+        A name without `/` is a systemd credential (systemd.exec(5), LoadCredential=).
         """
         if not setting:
             return None
@@ -36,7 +36,7 @@ class WorkerKey:
         return cls(keys.read(path, keys.KeyKind.worker))
 
     def sign(self, statement: receipts.Statement) -> receipts.SignedStatement:
-        """Sign what was seen of one execution."""
+        """Sign the statement of one execution."""
         return receipts.sign(self._key, statement)
 
     def sign_nonce(self, nonce: str) -> bytes:

@@ -16,7 +16,7 @@ from sandrun_sandbox.messages import (
     decode_report,
 )
 
-# What was said: a report, what is none of those that may come here, or None once the far end is gone.
+# A report, the error of one that may not come here, or None once the far end has hung up.
 Heard = Report | MessageError | None
 
 
@@ -24,20 +24,20 @@ class Link:
     """A SOCK_SEQPACKET socket to a zygote or to a process of a sandbox."""
 
     def __init__(self) -> None:
-        """Make the pair; `far` is the descriptor for the other side, closed by `close_far`."""
+        """Make the pair; `far` is the other side's descriptor, which `close_far` closes."""
         self._near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.far = far.detach()
         self._near.setblocking(False)
         self._reading = False
 
     def close_far(self) -> None:
-        """Forget our copy of the other side's end, once it has been handed over."""
+        """Close our copy of the far end, once it has been handed over."""
         if self.far >= 0:
             os.close(self.far)
             self.far = -1
 
     def send(self, order: Order, fds: list[int]) -> None:
-        """Send one order. Raises OSError when the other side is gone or does not read."""
+        """Send one order. Raises OSError if the other side has hung up or does not read."""
         data = order.encode()
         if len(data) > ORDER_BYTES:
             raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
@@ -45,9 +45,9 @@ class Link:
         self._near.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 
     def listen(self, kinds: tuple[type[Report], ...], hear: Callable[[Heard, int | None], None]) -> None:
-        """Call hear with each report, if it is of one of these kinds, and its descriptor."""
+        """Call hear with each report of one of these kinds and its descriptor, or with what went wrong."""
         self._reading = True
-        # By number: asyncio puts the text of a socket object into an exception on the way.
+        # By number, because asyncio would format a socket object for an exception.
         asyncio.get_running_loop().add_reader(self._near.fileno(), self._readable, kinds, hear)
 
     def _readable(self, kinds: tuple[type[Report], ...], hear: Callable[[Heard, int | None], None]) -> None:
@@ -79,7 +79,7 @@ class Link:
             asyncio.get_running_loop().remove_reader(self._near.fileno())
 
     def close(self) -> None:
-        """Close both ends that are still ours."""
+        """Close whichever ends are still open here."""
         self._stop_reading()
         self._near.close()
         self.close_far()

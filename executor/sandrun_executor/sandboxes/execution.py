@@ -20,11 +20,11 @@ from sandrun_shared.jobs import LeftOut, Outcome
 from sandrun_shared.languages import Language
 from sandrun_shared.protocol import Execute, Output, Started, Usage
 
-COLLECT_SECONDS = 8.0  # what a collector takes: then it leaves out the rest
-COLLECT_END_SECONDS = 10.0  # then PID 1 is ended
+COLLECT_SECONDS = 8.0  # the collector's deadline, after which it leaves out the rest
+COLLECT_END_SECONDS = 10.0  # the executor's deadline, after which it kills PID 1
 USAGE_SECONDS = 1.0
-CPU_LOOK_SECONDS = 0.05  # between two looks at a job near its limit, which may sleep there until the end
-COLLECTOR_BYTES = 16 << 20  # what collecting needs besides the job's own limit
+CPU_LOOK_SECONDS = 0.05  # between two looks at a job near its CPU limit, which may sleep from there on
+COLLECTOR_BYTES = 16 << 20  # memory for collecting, beyond the job's limit
 _SEALS = FROZEN | F_SEAL_SEAL
 _EMPTY = os.O_RDONLY | os.O_CLOEXEC
 
@@ -40,12 +40,12 @@ class Compilation:
         self.cpu_seconds = 0.0
 
     def begin(self) -> None:
-        """The compiler is about to run. Raises CgroupError."""
+        """Start the clocks: the compiler is about to run. Raises CgroupError."""
         self._began_at = time.monotonic()
         self._used_before = self._cgroup.cpu_seconds()
 
     def end(self, now: float) -> None:
-        """It has ended, or been ended; only the first call counts. Raises CgroupError."""
+        """Stop the clocks; only the first call counts. Raises CgroupError."""
         if self._began_at:
             self.seconds = now - self._began_at
             self.cpu_seconds = self._cgroup.cpu_seconds() - self._used_before
@@ -53,7 +53,7 @@ class Compilation:
 
 
 class Execution:
-    """One job in one sandbox, which is its caller's to destroy; `run` must follow, as it closes the pump."""
+    """One job in one sandbox, which the caller destroys; call `run`, because it closes the pump."""
 
     def __init__(
         self,
@@ -87,10 +87,10 @@ class Execution:
         return self._sink.send(output)
 
     def stop(self, why: Stop) -> None:
-        """End the job; the first reason counts. Cancelling it then ends the grace and the collecting too."""
+        """End the job; the first reason counts. A later cancellation cuts grace and collecting short."""
         if self._stop is not None or self._sandbox.exited.done():
             if why is Stop.cancelled:
-                self._sandbox.kill()  # its grace is over: nobody wants what it would leave
+                self._sandbox.kill()  # no grace, since nobody wants its outputs
             return
         self._stop = why
         self._sandbox.end(self._grace_seconds if why is Stop.wall else 0.0)
@@ -98,8 +98,8 @@ class Execution:
     async def run(self, language: Language, fds: list[int], requested_at: float) -> None:
         """Run the job and send its events to the sink; Finished comes last.
 
-        language says how its programs run.
-        fds: order, upload, and stdin if the request has one; they stay the caller's, as the record does.
+        language: how its programs run.
+        fds: order, upload, and stdin if the request has one; the caller closes them, and the record.
         """
         sandbox, limits, compilation, pump = self._sandbox, self._limits, self._compilation, self.pump
 
@@ -124,16 +124,16 @@ class Execution:
             if self._stop is None and (exited is None or exited.status) and self._cgroup.was_refused_memory():
                 self._stop = Stop.memory
             if self._stop is Stop.memory:
-                memory_peak = min(memory_peak, limits.memory_bytes)  # above it PID 1 was let end the job
+                memory_peak = min(memory_peak, limits.memory_bytes)  # only PID 1 was allowed more
             left_out = await self._collect(exited, memory_peak, [fds[0], *own])
-            # With what collecting took: the client chose what to collect.
+            # Includes collecting, because the client chose what to collect.
             cpu_seconds = self._cgroup.cpu_seconds()
             if exited is None and (oom_kills or self._stop is Stop.memory):
                 exited = Exit(signal.SIGKILL, disk_full=False)  # PID 1 with the job
-            # Everything but PID 1 is reaped, and PID 1 never held the pipes: they are at their end.
+            # Everything but PID 1 is reaped, and PID 1 never held the pipes, so they are at end of file.
             logs = pump.drain()
             code = exited.code if exited is not None else None
-            compilation.end(ended_at)  # it was cut short, if it had not ended before
+            compilation.end(ended_at)  # cut short, unless it has ended
             started_at = sandbox.started_at
             outcome = Outcome(
                 verdict=judge(self._stop, exited, oom_kills, bool(started_at), sandbox.failure),
@@ -155,12 +155,12 @@ class Execution:
             )
             for fd in own[1:]:
                 if NOT_COLLECTED in left_out:
-                    os.ftruncate(fd, 0)  # PID 1 may have been ended over it
+                    os.ftruncate(fd, 0)  # PID 1 may have been killed halfway
                 fcntl(fd, F_ADD_SEALS, _SEALS)
             self._sink.send(*await self._record.finished(outcome, logs, Collected(*own[1:])))
 
     async def _hand_over(self, language: Language, fds: list[int]) -> None:
-        """Set the job's limits and tell its process what to run; a sandbox in which that fails is ended."""
+        """Set the job's limits and send its process the order; kill the sandbox if that fails."""
         try:
             self._sandbox.limit(self._limits, self._limits.memory_bytes)
             self._loop.add_reader(self._cgroup.oom_event_fd, self._look_at_memory)
@@ -180,7 +180,7 @@ class Execution:
         if self._sandbox.exited.done() or not self._cgroup.out_of_memory():
             return
         try:
-            # Not by PID 1: it may itself be waiting for memory, of which it needs some to end in order.
+            # From outside, because PID 1 needs memory to end in order and may itself wait for some.
             self._cgroup.kill(spared=self._sandbox.pid)
             self._sandbox.limit(self._limits, self._limits.memory_bytes + COLLECTOR_BYTES)
         except (CgroupError, OSError):
@@ -197,16 +197,16 @@ class Execution:
 
     def _tell_usage(self) -> None:
         if not self._sandbox.collected.done():
-            self._look_at_memory()  # a system call that was refused memory made no event
+            self._look_at_memory()  # a system call that failed for want of memory makes no event
             used = self._packages.cpu_seconds + self._cgroup.cpu_seconds()
             self._sink.send(Usage(used, self._cgroup.memory_bytes()), ())
             self._timers.after(USAGE_SECONDS, self._tell_usage)
 
     async def _collect(self, exited: Exit | None, peak_bytes: int, fds: list[int]) -> tuple[LeftOut, ...]:
-        """Let PID 1, alone now and soon unprivileged, gather the outputs; what it has left out."""
+        """Have PID 1, now alone and soon unprivileged, collect the outputs; returns what was left out."""
         sandbox, limits = self._sandbox, self._limits
         if exited is None or self._stop is Stop.cancelled or not sandbox.started_at:
-            sandbox.kill()  # PID 1 waits for the word to collect, and there is nothing to collect
+            sandbox.kill()  # PID 1 waits for Collect, but there is nothing to collect
             return (NOT_COLLECTED,) if exited is None and sandbox.started_at else ()
         try:
             if 2 * peak_bytes + COLLECTOR_BYTES > limits.memory_bytes:  # outputs are copied

@@ -1,4 +1,4 @@
-"""Names why no sandbox can be made: in words for a client, in words and with a remedy for the operator."""
+"""Causes for which no sandbox can be made, with a clause for clients and a remedy for the operator."""
 
 import errno
 import re
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-# The kernel's own ENOTSUPP, which no header for programs has: seccomp(2) lets it out when the machine's one
-# pool for compiled BPF programs is used up (bpf_prog_select_runtime in Linux' kernel/bpf/core.c).
+# The kernel's internal ENOTSUPP, which no user-space header defines. seccomp(2) returns it when the machine's
+# pool for compiled BPF programs is used up (bpf_prog_select_runtime in kernel/bpf/core.c).
 ENOTSUPP = 524
 _COMM = re.compile(r"[a-z_]{1,15}")
 _STATES = {
@@ -21,17 +21,17 @@ NO_SANDBOX = "no sandbox can be made on this server now"
 
 @dataclass(frozen=True)
 class Fault:
-    """One cause: `public` is a clause for clients; `found` and `mend` are for whoever runs the machine."""
+    """One cause: `public` is a clause for clients; `found` and `remedy` are for the operator."""
 
     public: str
     found: str
-    mend: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"{self.found}; {self.mend}"
+        return f"{self.found}; {self.remedy}"
 
     @property
-    def told(self) -> str:
+    def for_clients(self) -> str:
         """The sentence that a client gets."""
         return f"{NO_SANDBOX}: {self.public}"
 
@@ -43,7 +43,7 @@ FILTERS_USED_UP = (
     " prog`; processes with socket filters) or raise the limit",
 )
 _STUCK = "a step of its making does not return"
-STUCK_MEND = (
+STUCK_REMEDY = (
     "the kernel's log (dmesg: blocked for more than, lockup) and /proc/PID/stack say what it waits for; a"
     " process in state D ends with its wait or with a restart of the machine"
 )
@@ -64,46 +64,46 @@ _BY_ERRNO = {
 }
 _UNKNOWN = ("a step of its making fails", "see the other lines of `sandrun doctor`")
 
-ZYGOTE_STUCK = Fault(_STUCK, "the process that forks sandboxes does not answer", STUCK_MEND)
-SLOW = Fault("making one takes long", "a sandbox has been in the making for seconds", STUCK_MEND)
+ZYGOTE_STUCK = Fault(_STUCK, "the process that forks sandboxes does not answer", STUCK_REMEDY)
+SLOW = Fault("making one takes long", "a sandbox has been in the making for seconds", STUCK_REMEDY)
 SLOTS_RETIRED = Fault(
     "processes of earlier jobs do not end",
     "every slot is retired: something in each does not die",
-    STUCK_MEND,
+    STUCK_REMEDY,
 )
 
 
 def unknown(found: str) -> Fault:
-    """A cause that says nothing more than what was found."""
+    """Wrap a message whose cause is unknown."""
     return Fault(_UNKNOWN[0], found, _UNKNOWN[1])
 
 
 def of_step(step: str, code: int) -> Fault:
-    """A step of the set-up that failed with an errno."""
+    """Name the cause of a set-up step that failed with an errno."""
     if step == "seccomp" and code in (ENOTSUPP, errno.ENOMEM):
-        public, mend = FILTERS_USED_UP
+        public, remedy = FILTERS_USED_UP
     else:
-        public, mend = _BY_ERRNO.get(code, _UNKNOWN)
-    return Fault(public, f"step {step} failed with errno {code}", mend)
+        public, remedy = _BY_ERRNO.get(code, _UNKNOWN)
+    return Fault(public, f"step {step} failed with errno {code}", remedy)
 
 
 def of_error(error: BaseException) -> Fault:
-    """What the daemon itself could not do, by the errno of the error or of what it was raised from."""
+    """Name the cause of the daemon's own error, by its errno or that of its cause."""
     cause = error if isinstance(error, OSError) else error.__cause__
     code = cause.errno if isinstance(cause, OSError) else None
-    public, mend = _BY_ERRNO.get(code or 0, _UNKNOWN)
-    return Fault(public, str(error), mend)
+    public, remedy = _BY_ERRNO.get(code or 0, _UNKNOWN)
+    return Fault(public, str(error), remedy)
 
 
 def of_stuck(pids: Iterable[int], seconds: float, proc: Path = Path("/proc")) -> Fault:
-    """Processes that were to set a sandbox up and are not ready; they have the names of their steps."""
+    """Describe set-up processes that are not ready; each has its step as its name."""
     seen = [f"step {step}, process {pid}: {state}" for pid in pids for step, state in _looked_at(proc, pid)]
     found = f"the sandbox was not ready in {seconds:g} s"
-    return Fault(_STUCK, " (".join([found, "; ".join(seen) + ")"]) if seen else found, STUCK_MEND)
+    return Fault(_STUCK, " (".join([found, "; ".join(seen) + ")"]) if seen else found, STUCK_REMEDY)
 
 
 def _looked_at(proc: Path, pid: int) -> Iterable[tuple[str, str]]:
-    """Name and state of a process (proc_pid_stat(5)); reading them waits for no lock that it may hold."""
+    """Read name and state of a process (proc_pid_stat(5)), which takes no lock that it may hold."""
     try:
         text = (proc / str(pid) / "stat").read_text(errors="replace")
     except OSError:
@@ -114,5 +114,5 @@ def _looked_at(proc: Path, pid: int) -> Iterable[tuple[str, str]]:
 
 
 def state_of(pid: int, proc: Path = Path("/proc")) -> str:
-    """What a process that does not end is doing, for the log; "gone" when it is not there."""
+    """Describe, for the log, what a process that does not end is doing; "gone" if it has ended."""
     return next((state for _, state in _looked_at(proc, pid)), "gone")

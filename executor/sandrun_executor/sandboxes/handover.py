@@ -1,4 +1,4 @@
-"""What the executor hands to a sandbox besides the client's files."""
+"""The messages and packages that the executor hands to a sandbox besides the client's files."""
 
 import math
 import os
@@ -14,22 +14,22 @@ from sandrun_shared.protocol import Event, Execute
 
 
 class Sink(Protocol):
-    """Where a job's events go."""
+    """Receives a job's events."""
 
     def send(self, event: Event, fds: tuple[int, ...] = ()) -> bool:
-        """Pass one event on; False when there is no room for more."""
+        """Send one event; False asks the sender to pause."""
 
 
 @dataclass(frozen=True)
 class Packages:
-    """What a sandbox gets of packages: mounts by descriptor, variables, and the CPU time they took before.
+    """Packages for a sandbox: mounts by descriptor, variables, and the CPU time of the installation.
 
-    tools is None for a finished layer; else the first mount is a folder to install to, and the others are
-    files with these names. warm: whether they go with an interpreter that has started.
+    tools is None for a finished layer; otherwise the first mount is a folder to install to, and the others
+    are files with these names. warm: whether a started interpreter may use them.
     """
 
     mounts: list[int]
-    environment: dict[str, str]
+    variables: dict[str, str]
     tools: tuple[str, ...] | None = None
     cpu_seconds: float = 0.0
     warm: bool = True
@@ -39,18 +39,18 @@ NO_PACKAGES = Packages([], {})
 
 
 def held(undo: ExitStack, fd: int) -> int:
-    """The descriptor, which the stack closes."""
+    """Have the stack close a descriptor; returns it."""
     undo.callback(os.close, fd)
     return fd
 
 
 def tmpfs_limits(limits: Limits) -> TmpfsLimits:
-    """The size of the folders of a job with these limits."""
+    """Derive the sizes of a job's tmpfs folders from its limits."""
     return TmpfsLimits(limits.disk_bytes, limits.inodes, limits.memory_bytes)
 
 
 def configuration(mounted: TmpfsLimits, limits: Limits, packages: Packages) -> Configure | None:
-    """What PID 1 has to change for a job in folders that are mounted with a size; None for nothing."""
+    """Build the message by which PID 1 adapts the mounted folders to a job; None if they fit."""
     wanted: TmpfsLimits | None = tmpfs_limits(limits)
     if wanted == mounted:
         wanted = None
@@ -63,19 +63,19 @@ def configuration(mounted: TmpfsLimits, limits: Limits, packages: Packages) -> C
 
 
 def threads_of(limits: Limits) -> int:
-    """How many threads a library may start for one computation: the job's share of the processors."""
+    """Count the threads that a library may start for one computation: the job's share of the processors."""
     return min(math.ceil(limits.cpu_cores), os.cpu_count() or 1)
 
 
 def job_message(request: Execute, language: Language, packages: Packages) -> JobMessage:
-    """What the process that becomes the job is told: numbers and names of ours only."""
+    """Build the message to the process that becomes the job; it holds only numbers and our own names."""
     limits = request.limits
     fork = request.warm and packages.warm and request.interpreter == "python3" and request.gpu is None
     return JobMessage(
         command=language.command,
         compiler=language.compiler,
         language_variables=language.env,
-        package_variables=packages.environment,
+        package_variables=packages.variables,
         upload=request.upload.value,
         warm=fork,
         buffered=request.buffered,

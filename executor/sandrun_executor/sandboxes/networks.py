@@ -1,4 +1,4 @@
-"""Network namespaces of sandboxes: loopback and nothing else, used again only while nobody used them."""
+"""Network namespaces of sandboxes: loopback only; one that no job has used is given to the next job."""
 
 import asyncio
 import os
@@ -8,13 +8,12 @@ from contextlib import contextmanager, suppress
 
 from sandrun_sandbox import linux_unsafe as linux
 
-# Every counter that a namespace keeps of what was sent, received or refused in it (proc_pid_net(5)); sockets
-# die with their processes, and those that linger have sent something. A file that is not there belongs to a
-# protocol that is not there.
+# Every counter of what was sent, received or refused in a namespace (proc_pid_net(5)). Sockets die with their
+# processes, and one that lingers has sent something. A missing file means that the kernel lacks the protocol.
 _COUNTERS = ("dev", "snmp", "snmp6", "netstat")
 _ROOM = 64 << 10
-KEEP_SECONDS = 0.05  # for which an unused network waits for the next job of a burst
-# What these say is about every namespace: sockets and memory of TCP, packets by processor, sizes of caches.
+KEEP_SECONDS = 0.05  # how long an unused network waits for the next job of a burst
+# These describe all namespaces: sockets and memory of TCP, packets by processor, sizes of caches.
 _OF_THE_MACHINE = ("sockstat", "sockstat6", "softnet_stat", "protocols", "rt_acct", "stat")
 
 
@@ -22,7 +21,7 @@ class Network:
     """One namespace (network_namespaces(7)) with `lo` up; it stays while this object holds it."""
 
     def __init__(self) -> None:
-        """Make it. Raises OSError."""
+        """Make the namespace and bring `lo` up. Raises OSError."""
         self._counters: list[int] = []
         with _thread_namespace():
             linux.unshare(linux.CLONE_NEWNET)
@@ -43,27 +42,27 @@ class Network:
         return b"".join([os.pread(fd, _ROOM, 0) for fd in self._counters])
 
     def is_as_new(self) -> bool:
-        """Whether nothing tells that it was used: no packet, no attempt that failed."""
+        """Whether no counter shows a use: no packet, no failed attempt."""
         return bool(self._counters) and self._read() == self._new
 
     def listen(self, port: int) -> socket.socket:
-        """A socket that listens on its loopback; whoever connects, it counts as used. Raises OSError."""
+        """Listen on its loopback; a connection counts as a use of the namespace. Raises OSError."""
         self._new = b""
         with _thread_namespace():
             linux.setns(self.fd, linux.CLONE_NEWNET)
             return socket.create_server(("127.0.0.1", port), backlog=128)
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the namespace, which ends with its last process."""
         for fd in (self.fd, *self._counters):
             os.close(fd)
         self._counters.clear()
 
 
 class Networks:
-    """A pool in which a namespace that no job has used waits for the next one of a burst.
+    """A pool in which namespaces that no job has used wait briefly for the next job.
 
-    A new one costs a millisecond and more, most of it in the kernel's threads when it is taken down.
+    A new one costs more than a millisecond, most of it in kernel threads when it is destroyed.
     """
 
     def __init__(self) -> None:
@@ -72,11 +71,11 @@ class Networks:
         self._timer: asyncio.TimerHandle | None = None
 
     def acquire(self) -> Network:
-        """A namespace that nobody has used. Raises OSError."""
+        """Acquire a namespace that no job has used. Raises OSError."""
         return self._idle.pop() if self._idle else Network()
 
     def release(self, network: Network) -> None:
-        """Keep it for a moment if it is as new: counters and sockets in TIME_WAIT tell of the job before."""
+        """Keep it for a moment if it is unused; else close it: counters and TIME_WAIT tell of its job."""
         if not network.is_as_new():
             network.close()
             return
@@ -95,7 +94,7 @@ class Networks:
             self.close()
 
     def close(self) -> None:
-        """Close those that wait."""
+        """Close the namespaces that wait."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -104,10 +103,10 @@ class Networks:
 
 
 def _hide_the_machine() -> None:
-    """Take from others what this thread's namespace says of the machine. Raises OSError.
+    """Make the files by which this thread's namespace describes the machine unreadable. Raises OSError.
 
-    A mode belongs to the file, which each namespace has for itself: it holds on every path that leads there,
-    /proc/PID/task/TID/net too, in every /proc (proc_notify_change in Linux' fs/proc/generic.c).
+    Each namespace has separate files, and a mode belongs to the file. Therefore it holds on every path to the
+    file, such as /proc/PID/task/TID/net, in every /proc (proc_notify_change in fs/proc/generic.c).
     """
     for name in _OF_THE_MACHINE:
         with suppress(FileNotFoundError):
@@ -116,7 +115,7 @@ def _hide_the_machine() -> None:
 
 @contextmanager
 def _thread_namespace() -> Iterator[None]:
-    """Come back to this thread's network namespace at the end."""
+    """Return to this thread's network namespace at the end."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield

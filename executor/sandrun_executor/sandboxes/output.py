@@ -9,15 +9,15 @@ from sandrun_shared.framing import CHUNK
 from sandrun_shared.protocol import Output
 from sandrun_shared.sealing import LOG_OVERHEAD, LogSealer
 
-FLUSH_SECONDS = 0.005  # short jobs end within this, and their output travels with the last message
-LITTLE_READS, LITTLE_BYTES = 4, 1024  # each, between two messages: the rest gathers in the pipes
+FLUSH_SECONDS = 0.005  # short jobs end within this, so their output travels in the last message
+LITTLE_READS, LITTLE_BYTES = 4, 1024  # small reads between two messages, and what is small
 REST_SECONDS = 0.002  # between two reads of output above the limit: 32 MB a second
 STDOUT, STDERR = 1, 2
-_AROUND = 64  # bytes; more than a message has around its data
+_AROUND = 64  # bytes; an upper bound of a message's overhead
 
 
 class LogPump:
-    """The two pipes of one job; holds at most one message of output, counts what is above the limit."""
+    """Reads the two pipes of one job; holds at most one message, and only counts output above the limit."""
 
     def __init__(
         self,
@@ -27,11 +27,10 @@ class LogPump:
         *,
         sealer: LogSealer | None = None,
     ) -> None:
-        """owner is the uid that may open the pipes again, as /dev/stdout.
+        """owner: the uid that may reopen the pipes, for example as /dev/stdout.
 
-        deliver passes one message on and answers whether there is room for more. With a sealer all output
-        leaves sealed, as lines on stdout, which together stay within the limit too. Raises OSError when no
-        pipe can be made.
+        deliver: sends one message and returns whether there is room for more. With a sealer, output leaves as
+        sealed lines on stdout, which also stay within the limit. Raises OSError if no pipe can be made.
         """
         self._loop = asyncio.get_running_loop()
         self._sealer = sealer
@@ -45,7 +44,7 @@ class LogPump:
         self._timer: asyncio.TimerHandle | None = None
         self._resting: asyncio.TimerHandle | None = None
         self._reading: set[int] = set()
-        self._reads = 0  # of little, since output was last passed on
+        self._reads = 0  # small reads since the last message
         self._gathering = False
         self.counts = {STDOUT: 0, STDERR: 0}
         self.truncated = False
@@ -59,12 +58,12 @@ class LogPump:
             undo.pop_all()
 
     def start(self) -> None:
-        """Close the write ends, which the job now has, and read."""
+        """Close our copies of the write ends, which the job has by now, and begin to read."""
         self._close_write_ends()
         self.resume()
 
     def resume(self) -> None:
-        """Read on after the receiver had no room."""
+        """Resume reading after the receiver had no room."""
         for stream, fd in self._read_fds.items():
             if stream not in self._reading:
                 self._reading.add(stream)
@@ -101,15 +100,15 @@ class LogPump:
                 self._gather()
 
     def _gather(self) -> None:
-        """Read no more until the next message: who writes byte by byte would wake the daemon for each.
+        """Stop reading until the next message: a job that writes byte by byte would wake us for each.
 
-        Not from the first read on: what comes of both pipes now and then is to keep its order.
+        The first reads are exempt, so that occasional output of both pipes keeps its order.
         """
         self._pause()
         self._gathering = True
 
     def _rest(self, stream: int, fd: int) -> None:
-        """Read no more of what is only counted for a moment: else a flood would take the daemon's time."""
+        """Pause reading output that is only counted, because a flood would take the daemon's time."""
         self._reading.discard(stream)
         self._loop.remove_reader(fd)
         if self._resting is None:
@@ -159,7 +158,7 @@ class LogPump:
         return [Output(STDOUT, line) for line in lines]
 
     def drain(self) -> tuple[Output, ...]:
-        """Read what the dead job left in the pipes and close them; the output that was not yet passed on."""
+        """Read what the dead job left in the pipes and close them; returns the output not yet delivered."""
         self._pause()
         for stream, fd in list(self._read_fds.items()):
             while data := self._read_rest(fd):
@@ -175,10 +174,10 @@ class LogPump:
         try:
             return os.read(fd, CHUNK)
         except BlockingIOError:
-            return b""  # somebody outside the sandbox holds the pipe: never wait for that
+            return b""  # a process outside the sandbox holds the pipe; do not wait for it
 
     def close(self) -> None:
-        """Close everything; what was not drained is lost."""
+        """Close everything; undrained output is lost."""
         self._pause()
         if self._timer is not None:
             self._timer.cancel()

@@ -1,10 +1,10 @@
-"""What the kernel says of a pidfd (pidfd_open(2))."""
+"""Queries about a pidfd (pidfd_open(2))."""
 
 import signal
 
 
 def pid_of(pidfd: int) -> int:
-    """The process behind a pidfd, in our namespace; -1 when it is dead (pidfd_open(2))."""
+    """Look up the pid behind a pidfd, in our namespace; -1 if the process is dead (pidfd_open(2))."""
     with open(f"/proc/self/fdinfo/{pidfd}") as file:
         for line in file:
             key, _, value = line.partition(":")
@@ -14,7 +14,7 @@ def pid_of(pidfd: int) -> int:
 
 
 def is_pidfd(fd: int) -> bool:
-    """Whether a descriptor stands for a process, dead or alive (pidfd_send_signal(2))."""
+    """Whether a descriptor is a pidfd, of a live or dead process (pidfd_send_signal(2))."""
     try:
         signal.pidfd_send_signal(fd, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The life of one sandbox: prepared, handed a job (execution.py), ended, proven empty."""
+"""The lifecycle of one sandbox: prepared, handed a job (execution.py), killed, proven empty."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from sandrun_executor.sandboxes.channel import Heard, Link
 from sandrun_executor.sandboxes.faults import Fault
 from sandrun_executor.sandboxes.handover import Packages, configuration, tmpfs_limits
 from sandrun_executor.sandboxes.pidfds import is_pidfd, pid_of
-from sandrun_executor.sandboxes.slots import Slot, SlotPool
+from sandrun_executor.sandboxes.slots import Slot, Slots
 from sandrun_executor.sandboxes.timers import Timers
 from sandrun_executor.sandboxes.verdicts import Exit, left_out_of
 from sandrun_executor.sandboxes.zygote import Zygote
@@ -25,16 +25,16 @@ from sandrun_sandbox import messages
 from sandrun_shared.jobs import LeftOut, Limits
 
 PREPARE_SECONDS = 5.0
-LEAVE_SECONDS = 0.5  # for what could not be prepared to go; then it ends behind its caller's back
-ASK_SECONDS = 0.2  # from asking PID 1 to end the job to ending it ourselves
-END_SECONDS = 2.0  # from asking PID 1 to ending PID 1, and with it the exit code and the outputs
+LEAVE_SECONDS = 0.5  # for a failed sandbox to end; then it ends in the background
+ASK_SECONDS = 0.2  # from asking PID 1 to end the job to killing it ourselves
+END_SECONDS = 2.0  # from asking PID 1 to killing it, which loses the exit code and the outputs
 EMPTY_SECONDS = 5.0
 _log = logging.getLogger("sandrun.executor")
 T = TypeVar("T")
 
 
 class SandboxError(Exception):
-    """A sandbox could not be prepared; is_stuck when a step did not return, and will not for others."""
+    """A sandbox could not be prepared; is_stuck: a step hangs, and will hang for other sandboxes too."""
 
     def __init__(self, fault: Fault, *, is_stuck: bool = False) -> None:
         super().__init__(str(fault))
@@ -45,12 +45,12 @@ class SandboxError(Exception):
 class Sandbox:
     """One set of namespaces and processes, used for one job and then destroyed."""
 
-    def __init__(self, zygote: Zygote, pool: SlotPool, slot: Slot, limits: Limits) -> None:
+    def __init__(self, zygote: Zygote, slots: Slots, slot: Slot, limits: Limits) -> None:
         self.on_compiling: Callable[[], None] = _nothing
         self.on_started: Callable[[], None] = _nothing
-        self.on_released: Callable[[], None] = _nothing  # everything in it is dead
+        self.on_released: Callable[[], None] = _nothing  # once every process in it is dead
         self._loop = asyncio.get_running_loop()
-        self._pool = pool
+        self._slots = slots
         self._slot = slot
         with ExitStack() as undo:
             self._init = Link()
@@ -65,7 +65,7 @@ class Sandbox:
         self._collected: asyncio.Future[tuple[LeftOut, ...]] = self._loop.create_future()
         self._dead: asyncio.Future[None] = self._loop.create_future()
         self._failure = ""
-        self._awaited = {"ready"}  # what may be reported now: nothing is that was not asked for
+        self._awaited = {"ready"}  # the reports that are expected now; any other ends the sandbox
         self._started_at = 0.0
         self._timers = Timers()
         self._zygote = zygote
@@ -74,25 +74,23 @@ class Sandbox:
     async def prepare(
         cls,
         zygote: Zygote,
-        pool: SlotPool,
+        slots: Slots,
         limits: Limits,
         gpu: int | None = None,
         *,
         installs: bool = False,
     ) -> "Sandbox":
-        """Everything but the job, with the limits most jobs have.
+        """Prepare everything but the job, with the default limits.
 
-        With a GPU if the job is to have one.
-        installs: what runs in it may write to the folder of packages, when one is mounted.
-
-        Raises SandboxError, SlotsRetiredError, NoSlotError, CgroupError, OSError; the pool of slots ends what
-        is left then.
+                gpu: the job's, if it is to have one. installs: its job may write to the folder of packages, once that
+        is mounted. Raises SandboxError, SlotsRetiredError, NoSlotError, CgroupError, OSError; `Slots` destroys
+        what is left then.
         """
-        slot = pool.acquire()
+        slot = slots.acquire()
         try:
-            sandbox = cls(zygote, pool, slot, limits)
+            sandbox = cls(zygote, slots, slot, limits)
         except BaseException:
-            pool.release(slot)  # nothing is in it
+            slots.release(slot)  # no process is in it
             raise
         try:
             sandbox.limit(limits, limits.memory_bytes)
@@ -105,15 +103,15 @@ class Sandbox:
                 await sandbox._ready
         except TimeoutError:
             fault = sandbox._stuck()
-            await pool.bury(sandbox.destroy(), LEAVE_SECONDS)
+            await slots.bury(sandbox.destroy(), LEAVE_SECONDS)
             raise SandboxError(fault, is_stuck=True) from None
         except BaseException:
-            await pool.bury(sandbox.destroy(), LEAVE_SECONDS)
+            await slots.bury(sandbox.destroy(), LEAVE_SECONDS)
             raise
         return sandbox
 
     def _stuck(self) -> Fault:
-        """Why it is not ready: it is asked of the kernel, as nobody in it answers."""
+        """Find out why it is not ready, from the kernel, since no process in it answers."""
         if self._pidfd < 0:
             self._zygote.answers = False
             return faults.ZYGOTE_STUCK
@@ -125,12 +123,12 @@ class Sandbox:
 
     @property
     def slot(self) -> Slot:
-        """What it holds of the machine."""
+        """Its slot."""
         return self._slot
 
     @property
     def zygote(self) -> Zygote:
-        """What it was forked from, and ends with."""
+        """The zygote that forked it, with which it dies."""
         return self._zygote
 
     @property
@@ -145,22 +143,22 @@ class Sandbox:
 
     @property
     def exited(self) -> "asyncio.Future[Exit | None]":
-        """How the job's process ended, once it has; None if nobody can tell."""
+        """How the job's process ended; None if that is unknown."""
         return self._exited
 
     @property
     def collected(self) -> "asyncio.Future[tuple[LeftOut, ...]]":
-        """What the collector left out, once it is done."""
+        """What the collector left out, once it has finished."""
         return self._collected
 
     @property
     def failure(self) -> str:
-        """What failed in it, in words for clients; "" while nothing has."""
+        """What failed in it, for clients; "" so far if nothing has."""
         return self._failure
 
     @property
     def usable(self) -> bool:
-        """Whether a parked sandbox still waits for its job."""
+        """Whether a parked sandbox is still alive and waits for a job."""
         return not self._failure and not self._exited.done() and not self._dead.done() and self._zygote.alive
 
     def _init_says(self, heard: Heard, fd: int | None) -> None:
@@ -200,25 +198,25 @@ class Sandbox:
             case messages.Failed():
                 self._step_failed(heard)
             case None:
-                pass  # the job's exec, or its end: PID 1 tells which
+                pass  # the job's execve or its end; PID 1 reports which
             case _:
                 self._misheard()
 
     def _was_asked(self, what: str) -> bool:
-        """Whether this report is awaited; it is not a second time."""
+        """Whether this report is expected; it is expected once."""
         if what not in self._awaited:
             return False
         self._awaited.remove(what)
         return True
 
     def _misheard(self) -> None:
-        """End a sandbox that reports what it cannot: what else it says is worth nothing."""
+        """Kill a sandbox that sends an impossible report, since none of its reports can be trusted."""
         self._fail("an unknown report")
         self.kill()
 
     def _step_failed(self, failed: messages.Failed) -> None:
         fault = faults.of_step(failed.step, failed.code)
-        if self._started_at:  # no sandbox can be made any more, perhaps, and only this one tells
+        if self._started_at:  # log it: perhaps no sandbox can be made any more, and only this one shows why
             _log.error("after a job: %s", fault)
         self._fail(fault.found, fault)
 
@@ -236,13 +234,13 @@ class Sandbox:
         self._expect_nothing()
 
     def _expect_nothing(self) -> None:
-        """Let nobody wait for a word of it any more."""
+        """End every wait for a report of it."""
         _settle(self._exited, None)
         _settle(self._collected, (NOT_COLLECTED,))
         _settle(self._configured, None)
 
     def end(self, grace_seconds: float) -> None:
-        """Have PID 1 end the job, after the grace of SIGTERM if there is one; it has END_SECONDS for it."""
+        """Have PID 1 end the job within END_SECONDS, after SIGTERM and the grace if any."""
         try:
             self._init.send(messages.Stop(grace_seconds), [])
         except OSError:
@@ -252,30 +250,30 @@ class Sandbox:
         self._timers.after(seconds, lambda: None if self._exited.done() else self.kill())
 
     def _end_job(self) -> None:
-        """End it from outside: among hundreds of processes that fork for ever, PID 1's turn comes late."""
+        """Kill the job from outside: among hundreds of forking processes, PID 1 is scheduled late."""
         if self._pidfd >= 0 and not self._exited.done():
-            with suppress(CgroupError, OSError):  # then PID 1 does, or the end of PID 1
+            with suppress(CgroupError, OSError):  # then PID 1 does it, or dies and takes the job along
                 kill_once(self._slot.cgroup.pids, pid_of(self._pidfd))
             self._timers.after(ASK_SECONDS, self._end_job)
 
     def kill(self) -> None:
-        """SIGKILL to PID 1, and with it to its whole namespace (pid_namespaces(7))."""
+        """Send SIGKILL to PID 1, which kills its whole namespace (pid_namespaces(7))."""
         if self._pidfd >= 0 and not self._dead.done():
-            with suppress(ProcessLookupError):  # dead already, and we have not been told yet
+            with suppress(ProcessLookupError):  # dead already, but not yet reported
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            self._timers.after(EMPTY_SECONDS, self._expect_nothing)  # state D has not ended by then
+            self._timers.after(EMPTY_SECONDS, self._expect_nothing)  # a process in state D may outlast that
 
     def limit(self, limits: Limits, memory_bytes: int) -> None:
-        """Set what the kernel gives all of its processes together. Raises CgroupError, OSError."""
+        """Set the limits of all its processes together. Raises CgroupError, OSError."""
         self._slot.cgroup.limit(
             memory_bytes=memory_bytes,
-            processes=limits.processes + 1,  # PID 1 is not the job's
+            processes=limits.processes + 1,  # PID 1 does not count as the job's
             cpu_cores=limits.cpu_cores,
             watched=True,
         )
 
     async def configure(self, limits: Limits, packages: Packages) -> None:
-        """Give it folders of another size, and packages, if it needs them. Raises TimeoutError, OSError."""
+        """Resize its folders and mount packages, if the job needs that. Raises TimeoutError, OSError."""
         order = configuration(self._folders, limits, packages)
         if order is None:
             return
@@ -285,20 +283,20 @@ class Sandbox:
             await self._configured
 
     def hand_over(self, job: messages.JobMessage, fds: list[int]) -> None:
-        """Tell the job's process what to run. Raises OSError."""
+        """Send the job's process its message. Raises OSError."""
         self._awaited.add("started")
         self._job.send(job, fds)
 
     def cannot_begin(self, error: CgroupError | OSError) -> None:
-        """End it, as its job could not be handed over."""
+        """Kill it, because its job could not be handed over."""
         fault = self._stuck() if isinstance(error, TimeoutError) else faults.of_error(error)
         if not self._exited.done():
             _log.error("the limits of a job could not be set: %s", fault)
         self._fail(f"the limits could not be set: {fault.public}")
-        self.kill()  # or dead already: the verdict will say of what
+        self.kill()  # or it is dead already, and the verdict says why
 
     def collect(self, limits: Limits, seconds: float, fds: list[int]) -> None:
-        """Have PID 1 gather the outputs; `collected` tells the result. Raises OSError.
+        """Have PID 1 collect the outputs; `collected` has the result. Raises OSError.
 
         fds: order, snapshot, and memfds for data, names and numbers.
         """
@@ -306,7 +304,7 @@ class Sandbox:
         self._init.send(messages.Collect(limits.output_files, limits.disk_bytes, seconds), fds)
 
     async def destroy(self) -> None:
-        """End whatever is left and give the slot back, or retire it when it does not become empty."""
+        """Kill what is left and release the slot; retire it if it does not become empty."""
         self.kill()
         if (event_fd := self._slot.cgroup.oom_event_fd) >= 0:
             self._loop.remove_reader(event_fd)
@@ -322,7 +320,7 @@ class Sandbox:
             pass
         finally:
             if not released:
-                self._pool.retire(self._slot, self.on_released)
+                self._slots.retire(self._slot, self.on_released)
             self._timers.cancel()
             self._init.close()
             self._job.close()
@@ -332,10 +330,10 @@ class Sandbox:
                 self._pidfd = -1
 
     async def _release(self) -> None:
-        """Raises TimeoutError while something is left."""
+        """Release the slot once it is empty. Raises TimeoutError if it does not become so."""
         async with asyncio.timeout(EMPTY_SECONDS):
             pause = 0.001
-            while not self._pool.release(self._slot):
+            while not self._slots.release(self._slot):
                 with suppress(CgroupError):
                     self._slot.cgroup.kill()
                 await asyncio.sleep(pause)
@@ -343,7 +341,7 @@ class Sandbox:
 
 
 def _settle(future: asyncio.Future[T], result: T) -> None:
-    """Give a result to those who wait, unless they have one."""
+    """Set the result of a future that has none yet."""
     if not future.done():
         future.set_result(result)
 

@@ -1,4 +1,4 @@
-"""What a sandbox holds of the machine: a user id, a network namespace, a cgroup."""
+"""Slots: the user id, network namespace and cgroup of a sandbox."""
 
 import asyncio
 import logging
@@ -22,12 +22,12 @@ class NoSlotError(Exception):
 
 
 class SlotsRetiredError(Exception):
-    """Every slot is retired: none will be free because a job ends."""
+    """Every slot is retired, so the end of a job frees none."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One sandbox's share: uid is nobody else's while the slot lives."""
+    """One sandbox's share of the machine; its uid is unique while the slot is in use."""
 
     number: int
     uid: int
@@ -35,8 +35,8 @@ class Slot:
     cgroup: Cgroup
 
 
-class SlotPool:
-    """Hands out slots; one that cannot be proven empty is not handed out before it can."""
+class Slots:
+    """Acquires and releases slots; one that cannot be proven empty is retired until it can."""
 
     def __init__(self, hierarchy: Hierarchy, first_uid: int, count: int) -> None:
         self._hierarchy = hierarchy
@@ -45,8 +45,8 @@ class SlotPool:
         self._free = list(range(count - 1, -1, -1))
         self._retired: list[tuple[Slot, Callable[[], None]]] = []
         self._reclaiming: asyncio.TimerHandle | None = None
-        self.reclaimed = 0  # retired slots that became empty after all, ever
-        self.on_freed: Callable[[], None] = _nothing  # for what `bury` ended
+        self.reclaimed = 0  # total of retired slots that became empty after all
+        self.on_freed: Callable[[], None] = _nothing  # after `bury` destroyed something
         self.on_reclaimed: Callable[[], None] = _nothing
         self._endings: set[asyncio.Task[None]] = set()
         self._start = time.time_ns()
@@ -54,7 +54,7 @@ class SlotPool:
         self._made = 0
 
     def acquire(self) -> Slot:
-        """A slot with a network namespace that nobody has used and a new cgroup.
+        """Acquire a slot with an unused network namespace and a new cgroup.
 
         Raises NoSlotError when none is free, SlotsRetiredError, OSError, CgroupError.
         """
@@ -73,11 +73,11 @@ class SlotPool:
         return Slot(number, self._first_uid + number, network, cgroup)
 
     def create_cgroup(self, name: str) -> Cgroup:
-        """A cgroup of a new name: one that a predecessor could not end is still there. Raises CgroupError."""
+        """Create a cgroup under a fresh name: a predecessor's may still exist. Raises CgroupError."""
         return self._hierarchy.create(f"{name}-{self._start}")
 
     def release(self, slot: Slot) -> bool:
-        """Give a slot back after its last process died; False when its cgroup is still populated."""
+        """Release a slot whose last process died; False if its cgroup is still populated."""
         try:
             slot.cgroup.remove()
         except CgroupError:
@@ -87,7 +87,7 @@ class SlotPool:
         return True
 
     async def bury(self, ending: Coroutine[Any, Any, None], seconds: float) -> None:
-        """Wait for the end of a sandbox that could not be prepared; after some seconds it goes on alone."""
+        """Destroy a sandbox that could not be prepared; after some seconds this goes on in the background."""
         task = asyncio.get_running_loop().create_task(ending)
         self._endings.add(task)
         task.add_done_callback(self._buried)
@@ -96,25 +96,25 @@ class SlotPool:
     def _buried(self, task: asyncio.Task[None]) -> None:
         self._endings.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            _log.error("a sandbox did not end as it should: %s", type(task.exception()).__name__)
+            _log.error("a sandbox could not be destroyed: %s", type(task.exception()).__name__)
         self.on_freed()
 
     async def settled(self) -> None:
-        """Wait for the ends that go on alone; each takes a bounded time."""
+        """Wait for what is destroyed in the background; each takes a bounded time."""
         while self._endings:
             await asyncio.wait(self._endings)
-            await asyncio.sleep(0)  # what is called when they are done
+            await asyncio.sleep(0)  # run their done callbacks
 
     @property
     def retired(self) -> int:
-        """How many slots are not used because something in them does not die."""
+        """How many slots are out of use because a process in them does not die."""
         return len(self._retired)
 
     def retire(self, slot: Slot, then: Callable[[], None]) -> None:
-        """Do not use a slot while something is in it, though it was killed; call `then` once it is empty."""
+        """Retire a slot in which a killed process does not die; call `then` once it is empty."""
         pids = _pids(slot)
         states = "; ".join(f"process {pid}: {faults.state_of(pid)}" for pid in pids) or "no process is listed"
-        _log.error("slot %d is retired: something in it does not die (%s)", slot.number, states)
+        _log.error("slot %d is retired: a process in it does not die (%s)", slot.number, states)
         self._retired.append((slot, then))
         if self._reclaiming is None:
             self._look_again()
@@ -143,7 +143,7 @@ class SlotPool:
             self.on_reclaimed()
 
     def close(self) -> None:
-        """Let the networks go that wait for a job, and look after retired slots no more."""
+        """Close the networks that wait for a job, and stop watching retired slots."""
         if self._reclaiming is not None:
             self._reclaiming.cancel()
             self._reclaiming = None

@@ -1,11 +1,11 @@
-"""Callbacks of the event loop that belong together: each is forgotten once it ran, and all end at once."""
+"""A group of event-loop timers that are cancelled together."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class Timers:
-    """The timers of one thing, which may set many of them in its life."""
+    """The timers of one object, which may set many of them in its life."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -15,7 +15,7 @@ class Timers:
         return len(self._pending)
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call action once that many seconds have passed."""
+        """Call action after some seconds."""
 
         def due() -> None:
             self._pending.discard(timer)
@@ -25,6 +25,6 @@ class Timers:
         self._pending.add(timer)
 
     def cancel(self) -> None:
-        """Call none of those that are pending."""
+        """Cancel every pending timer."""
         while self._pending:
             self._pending.pop().cancel()

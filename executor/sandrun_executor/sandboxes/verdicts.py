@@ -1,4 +1,4 @@
-"""Why a job ended: from the wait status and the kernel's counters, never a guess."""
+"""Verdicts: why a job ended, derived from the wait status and the kernel's counters."""
 
 import enum
 import os
@@ -30,26 +30,26 @@ class Exit:
 
     @property
     def code(self) -> int:
-        """The exit code, 128+n for signal n."""
+        """Exit code; 128+n for signal n."""
         code = os.waitstatus_to_exitcode(self.status)
         return code if code >= 0 else 128 - code
 
     @property
     def signal(self) -> int | None:
-        """The signal that ended it, if one did."""
+        """Number of the signal that ended it, if one did."""
         return os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else None
 
 
 def left_out_of(counts: Iterable[int]) -> tuple[LeftOut, ...]:
-    """What a collector reports (messages.Collected)."""
+    """Decode what a collector reports (messages.Collected)."""
     said = zip(_REASONS, counts, strict=True)
     return tuple(LeftOut(reason, min(count, MAX_COUNT)) for reason, count in said if count)
 
 
 def judge(stop: Stop | None, exited: Exit | None, oom_kills: int, started: bool, failure: str) -> Verdict:
-    """The verdict: what the executor did, then what the memory counter says, then how the process ended.
+    """Judge by what the executor did, then by the memory counters, then by how the process ended.
 
-    exited is None when PID 1 died before it could tell; failure names the step of the set-up that failed.
+    exited is None if PID 1 died before it could report; failure names the set-up step that failed.
     """
     if stop is Stop.cancelled:
         return Verdict.cancelled
@@ -77,5 +77,5 @@ def _of_exit(exited: Exit) -> Verdict:
         return Verdict.disk_limit if exited.signal == signal.SIGXFSZ else Verdict.signaled
     if exited.code == 0:
         return Verdict.ok
-    # The kernel counts no ENOSPC: a failed program whose folders are full is taken to have failed of that.
+    # The kernel does not count ENOSPC, so a failed program with full folders counts as out of disk.
     return Verdict.disk_limit if exited.disk_full else Verdict.nonzero_exit

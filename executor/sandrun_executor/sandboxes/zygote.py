@@ -23,9 +23,9 @@ from sandrun_shared import memfds
 
 _START_SECONDS = 20.0
 _PRELOAD_SECONDS = 120.0  # importing from a cold disk
-STOP_SECONDS = 5.0  # from SIGKILL to a zygote's end, which may have gigabytes to give back
+STOP_SECONDS = 5.0  # from SIGKILL to a zygote's end; freeing gigabytes takes time
 _log = logging.getLogger("sandrun.executor")
-# What becomes the sandbox, in an order in which each finds what it imports (tests/unit/sandbox/test_boot.py).
+# The sandbox's modules, each after those that it imports (tests/unit/sandbox/test_boot.py).
 _MODULES = (
     "sandrun_sandbox.layout",
     "sandrun_sandbox.messages",
@@ -65,7 +65,7 @@ _IMAGE_MODULES = (
     "sandrun_sandbox.root",
     "sandrun_sandbox.python.frames",
 )
-# Room for the command line that a job's /proc/self/cmdline is to show.
+# Room for the command line that a job's /proc/self/cmdline will show.
 _PADDING = " " * 2048
 
 _PREVIEW_MODULES = (*_IMAGE_MODULES, "sandrun_sandbox.messages", "sandrun_sandbox.python.preview")
@@ -75,15 +75,15 @@ _BOOT = "sandrun_sandbox.boot"
 
 
 class ZygoteError(Exception):
-    """A zygote did not start; the text says what to look at."""
+    """A zygote did not start; the text says where to look."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """What the zygote of an environment has besides: a folder of the host, and what to make of it.
+    """An environment for a zygote: its folder on the host, and how to use it.
 
-    links: as Built.links; modules are imported before any job is known. python is the environment's
-    interpreter, "" if the zygote is to be the system's: then nothing of the folder runs but in jobs.
+    links: as Built.links; modules: to import ahead of jobs. python: the environment's interpreter, or "" for
+    the system's, with which code of the folder runs in jobs only.
     """
 
     folder: str
@@ -96,7 +96,7 @@ class Image:
 def _first_stage(second: int, command: list[str], image: Image | None, gpus: dict[str, Any]) -> str:
     environment = None
     if image is not None and image.python:
-        # As in a job, but one thread: others would not live through a fork.
+        # As in a job, but with one thread, because others would not survive a fork.
         variables = {**layout.VARIABLES, **image.variables, **dict.fromkeys(layout.THREADS, "1")}
         environment = {"links": image.links, "variables": variables}
     boot = {
@@ -125,12 +125,12 @@ def _second_stage(config: ZygoteConfig, image: Image | None, tasks: list[int]) -
 
 
 def _source(text: str) -> int:
-    """A memfd with a program that is too long for a command line."""
+    """Put a program that is too long for a command line into a memfd."""
     return memfds.create("zygote", text.encode())
 
 
 def _modules(names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
-    """Each module with its text, and before it the packages that it lies in, which have none."""
+    """List each module with its text, preceded by its packages, which have no text."""
     modules: dict[str, str | None] = {}
     for name in names:
         parts = name.split(".")
@@ -141,9 +141,9 @@ def _modules(names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
 
 
 def _text_of(name: str) -> str:
-    """What is in the file of a module that is not imported here.
+    """Read the source of a module that is not imported here.
 
-    Not by importlib.resources, which reads zip files too and imports what it does that with.
+    Not by importlib.resources, which imports zipfile and more.
     """
     top, *folders, module = name.split(".")
     return Path(import_module(top).__path__[0]).joinpath(*folders, f"{module}.py").read_text()
@@ -156,12 +156,12 @@ class Zygote:
         self._process = process
         self._link = link
         self._cgroup = cgroup
-        self._pidfd = -1  # once it is to end
+        self._pidfd = -1  # set by stop
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._overdue: asyncio.TimerHandle | None = None
         self.alive = True
-        self.answers = True  # one that does not forks no more, but what it has forked goes on
+        self.answers = True  # False: it forks no more, but its sandboxes go on
 
     @property
     def pid(self) -> int:
@@ -181,7 +181,7 @@ class Zygote:
     ) -> "Zygote":
         """Start a zygote in the given cgroup and wait until it serves. Raises ZygoteError.
 
-        gpus: what the image is to hold for jobs with a GPU (gpu.devices.for_image).
+        gpus: for jobs with a GPU, as gpu.devices.for_image describes them.
         """
         link = Link()
         if cgroup.into_fd is not None:
@@ -210,7 +210,7 @@ class Zygote:
                 [layout.PYTHON, "-ISc", f"import os;exec(os.fdopen({first}).read())"],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=layout.VARIABLES,  # a job's own, so that its interpreter starts no other way
+                env=layout.VARIABLES,  # those of a job, so that the interpreter starts as a job's would
                 cwd="/",
                 pass_fds=(first, second, link.far, *tasks),
                 start_new_session=True,
@@ -227,7 +227,7 @@ class Zygote:
         return zygote
 
     async def _serves(self, seconds: float) -> None:
-        """Wait until it is ready. Raises ZygoteError when it does not become so; it is stopped then."""
+        """Wait until it serves. Raises ZygoteError, and stops it, if it does not."""
         ready: asyncio.Future[bool] = self._loop.create_future()
         state = ""
 
@@ -253,41 +253,41 @@ class Zygote:
                 self.stop()
                 await self.ended()
         if not served:
-            why = f"after {seconds:g} s it is {state}" if state else "its own words are above"
+            why = f"after {seconds:g} s it is {state}" if state else "see its output above"
             raise ZygoteError(f"{layout.PYTHON} did not become a zygote: {why}")
 
     def spawn(self, link: Link, job_link: Link, slot: Slot, request: Spawn) -> None:
-        """Ask for a sandbox; it reports on the two links. Raises OSError when the zygote is gone or deaf."""
+        """Request a sandbox, which reports on the two links. Raises OSError if the zygote does not read."""
         cgroup = slot.cgroup
         fds = [link.far, job_link.far, slot.network.fd, *cgroup.join_fds]
         if cgroup.into_fd is not None:
             fds.append(cgroup.into_fd)
         try:
             self._link.send(request, fds)
-        except BlockingIOError:  # it has not read for long
+        except BlockingIOError:  # its queue is full: it does not read
             self.answers = False
             raise ZygoteError(str(faults.ZYGOTE_STUCK)) from None
         link.close_far()
         job_link.close_far()
 
     def stop(self) -> None:
-        """End it, and with it every sandbox it forked; `ended` waits for that."""
+        """Kill it, and with it every sandbox it forked; `ended` waits for that."""
         if self._overdue is not None:
             return
         self.alive = False
         self._process.kill()
         self._link.close()
         self._overdue = self._loop.call_later(STOP_SECONDS, self._give_up)
-        with suppress(OSError):  # no descriptor is free: then it is reaped when it is given up
+        with suppress(OSError):  # no descriptor is free, so it is reaped when the wait is given up
             self._pidfd = os.pidfd_open(self.pid)
             self._loop.add_reader(self._pidfd, self._dead)
 
     def _give_up(self) -> None:
-        # What is in state D dies when its wait ends, and is reaped by then or with us.
+        # A process in state D dies when its wait ends; it is reaped then, or when we exit.
         if self._process.poll() is None:
             state = faults.state_of(self.pid)
-            _log.error("zygote %d does not die: %s; %s", self.pid, state, faults.STUCK_MEND)
-            self._process.returncode = -signal.SIGKILL  # or Popen would complain that nobody waited
+            _log.error("zygote %d does not die: %s; %s", self.pid, state, faults.STUCK_REMEDY)
+            self._process.returncode = -signal.SIGKILL  # keeps Popen from warning that nobody waited
         self._dead()
 
     def _dead(self) -> None:
@@ -302,5 +302,5 @@ class Zygote:
             self._ended.set_result(None)
 
     async def ended(self) -> None:
-        """Wait until a zygote that was stopped is reaped, or given up after STOP_SECONDS."""
+        """Wait until a stopped zygote is reaped, but at most STOP_SECONDS."""
         await asyncio.shield(self._ended)

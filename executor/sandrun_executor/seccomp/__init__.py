@@ -1,1 +1,1 @@
-"""The seccomp filter of jobs, and who may see it refuse."""
+"""The seccomp filter of jobs, and whether the kernel logs what it refuses."""

@@ -1,4 +1,4 @@
-"""Whether the kernel audits (linux/audit.h), asked for by netlink as `auditctl -s` does."""
+"""Query over netlink whether the kernel audits (linux/audit.h), as `auditctl -s` does."""
 
 import socket
 import struct
@@ -12,11 +12,11 @@ _SECONDS = 5.0
 
 
 def enabled() -> bool:
-    """Whether audit records are made. Raises OSError where the kernel does not tell us."""
+    """Whether the kernel makes audit records. Raises OSError if it does not answer."""
     try:
         asked = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_AUDIT)
     except OSError:
-        return False  # EPROTONOSUPPORT: a kernel without
+        return False  # EPROTONOSUPPORT: a kernel without auditing
     with asked:
         asked.settimeout(_SECONDS)
         asked.sendto(_HEADER.pack(_HEADER.size, _AUDIT_GET, _NLM_F_REQUEST, 1, 0), (0, 0))
@@ -24,6 +24,6 @@ def enabled() -> bool:
     _, kind, *_ = _HEADER.unpack_from(answer)
     if kind == _NLMSG_ERROR:
         code = struct.unpack_from("=i", answer, _HEADER.size)[0]
-        raise OSError(-code, "the kernel refuses to say")
+        raise OSError(-code, "the kernel refused the query")
     # struct audit_status: mask, enabled, ...
     return bool(struct.unpack_from("=II", answer, _HEADER.size)[1])

@@ -1,6 +1,6 @@
-"""Decisions over a system call, and their classic BPF program (Documentation/networking/filter.rst).
+"""Compile decisions about a system call to classic BPF (Documentation/networking/filter.rst).
 
-A decision is a value. What several decisions lead to is written once, as far as a jump reaches it.
+A decision is a value. A target that several decisions share is emitted once, within a jump's reach.
 """
 
 import struct
@@ -14,12 +14,12 @@ _REACH = 255  # instructions that a conditional jump can skip
 
 
 class BpfError(Exception):
-    """The program cannot be written."""
+    """The program cannot be assembled."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """Take the 32 bits at offset of struct seccomp_data, masked, and go on with then."""
+    """Load the 32 bits at offset of struct seccomp_data, mask them, and go on with then."""
 
     offset: int
     then: "Decision"
@@ -28,7 +28,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Equal:
-    """Is what was loaded this value?"""
+    """Test whether the loaded word equals a value."""
 
     value: int
     yes: "Decision"
@@ -37,7 +37,7 @@ class Equal:
 
 @dataclass(frozen=True)
 class AtLeast:
-    """Is what was loaded, as an unsigned number, at least this value?"""
+    """Test whether the loaded word, as an unsigned number, is at least a value."""
 
     value: int
     yes: "Decision"
@@ -48,7 +48,7 @@ Decision = int | Load | Equal | AtLeast  # a number is what the filter returns
 
 
 def among(values: Sequence[int], yes: Decision, no: Decision) -> Decision:
-    """Is what was loaded one of these values? Asked one by one, in this order."""
+    """Test whether the loaded word is one of these values, one by one, in this order."""
     decision = no
     for value in reversed(values):
         decision = Equal(value, yes, decision)
@@ -56,7 +56,7 @@ def among(values: Sequence[int], yes: Decision, no: Decision) -> Decision:
 
 
 def within(values: Collection[int], yes: Decision, no: Decision) -> Decision:
-    """Is what was loaded one of these values? Each that stands alone is asked for, runs are searched."""
+    """Test whether the loaded word is one of these values: single ones by equality, runs by search."""
     alone = [value for value in sorted(values) if value - 1 not in values and value + 1 not in values]
     in_runs = frozenset(values) - set(alone)
     runs = [] if 0 in in_runs else [(0, no)]
@@ -69,9 +69,9 @@ def within(values: Collection[int], yes: Decision, no: Decision) -> Decision:
 
 
 def lookup(decisions: Mapping[int, Decision], otherwise: Decision) -> Decision:
-    """Find the decision for what was loaded, a small number, by a binary search over runs of equal ones."""
+    """Look up the decision for the loaded word, a small number, by binary search over runs."""
     runs = [(0, decisions.get(0, otherwise))]
-    for number in range(1, max(decisions) + 2):  # the last run, otherwise's, has no end
+    for number in range(1, max(decisions) + 2):  # the last run, otherwise's, is open-ended
         decision = decisions.get(number, otherwise)
         if decision != runs[-1][1]:
             runs.append((number, decision))
@@ -79,7 +79,7 @@ def lookup(decisions: Mapping[int, Decision], otherwise: Decision) -> Decision:
 
 
 def _search(runs: Sequence[tuple[int, Decision]]) -> Decision:
-    """Each run is its first number and its decision, and ends where the next begins."""
+    """Search runs, each its first number and its decision; a run ends where the next begins."""
     match runs:
         case [(_, decision)]:
             return decision
@@ -90,7 +90,7 @@ def _search(runs: Sequence[tuple[int, Decision]]) -> Decision:
 
 
 class _Writer:
-    """Writes from the last instruction to the first: where a decision jumps to is then known."""
+    """Emits from the last instruction to the first, so that every jump's target is known."""
 
     def __init__(self) -> None:
         self._reversed: list[tuple[int, int, int, int]] = []
@@ -114,7 +114,7 @@ class _Writer:
     def _append(self, decision: Decision) -> None:
         match decision:
             case Load(offset, then, mask):
-                self._append(then)  # right here, even if it is elsewhere too: a load does not jump
+                self._append(then)  # emitted here even if it exists elsewhere, because a load does not jump
                 if mask != _ALL:
                     self._reversed.append((_AND, 0, 0, mask))
                 self._reversed.append((_LOAD, 0, 0, offset))
@@ -127,15 +127,15 @@ class _Writer:
 
     def _jumps(self, yes: Decision, no: Decision) -> tuple[int, int]:
         self._place(yes)
-        self._place(no)  # last: most often it then needs no jump
+        self._place(no)  # last, so that it mostly needs no jump
         for decision in (yes, no):
             if isinstance(decision, int) and self._distance(decision) > _REACH:
-                self._write(decision)  # a return is one instruction: it is written again
+                self._write(decision)  # a return is one instruction, so it is emitted again
         if max(self._distance(yes), self._distance(no)) > _REACH:
             raise BpfError("a jump is too long")
         return self._distance(yes), self._distance(no)
 
 
 def assemble(decision: Decision) -> bytes:
-    """The program, an array of struct sock_filter. Raises BpfError: a jump is too long."""
+    """Assemble the program, an array of struct sock_filter. Raises BpfError if a jump is too long."""
     return _Writer().write(decision)

@@ -1,6 +1,6 @@
 """The system call filter of a job: names as data, compiled once, installed as bytes (seccomp(2)).
 
-libseccomp says the numbers of the names; the program is our own (docs/adr/0006-an-own-seccomp-compiler.md).
+libseccomp maps names to numbers; we generate the program (docs/adr/0006-an-own-seccomp-compiler.md).
 Only the low 32 bits of an argument are compared, as the kernel's own code for these calls does.
 """
 
@@ -33,7 +33,7 @@ class SeccompError(Exception):
 
 @dataclass(frozen=True)
 class _Check:
-    """What an argument's masked value decides: (values, return or next check), otherwise a return."""
+    """A check of an argument's masked value: (values, return or next check), otherwise a return."""
 
     argument: int
     cases: tuple[tuple[tuple[int, ...], "int | _Check"], ...]
@@ -46,7 +46,7 @@ def _refuse(code: int) -> int:
 
 
 def _options(levels: dict[int, dict[str, int]], listed: int, others: int) -> _Check:
-    """What options of a socket by level are answered, and what all others are."""
+    """Build the check of socket options by level, with one answer for all others."""
     cases = (
         ((level,), _Check(2, ((tuple(options.values()), listed),), others))
         for level, options in levels.items()
@@ -74,20 +74,21 @@ _PRCTLS = (
 )
 _SET_NAME = 15
 _NO_FAMILY, _NO_OPTION = _refuse(errno.EAFNOSUPPORT), _refuse(errno.ENOPROTOOPT)
-# What a kernel without reserved huge pages answers: no memory cgroup counts those that the host has reserved.
+# The answer of a kernel without reserved huge pages; no memory cgroup counts those that the host has
+# reserved.
 _NO_HUGE_PAGE = _refuse(errno.ENOMEM)
 _MAP_HUGETLB, _MFD_HUGETLB, _SHM_HUGETLB = 0x40000, 4, 0o4000
-# Of a datagram that is to have more, 64 KiB wait for each socket, and no cgroup counts them (udp(7)). What
-# splice and sendfile keep back by SPLICE_F_MORE is not copied: its pages are a pipe's or a file's, which are
-# charged. The kernel sets that flag by itself too, so refusing it would gain nothing and break programs.
+# A corked datagram holds up to 64 KiB in each socket, which no cgroup counts (udp(7)). What splice and
+# sendfile hold back by SPLICE_F_MORE is not copied: its pages are those of a pipe or file, and charged. The
+# kernel also sets that flag by itself, so refusing it would gain nothing and break programs.
 _NO_MORE, _MSG_MORE = _refuse(errno.EOPNOTSUPP), 0x8000
-_DROP, _ADVICE = 4, (0, 1, 2, 3, 5)  # POSIX_FADV_DONTNEED, and the others that there are
-_TRANSPORTS = _Check(2, (((0, 6, 17), _ALLOW),), _NO_FAMILY)  # the kind's own, TCP, UDP
+_DROP, _ADVICE = 4, (0, 1, 2, 3, 5)  # POSIX_FADV_DONTNEED, and all others
+_TRANSPORTS = _Check(2, (((0, 6, 17), _ALLOW),), _NO_FAMILY)  # default, TCP, UDP
 _SOCKETS = (
     ((_UNIX,), _Check(1, (((_STREAM, _DGRAM, _SEQPACKET), _ALLOW),), _NO_FAMILY, _TYPE)),
     ((_INET, _INET6), _Check(1, (((_STREAM, _DGRAM), _TRANSPORTS),), _NO_FAMILY, _TYPE)),
-    # Its answers wait in queues that no cgroup counts, up to 8 MiB for each socket. After this errno ZeroMQ,
-    # which asks for the interfaces (getifaddrs(3)), goes on; after others it ends the program.
+    # Netlink answers wait in queues that no cgroup counts, up to 8 MiB for each socket. ZeroMQ, which lists
+    # the interfaces (getifaddrs(3)), tolerates this errno and aborts the program on others.
     ((_NETLINK,), _refuse(errno.EOPNOTSUPP)),
 )
 _CHECKED = {
@@ -95,13 +96,14 @@ _CHECKED = {
     "socket": _Check(0, _SOCKETS, _NO_FAMILY),
     "socketpair": _Check(0, (((_UNIX,), _ALLOW),), _NO_FAMILY),
     "ioctl": _Check(1, ((_TTY_INJECTION, _refuse(errno.EPERM)), (_IOCTLS, _ALLOW)), _refuse(errno.ENOTTY)),
-    # A name that a thread gives itself would stand in the kernel's log: the call does nothing and returns 0.
+    # A thread's name would appear in the kernel's log, so the call does nothing and returns 0.
     "prctl": _Check(0, ((_PRCTLS, _ALLOW), ((_SET_NAME,), _refuse(0))), _refuse(errno.EINVAL)),
     "personality": _Check(0, (((0, 0xFFFFFFFF), _ALLOW),), _refuse(errno.EPERM)),
     "mmap": _Check(3, (((0,), _ALLOW),), _NO_HUGE_PAGE, _MAP_HUGETLB),
     "memfd_create": _Check(1, (((0,), _ALLOW),), _NO_HUGE_PAGE, _MFD_HUGETLB),
     "shmget": _Check(2, (((0,), _ALLOW),), _NO_HUGE_PAGE, _SHM_HUGETLB),
-    # Only advice. The cache of /usr is the whole host's: who may empty it learns what the others read since.
+    # The cache of /usr belongs to the whole host, and a job that empties it would learn what others read
+    # since.
     "fadvise64": _Check(3, (((_DROP,), _refuse(0)), (_ADVICE, _ALLOW)), _refuse(errno.EINVAL)),
     "sendto": _Check(3, (((0,), _ALLOW),), _NO_MORE, _MSG_MORE),
     "sendmsg": _Check(2, (((0,), _ALLOW),), _NO_MORE, _MSG_MORE),
@@ -123,13 +125,13 @@ def _decision(check: int | _Check) -> bpf.Decision:
 def _numbers(arch: int, names: Iterable[str]) -> Iterator[tuple[str, int]]:
     for name in names:
         number = pyseccomp.resolve_syscall(arch, name)
-        # Negative: a call of other architectures, or newer than this libseccomp. It stays ENOSYS.
+        # Negative for a call of other architectures, or newer than this libseccomp: it stays ENOSYS.
         if number >= 0:
             yield name, number
 
 
 def _gpu_ioctls() -> bpf.Decision:
-    """The check of ioctl for a job with a GPU: what every job may, and what CUDA asks NVIDIA's driver for."""
+    """Build the ioctl check for a job with a GPU: every job's ioctls, and those that CUDA needs."""
     refused = _refuse(errno.ENOTTY)
     frontend = bpf.Load(_ARGS + 8, bpf.among(NVIDIA_FRONTEND, _ALLOW, refused), NVIDIA_FRONTEND_MASK)
     memory = bpf.lookup(dict.fromkeys(NVIDIA_UVM, _ALLOW), frontend)
@@ -138,9 +140,9 @@ def _gpu_ioctls() -> bpf.Decision:
 
 
 def compile_filter(machine: str = os.uname().machine, *, gpu: bool = False, resolver: bool = False) -> bytes:
-    """The whole program, an array of struct sock_filter. Raises SeccompError.
+    """Compile the filter to an array of struct sock_filter. Raises SeccompError.
 
-    gpu: for a job that has one. resolver: for a process of ours that asks name servers.
+    gpu: for a job that has one. resolver: for our process that queries name servers.
     """
     arch = _AUDIT_ARCH.get(machine)
     if arch is None:
@@ -156,7 +158,7 @@ def compile_filter(machine: str = os.uname().machine, *, gpu: bool = False, reso
         check = _options(options, _ALLOW, _NO_OPTION)
         calls |= {number: _decision(check) for _, number in _numbers(arch, ("setsockopt",))}
     unknown = _refuse(errno.ENOSYS)
-    # The numbers of x32, whose architecture is x86_64's too, are far above all known ones: they are unknown.
+    # x32 shares x86_64's architecture, but its numbers are far above all others, so they are unknown.
     known = bpf.Load(_NR, bpf.lookup(calls, unknown))
     try:
         return bpf.assemble(bpf.Load(_ARCH, bpf.Equal(arch, known, unknown)))

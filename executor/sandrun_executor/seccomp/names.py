@@ -1,11 +1,11 @@
-"""System calls by name: what a job may use, what is refused with EPERM, what is not done; the rest is ENOSYS.
+"""System calls by name: allowed, refused with EPERM, or ignored; all others return ENOSYS.
 
-Calls that are decided by their arguments are in seccomp._CHECKED. ENOSYS, after which programs fall back, is
-meant for:
+Calls that depend on their arguments are in filter._CHECKED. ENOSYS, on which programs fall back, is intended
+for:
 
-- io_setup and kin: contexts of one pool for the whole machine (fs.aio-max-nr), which one job could use up;
+- io_setup and kin: contexts from one pool for the whole machine (fs.aio-max-nr), which a job could exhaust;
 - io_uring_setup and kin, memfd_secret, mq_open and kin, the new mount calls: seldom used, much kernel code;
-- vmsplice, cachestat, ustat: seldom used; the first has had holes, the others tell about the host's files.
+- vmsplice, cachestat, ustat: seldom used; the first has had holes, the others reveal the host's files.
 """
 
 ALLOWED = tuple(
@@ -54,7 +54,7 @@ ALLOWED = tuple(
         " timer_create timer_settime timer_gettime timer_getoverrun timer_delete"
         # sockets: which ones can be made is decided by their arguments
         " bind connect listen accept accept4 getsockname getpeername recvfrom recvmsg recvmmsg shutdown"
-        # the machine, as far as it shows
+        # the machine, as far as a job may see it
         " uname sysinfo getrandom"
         # a job may sandbox itself further
         " landlock_create_ruleset landlock_add_rule landlock_restrict_self"
@@ -75,6 +75,6 @@ REFUSED = tuple(
     ).split()
 )
 
-# Answered with success: sync(2) would write every file system of the host, and a job's files are in memory.
-# syncfs(2) is done: it is about one file system, and those that a job has a descriptor of are its own.
+# Ignored with success: sync(2) would flush every file system of the host, while a job's files are in memory.
+# syncfs(2) is allowed, because it flushes one file system, and a job can reach only its private ones.
 PRETENDED = ("sync",)

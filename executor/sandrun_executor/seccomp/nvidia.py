@@ -1,14 +1,15 @@
-"""What a job with a GPU may ask NVIDIA's driver for, besides the ioctls of every job.
+"""The ioctls of NVIDIA's driver that a job with a GPU may use, besides those of every job.
 
 Numbers of the driver's open kernel modules: kernel-open/common/inc/nv-ioctl-numbers.h, nv-ioctl-numa.h,
-src/nvidia/arch/nvalloc/unix/include/nv_escape.h, kernel-open/nvidia-uvm/uvm_ioctl.h. What CUDA's library
-needs for one process on one device; not the registry, I2C, display, tools, or sharing with other processes.
+src/nvidia/arch/nvalloc/unix/include/nv_escape.h, kernel-open/nvidia-uvm/uvm_ioctl.h. They are what CUDA's
+library needs for one process on one device, without the registry, I2C, display, tools, or sharing with other
+processes.
 
-The filter cannot see which file an ioctl is for. On every other file of a sandbox these numbers mean nothing,
-but for FIBMAP (1) and FIGETBSZ (2), which are not among them.
+The filter cannot see which file an ioctl is for. Other files of a sandbox do not know these numbers, except
+FIBMAP (1) and FIGETBSZ (2), which are not listed.
 """
 
-# The driver looks at the number alone; type F is what its library sends, size and direction vary.
+# The driver ignores all but the number; its library sends type F, with varying size and direction.
 NVIDIA_FRONTEND_MASK = 0xFFFF
 _NUMBERS = (
     *(0x27, 0x29, 0x2A, 0x2B),  # RM_ALLOC_MEMORY, RM_FREE, RM_CONTROL, RM_ALLOC

@@ -1,6 +1,6 @@
-"""What is done to the interpreter, and to libraries that it has loaded, behind their backs.
+"""Access to internals of CPython and of loaded libraries.
 
-Each function depends on how CPython lays its objects out, or on what a library calls its functions. Standard
+Each function depends on the layout of CPython's objects, or on names of a library's functions. Standard
 library only and any CPython from 3.9: this file is also loaded inside the sandbox.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _c = ctypes
 _libc = _c.CDLL(None)
-# PyDLL keeps the GIL: nobody else sees an object while it is changed.
+# PyDLL keeps the GIL, so no other thread sees an object while it is changed.
 _held = _c.PyDLL(None)
 _int, _str, _ptr = _c.c_int, _c.c_char_p, _c.c_void_p
 
@@ -29,7 +29,7 @@ _OPENBLAS = (
     "openblas_set_num_threads64_",
     "openblas_set_num_threads",
 )
-_THREAD_SETTERS = {  # by how the library's file name begins
+_THREAD_SETTERS = {  # by the beginning of the library's file name
     "libopenblas": _OPENBLAS,
     "libscipy_openblas": _OPENBLAS,
     "libgomp": ("omp_set_num_threads",),
@@ -41,7 +41,7 @@ _THREAD_SETTERS = {  # by how the library's file name begins
 
 
 def _loaded_libraries() -> list[bytes]:
-    """What the dynamic loader calls the libraries of this process (dl_iterate_phdr(3))."""
+    """List the paths of this process's libraries as the dynamic loader knows them (dl_iterate_phdr(3))."""
     names: list[bytes] = []
 
     def visit(info: Any, _size: int, _data: object) -> int:
@@ -53,20 +53,20 @@ def _loaded_libraries() -> list[bytes]:
 
 
 def thread_setters() -> list[Callable[[int], object]]:
-    """For each numerical library that is loaded, what sets its number of threads in this process.
+    """Find, for each loaded numerical library, the function that sets its number of threads.
 
-    From then on the loader knows every library by its real path too: in another mount of the same files, as
-    a job has it, it would take the file at that path for another one and load it again (dlopen(3)).
+    This also makes the loader know every library by its real path. Otherwise it would take the file at that
+    path in a job, which is another mount, for a different library and load it again (dlopen(3)).
     """
     rtld_noload = 4
     found: list[Callable[[int], object]] = []
     for path in map(os.fsdecode, _loaded_libraries()):
         if not path.startswith("/"):
-            continue  # the program itself, and what the kernel provides
+            continue  # the program itself, and the vDSO
         try:
             library = _c.CDLL(os.path.realpath(path), mode=os.RTLD_LAZY | rtld_noload)
         except OSError:
-            continue  # the loader itself, which it knows by one name only
+            continue  # the loader itself, which has one name only
         name = os.path.basename(path)
         setters = next((names for begin, names in _THREAD_SETTERS.items() if name.startswith(begin)), ())
         for name in setters:
@@ -80,10 +80,10 @@ def thread_setters() -> list[Callable[[int], object]]:
 
 
 def lend_recursion(frames: int) -> None:
-    """Let this thread, and each fork of it, go so many frames deeper than sys.getrecursionlimit() says.
+    """Let this thread and its forks recurse `frames` frames deeper than sys.getrecursionlimit().
 
-    The interpreter keeps what is left beside the limit in PyThreadState (Include/cpython/pystate.h): the
-    place is found by a limit that nothing else has. Where it is not found nothing is changed.
+    PyThreadState (Include/cpython/pystate.h) holds the remaining depth next to the limit, so the place is
+    found by setting a unique limit. If it is not found, nothing is changed.
     """
     _c.pythonapi.PyThreadState_Get.restype = _ptr
     state = _c.pythonapi.PyThreadState_Get()
@@ -110,13 +110,13 @@ def refill_dict(old: dict[Any, Any], new: dict[Any, Any]) -> None:
     values = [_c.py_object(value) for value in new.values()]
     _held.memmove(_ptr(id(old) + head), _ptr(id(new) + head), _c.c_size_t(dict.__basicsize__ - head))
     for value in values:
-        _c.pythonapi.Py_DecRef(value)  # what old held it with
+        _c.pythonapi.Py_DecRef(value)  # the reference that old held
 
 
 def command_line_room() -> tuple[int, int]:
-    """Where /proc/self/cmdline reads: address and length, the same in every fork. Raises OSError.
+    """Find address and length of what /proc/self/cmdline shows, the same in every fork. Raises OSError.
 
-    argv[0] is the first of the strings, which follow each other (program_invocation_name(3), execve(2)).
+    argv[0] is the first of these contiguous strings (program_invocation_name(3), execve(2)).
     """
     address = _ptr.in_dll(_libc, "program_invocation_name").value or 0
     text = b"".join(os.fsencode(word) + b"\0" for word in sys.orig_argv)
@@ -126,17 +126,17 @@ def command_line_room() -> tuple[int, int]:
 
 
 def overwrite_command_line(room: tuple[int, int], words: list[bytes]) -> None:
-    """Put words where /proc/self/cmdline reads them, as far as the room reaches."""
+    """Write words into the memory behind /proc/self/cmdline, as far as they fit."""
     address, length = room
     text = (b"\0".join(words) + b"\0")[:length]
     _c.memmove(address, text.ljust(length, b"\0"), length)
 
 
 def arenas_from_heap() -> Callable[[], None]:
-    """Have the interpreter take memory for objects where malloc(3) has its heap; returns what ends that.
+    """Make the interpreter allocate arenas from malloc's heap; returns a function that undoes this.
 
-    Elsewhere each arena, a mebibyte, is a mapping of its own between those of libraries, where no huge page
-    fits. An arena from the heap that is empty afterwards is not given back: munmap(2) refuses its address
+    By default each arena of 1 MiB is a separate mapping among those of libraries, where no huge page fits. An
+    arena from the heap that becomes empty later is not freed, because munmap(2) refuses its address
     (Objects/obmalloc.c; PyMem_GetAllocator, PyObject_SetArenaAllocator).
     """
     api = _c.pythonapi
@@ -144,7 +144,8 @@ def arenas_from_heap() -> Callable[[], None]:
     api.PyMem_GetAllocator(_int(0), raw)  # of PYMEM_DOMAIN_RAW: ctx, malloc, calloc, realloc, free
     api.PyObject_GetArenaAllocator(before)  # ctx, alloc, free
     heap = (_ptr * 3)(raw[0], raw[1], raw[4])
-    # The largest block that was freed is the largest that comes from the heap (mallopt(3), M_MMAP_THRESHOLD).
+    # Freeing a block raises the threshold up to which blocks come from the heap (mallopt(3),
+    # M_MMAP_THRESHOLD).
     api.PyMem_RawMalloc.restype = _ptr
     api.PyMem_RawFree.argtypes = (_ptr,)
     api.PyMem_RawFree(api.PyMem_RawMalloc(_c.c_size_t(2 << 20)))

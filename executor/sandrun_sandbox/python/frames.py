@@ -1,9 +1,9 @@
-"""Keeps the frames that carry a program out of its sight, as nothing carries the one of `python3 FILE`.
+"""Hide our own stack frames from the program, which `python3 FILE` would not have.
 
-CPython 3.11 takes a frame that has not come to its first traceable instruction for one that does not exist
-yet: neither sys._getframe, tracebacks, warnings nor debuggers show it (_PyFrame_IsIncomplete in
-Include/internal/pycore_frame.h). That instruction is RESUME, and code without one has only such frames.
-Later versions do so too, but raise SystemError where a trace function is left with no frame to be called for.
+CPython 3.11 treats a frame that has not reached its first traceable instruction as incomplete: sys._getframe,
+tracebacks, warnings and debuggers do not show it (_PyFrame_IsIncomplete in Include/internal/pycore_frame.h).
+That instruction is RESUME, so code without it has only incomplete frames. Later versions do the same, but
+raise SystemError if a trace function is left without a frame.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 CAN_HIDE = sys.version_info[:2] == (3, 11)
-# What the frames that carry a program take from its recursion limit: ours, its caller's and, before 3.12,
-# the call of exec between them.
+# How much of the recursion limit the frames below a program take: ours, its caller's and, before 3.12, the
+# call of exec between them.
 DEPTH = 3 if sys.version_info < (3, 12) else 2
 
 
 def hide(code: CodeType) -> CodeType:
-    """The same code with frames that do not show; the code itself where that cannot be."""
+    """Return the same code with hidden frames, or the code itself if that is impossible."""
     if not CAN_HIDE:
         return code
     resume, nothing = opcode.opmap["RESUME"], opcode.opmap["NOP"]
@@ -37,7 +37,7 @@ def hide(code: CodeType) -> CodeType:
 
 
 def _with_code(constant: Any) -> Any:
-    """A constant with each (name, text) in it that is a module of ours as (name, code)."""
+    """Replace each (name, text) of a module of ours in a constant by (name, code)."""
     if not isinstance(constant, tuple):
         return constant
     if (
@@ -52,10 +52,10 @@ def _with_code(constant: Any) -> Any:
 
 
 def compiled(source: str) -> bytes:
-    """A .pyc file that runs the source in a hidden frame (Lib/importlib/_bootstrap_external.py).
+    """Compile a .pyc file that runs the source in a hidden frame (Lib/importlib/_bootstrap_external.py).
 
-    The modules among its constants are compiled too: a zygote that compiled them would keep what is left of
-    that between its objects, and each of its forks write to as many more pages.
+    The modules among its constants are compiled here too. If a zygote compiled them, the remains would lie
+    between its objects, and each fork would write to more pages.
     """
     magic: bytes = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
     code = hide(compile(source, "<zygote>", "exec", dont_inherit=True))

@@ -1,6 +1,6 @@
-"""Imports the modules of an environment, and finds what of them each job must have for itself.
+"""Import the modules of an environment, and find the state that each job must renew.
 
-This runs in the zygote before anything else of ours: a job's modules are those that this leaves.
+This runs in the zygote before our other code, so that a job finds exactly the modules that it leaves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# Read by libraries when they are loaded, out of Python's sight.
+# Libraries read these when they are loaded, which Python cannot observe.
 _READ_BY_LIBRARIES = ("OMP_", "OPENBLAS_", "GOTO_", "MKL_", "KMP_", "BLIS_", "GOMP_")
 
 
@@ -21,7 +21,7 @@ class PreloadError(Exception):
 
 
 class Renewal:
-    """What is done in each job's process: generators that nobody gave a seed get one of their own."""
+    """Renews, in each job's process, the seed of every generator that seeded itself."""
 
     def __init__(self, unseeded: list[random.Random]) -> None:
         self._seeds: list[Callable[[], object]] = [generator.seed for generator in unseeded]
@@ -35,7 +35,7 @@ class Renewal:
                     self._generators.append(thing.bit_generator)
 
     def __call__(self) -> None:
-        """Make this process' randomness its own; `random` has a hook that did it at the fork."""
+        """Reseed this process's generators; a hook of `random` did so for its own at the fork."""
         for seed in self._seeds:
             seed()
         for generator in self._generators:
@@ -47,14 +47,14 @@ class Renewal:
 
 
 def _has_random_seed(thing: Any) -> bool:
-    """Whether NumPy chose the seed, of 128 random bits; a RandomState that was given one has no sequence."""
+    """Whether NumPy chose the seed (128 random bits); a RandomState with a given seed has no sequence."""
     generator = getattr(thing, "bit_generator", None) or getattr(thing, "_bit_generator", None)
     entropy = getattr(getattr(generator, "_seed_seq", None), "entropy", None)
     return isinstance(entropy, int) and entropy >= 1 << 64
 
 
 def _note_seeds(unseeded: dict[int, random.Random]) -> Callable[[], None]:
-    """From now on note each generator that seeds itself; returns what ends that."""
+    """Record each generator that seeds itself; returns a function that ends this."""
     original = random.Random.seed
 
     def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
@@ -72,10 +72,10 @@ def _note_seeds(unseeded: dict[int, random.Random]) -> Callable[[], None]:
 
 
 def preload(modules: tuple[str, ...]) -> dict[str, Any]:
-    """Import the modules; what the zygote has to know. Raises PreloadError and what the modules raise.
+    """Import the modules; returns what the zygote must know. Raises PreloadError and what the modules raise.
 
-    read: names of variables that were looked up, and how such names begin that libraries look up; renew: to
-    be called in each job.
+    read: names of variables that were read, and prefixes of those that libraries read; renew: called in each
+    job.
     """
     fds, read = _listed("fd"), set[str]()
     unseeded: dict[int, random.Random] = {}
@@ -95,10 +95,10 @@ def preload(modules: tuple[str, ...]) -> dict[str, Any]:
         variables.encodekey = encode
         note_no_more()
     if len(_listed("task")) != 1:
-        raise PreloadError("importing started a thread, which no fork has")
+        raise PreloadError("importing started a thread, which forks do not inherit")
     if _listed("fd") != fds:
-        raise PreloadError("importing left a file open, which no job has")
-    sys.path_importer_cache.pop(sys.path[0], None)  # the work directory, which will be another
+        raise PreloadError("importing left a file open, which jobs would not have")
+    sys.path_importer_cache.pop(sys.path[0], None)  # the work directory, which differs in a job
     return {
         "read": frozenset(read),
         "read_by_libraries": _READ_BY_LIBRARIES,
@@ -109,7 +109,7 @@ def preload(modules: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _listed(name: str) -> list[str]:
-    """Descriptors or threads of this process, less the descriptor that reads them."""
+    """List the descriptors or threads of this process, except the descriptor that lists them."""
     fd = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return sorted(entry for entry in os.listdir(fd) if entry != str(fd))

@@ -1,6 +1,6 @@
-"""A root like a job's, in which the zygote of an environment imports the modules that jobs will want.
+"""A root like a job's, in which the zygote of an environment imports modules ahead of jobs.
 
-What is imported there sees the paths, the variables and the writable folders that a job has.
+Modules imported there see the paths, variables and writable folders of a job.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _LIMITS = TmpfsLimits(64 << 20, 4096, 64 << 20)
 
 
 def enter(links: tuple[str, ...], program: bytes) -> int:
-    """Mount it at /new, make it this process' root, with the program at PREVIEW_PROGRAM. Raises OSError.
+    """Make the preview this process's root, with the program at PREVIEW_PROGRAM. Raises OSError.
 
-    Returns a descriptor of the way back.
+    Returns a descriptor by which `leave` returns.
     """
     way_back = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
     os.set_inheritable(way_back, True)
@@ -33,7 +33,7 @@ def enter(links: tuple[str, ...], program: bytes) -> int:
 
 
 def leave(way_back: int) -> None:
-    """Be root in the image again and detach the preview; what was mapped from it stays. Raises OSError."""
+    """Become root in the image again and detach the preview; its mappings stay. Raises OSError."""
     os.setresuid(0, 0, 0)
     os.setresgid(0, 0, 0)
     os.fchdir(way_back)

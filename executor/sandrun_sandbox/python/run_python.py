@@ -18,15 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-# Of the modules that every interpreter has: it takes these apart itself, the last two after all others.
+# Modules that every interpreter has and finalizes itself, the last two after all others.
 _NEVER_SPARED = ("sys", "builtins", "__main__")
 
 
 def _renew_stdio(buffered: bool) -> None:
-    """Make the three standard streams again as Py_Initialize does, with the encodings it chose.
+    """Recreate the three standard streams as Py_Initialize does, with the encodings it chose.
 
-    Unless buffered, as PYTHONUNBUFFERED has them: what is written is on its way at once (create_stdio in
-    CPython's pylifecycle.c).
+    Unless buffered, they write through as with PYTHONUNBUFFERED (create_stdio in CPython's pylifecycle.c).
     """
     for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         old = getattr(sys, "__" + name + "__")
@@ -50,11 +49,11 @@ def _renew_stdio(buffered: bool) -> None:
 
 
 class _Arguments(list):  # type: ignore[type-arg]
-    """A list that is sys.orig_argv, and is freed when the interpreter clears sys, after every other module.
+    """sys.orig_argv as a list that is freed when the interpreter clears sys, after every other module.
 
-    By then all that a program can notice has happened: threads joined, atexit run, streams flushed, modules
-    emptied. What would follow is freeing the memory that this process shares with the zygote, page by
-    page, each a fault and a copy; so the process ends here (Py_FinalizeEx, finalize_modules).
+    By then everything that a program can observe has happened: threads joined, atexit run, streams flushed,
+    modules emptied. The rest would only free memory that this process shares with the zygote, with a fault
+    and a copy for each page. Therefore the process exits here (Py_FinalizeEx, finalize_modules).
     """
 
     code: int | None = None
@@ -67,7 +66,7 @@ class _Arguments(list):  # type: ignore[type-arg]
             return
         try:
             for stream in self.streams:
-                stream.flush()  # what the program's last finalizers printed
+                stream.flush()  # for output of the program's last finalizers
         except Exception:
             return
         leave(self.code)
@@ -83,17 +82,17 @@ class _Modules:
         self._last = next(reversed(sys.modules))
 
     def spare(self) -> list[object]:
-        """Take out those of these names, so that they are not taken apart; what is to be kept alive for it.
+        """Remove modules by name, so that they are not finalized; returns what must be kept alive.
 
-        To take one out is to write to its reference count, and so to copy the page that it shares with the
-        zygote: instead the table is filled anew with the others, which were put in last.
+        Removing one would write to its reference count and so copy a page shared with the zygote. Instead the
+        table is rebuilt with the others, which were inserted last.
         """
         table, others = self._table, []
         for name in reversed(table):
             if name == self._last:
                 break
             others.append(name)
-        if len(table) - len(others) != self._count:  # the program has taken some of the zygote's out itself
+        if len(table) - len(others) != self._count:  # the program has removed some of the zygote's modules
             return [table.pop(name) for name in self._names if name in table]
         names = (*_NEVER_SPARED, *reversed(others))
         cpython.refill_dict(table, {name: table[name] for name in names if name in table})
@@ -101,12 +100,12 @@ class _Modules:
 
 
 def _spare_shared_modules(arguments: _Arguments, modules: _Modules) -> None:
-    """Keep the modules of the zygote from being taken apart; the last thing that atexit calls."""
+    """Keep the zygote's modules from being finalized; the last callback of atexit."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except (AttributeError, ValueError, OSError):
-        arguments.code = None  # the interpreter has a status of its own for this
+        arguments.code = None  # the interpreter exits with its own status then
         return
     arguments.streams = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream is not None]
     arguments.kept += modules.spare()
@@ -115,7 +114,7 @@ def _spare_shared_modules(arguments: _Arguments, modules: _Modules) -> None:
 def _at_the_end(
     finish: list[tuple[Any, tuple[Any, ...]]] | None, function: Any, arguments: tuple[Any, ...]
 ) -> None:
-    """Have it called after all else that atexit calls, modules' that the zygote imported included."""
+    """Register a callback to run after every other of atexit, including those of the zygote's modules."""
     if finish is None:
         atexit.register(function, *arguments)
     else:
@@ -131,14 +130,14 @@ def _exit_code(code: object) -> int:
 def _set_variables(program: Program) -> None:
     if program.buffered:
         os.environ.pop(UNBUFFERED, None)
-    if program.environment:
-        os.environ.update(program.environment)
-        if "PYTHONUSERBASE" in program.environment:
+    if program.variables:
+        os.environ.update(program.variables)
+        if "PYTHONUSERBASE" in program.variables:
             _add_user_site()
 
 
 def _add_user_site() -> None:
-    """Packages of the user's site, between the library and the system's packages as site.main does it."""
+    """Add the user's site, between the library and the system's packages, as site.main does."""
     import site  # noqa: PLC0415 (the interpreter loaded it at its start)
 
     site.USER_BASE = site.USER_SITE = None
@@ -151,7 +150,7 @@ def _add_user_site() -> None:
 
 
 def _reads_alike(source: bytes) -> bool:
-    """Whether compile() and the interpreter's own reader of files see the same text, errors included."""
+    """Whether compile() and the interpreter's file reader see the same text, errors included."""
     comments = [line for line in source[:2048].split(b"\n", 2)[:2] if line.lstrip().startswith(b"#")]
     if b"\0" in source or any(b"coding" in line and b"utf-8" not in line for line in comments):
         return False
@@ -163,9 +162,9 @@ def _reads_alike(source: bytes) -> bool:
 
 
 def run(program: Program) -> None:
-    """Run the program as __main__; what it raises is for the interpreter, which then ends as always.
+    """Run the program as __main__; the interpreter handles what it raises, as always.
 
-    In this function's frame, which the program does not see (frames.py).
+    It runs in this function's frame, which is hidden from the program (frames.py).
     """
     _set_variables(program)
     path = os.path.join(os.getcwd(), program.entrypoint)
@@ -174,7 +173,7 @@ def run(program: Program) -> None:
         with open(path, "rb") as file:
             source = file.read()
     except OSError:
-        source = b"\0"  # the interpreter has its own words for it
+        source = b"\0"  # makes the interpreter report the error itself
     if not _reads_alike(source):
         os.execv(program.command, words)  # noqa: S606
     sys.path_importer_cache.pop(sys.argv[0], None)
@@ -209,7 +208,7 @@ def run(program: Program) -> None:
             arguments.code = 1
             del arguments
             sys.exit(1)
-        if getattr(sys, "excepthook", None) is sys.__excepthook__:  # else it may choose another
+        if getattr(sys, "excepthook", None) is sys.__excepthook__:  # otherwise the hook decides
             arguments.code = 1
         raise
     arguments.code = 0
@@ -219,7 +218,7 @@ run.__code__ = hide(run.__code__)
 
 
 def _print_exception(error: BaseException) -> None:
-    """What the interpreter does with an exception that nobody caught, without the frame of ours."""
+    """Print an uncaught exception as the interpreter does, without our frame."""
     trace = error.__traceback__
     own = sys._getframe().f_code.co_filename
     while trace is not None and trace.tb_frame.f_code.co_filename == own:
@@ -232,7 +231,7 @@ def _print_exception(error: BaseException) -> None:
 
 
 def _end_by_sigint() -> NoReturn:
-    # As Py_RunMain: finish, then die of the signal so that the parent sees it.
+    # As Py_RunMain: finalize, then die of the signal, so that the parent sees it.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)

@@ -1,5 +1,6 @@
 """Reads uploads that are archives: one reader for the api's check and for the sandbox that unpacks.
 
-Two readers that disagree would let a job run without its files, so both load these modules. They need the
-standard library only, and nothing of it before an archive comes: every job's interpreter carries them.
+Both load these modules, because with two readers that disagree a job could run without some of its files.
+They use only the standard library and import it only when an archive comes, since every job's interpreter
+carries them.
 """

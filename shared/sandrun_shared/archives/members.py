@@ -1,4 +1,4 @@
-"""A member of an archive, as either format gives it, and what is said of one that cannot be read."""
+"""A member of an archive of either format, and the errors of archives."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _NO_CHUNKS: Iterator[bytes] = iter(())
 
 
 class ArchiveError(Exception):
-    """The archive cannot be read, or holds what no upload may hold; the text is for the client."""
+    """The archive cannot be read, or holds a member that no upload may have; the text is for the client."""
 
 
 class NotThisKind(ArchiveError):
-    """The upload's first bytes are not those of such an archive."""
+    """The upload's first bytes are not those of this kind of archive."""
 
 
 class Member:
-    """One member; its bytes must be taken before the next member is asked for.
+    """One member; read its bytes before asking for the next member.
 
-    kind: one of the four above; mode: permissions, None where the archive could not say them; mtime: seconds
-    since 1970, whatever the archive says; target: of a link; size: of a file, in bytes; chunks: a file's
-    bytes, exactly size of them. Taking them raises ArchiveError.
+    kind: one of the four above; mode: permissions, None if the archive cannot hold them; mtime: seconds since
+    1970, unchecked; target: of a link; size: of a file, in bytes; chunks: exactly size bytes of a file, whose
+    reading raises ArchiveError.
     """
 
     __slots__ = ("chunks", "kind", "mode", "mtime", "name", "size", "target")
@@ -52,10 +52,10 @@ class Member:
 
 
 def refused(name: bytes, what: str) -> ArchiveError:
-    """The error of a member that is well formed and cannot be taken."""
+    """Make the error for a well-formed member that is not accepted."""
     return ArchiveError(f"Member '{shown(name)}' {what}.")
 
 
 def of_no_use(name: bytes, what: str) -> ArchiveError:
-    """The error of a member that is no file, folder or link."""
+    """Make the error for a member other than a file, folder or link."""
     return refused(name, f"is {what}; only files, folders and links are accepted")

@@ -1,7 +1,7 @@
 """The names that an upload's files may have, and where its links may lead.
 
-The api refuses by these rules and the sandbox unpacks by them. They lie inside those of
-`sandrun_sandbox.beneath`, which hold for files that a job makes.
+The api refuses by these rules and the sandbox unpacks by them. They are stricter than those of
+`sandrun_sandbox.beneath`, which apply to files that a job makes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ MAX_TARGET = 4095  # bytes; PATH_MAX without its NUL
 
 
 class PathError(ValueError):
-    """A name that cannot be used; the text says why, without the name."""
+    """A name is not allowed; the text says why, without the name."""
 
 
 def clean(name: bytes) -> bytes:
-    """The name in its one spelling: no '.', no doubled or trailing '/'; b'' is the root itself.
+    """Normalize a name: no '.', no doubled or trailing '/'; b'' is the root itself.
 
     Raises PathError for absolute names, '..', control characters and names that are too long.
     """
@@ -39,15 +39,15 @@ def clean(name: bytes) -> bytes:
 
 
 def names_folder(name: bytes) -> bool:
-    """Whether a name says by its end that it is a folder's (path_resolution(7))."""
+    """Whether the end of a name makes it a folder's (path_resolution(7))."""
     return name.rpartition(b"/")[2] in (b"", b".", b"..")
 
 
 def stays_inside(path: bytes, target: bytes) -> bool:
     """Whether a symbolic link at a clean path, with that target, stays inside the work directory.
 
-    '..' may stand at the start only, where the folders it climbs out of are real: behind a name it could
-    climb out of another link's target, which counting names does not see.
+    '..' may stand only at the start, where it leaves real folders. After a name it could leave another link's
+    target, which counting the names does not detect.
     """
     if not target or target.startswith(b"/") or b"\0" in target or len(target) > MAX_TARGET:
         return False
@@ -59,7 +59,7 @@ def stays_inside(path: bytes, target: bytes) -> bool:
 
 
 def shown(name: bytes) -> str:
-    """A name as an error quotes it: short and printable."""
+    """Shorten a name and make it printable, for an error."""
     text = name[:1000].decode("utf-8", "backslashreplace")
     text = "".join([c if c.isprintable() else f"\\x{ord(c):02x}" for c in text])
     return text if len(text) <= 200 else text[:200] + "…"

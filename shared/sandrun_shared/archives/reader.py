@@ -16,10 +16,10 @@ KINDS = ("tar", *streams.MAGIC, "zip")
 def members(
     kind: str, fd: int, watched: Callable[[Iterator[bytes]], Iterator[bytes]] = lambda pieces: pieces
 ) -> Iterator[Member]:
-    """The members of the file fd, which is a kind of archive (`sandrun_shared.jobs.UploadKind`).
+    """Iterate over the members of an archive of one kind (`sandrun_shared.jobs.UploadKind`).
 
-    watched may end the reading of a tar archive: it is given what is unpacked, in pieces.
-    Raises ArchiveError, also while a member's bytes are taken.
+    watched: wraps the pieces of an unpacked tar archive, and may stop the reading by an error. Raises
+    ArchiveError, also while a member's bytes are read.
     """
     if kind == "zip":
         return zip.members(fd)

@@ -1,4 +1,4 @@
-"""Files with holes in a tar archive, in the four formats of GNU tar ("Sparse Formats" in its manual)."""
+"""Sparse files in tar archives, in the four formats of GNU tar ("Sparse Formats" in its manual)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Extents = list[tuple[int, int]]
 
 
 class SparseError(Exception):
-    """A map of holes that does not add up; the text says how."""
+    """An inconsistent map of holes; the text says in what."""
 
 
 def decimal(text: bytes) -> int:
-    """A number in the way pax headers write it. Raises SparseError."""
+    """Parse a number as pax headers write it. Raises SparseError."""
     if not text.isdigit() or len(text) > MAX_DIGITS:
         raise SparseError("a number in its extended header is not decimal")
     return int(text)
 
 
 def of_old_entries(block: bytes, count: int, number: Callable[[bytes], int | None]) -> Extents:
-    """The entries of a block in the old format, up to the first empty one. Raises SparseError."""
+    """Parse the entries of a block in the old format, up to the first empty one. Raises SparseError."""
     extents = []
     for at in range(0, count * _ENTRY, _ENTRY):
         if not block[at + 12]:
@@ -39,15 +39,15 @@ def of_old_entries(block: bytes, count: int, number: Callable[[bytes], int | Non
 
 
 def of_numbers(numbers: list[bytes]) -> Extents:
-    """The map of formats 0.0 and 0.1, offset and length in turn. Raises SparseError."""
+    """Parse the map of formats 0.0 and 0.1, alternating offset and length. Raises SparseError."""
     if len(numbers) % 2 or len(numbers) > 2 * MAX_EXTENTS:
-        raise SparseError("its map of holes is cut or too long")
+        raise SparseError("its map of holes is truncated or too long")
     values = [decimal(number) for number in numbers]
     return list(zip(values[::2], values[1::2], strict=True))
 
 
 def of_data(block: Callable[[], bytes]) -> Extents:
-    """The map of format 1.0, which stands in whole blocks before the data. Raises SparseError."""
+    """Read the map of format 1.0, which fills whole blocks before the data. Raises SparseError."""
     numbers: list[bytes] = []
     wanted = 1
     text = b""
@@ -68,7 +68,7 @@ def of_data(block: Callable[[], bytes]) -> Extents:
 
 
 def check(extents: Extents, stored: int, size: int) -> None:
-    """Whether the extents lie one after the other in a file of that size and are what is stored of it."""
+    """Whether the extents are in order within the file's size and add up to what is stored."""
     end = 0
     for offset, length in extents:
         if offset < end:
@@ -81,7 +81,7 @@ def check(extents: Extents, stored: int, size: int) -> None:
 
 
 def chunks(extents: Extents, size: int, some: Callable[[int], bytes]) -> Iterator[bytes]:
-    """The whole file, holes as zeros; some(size) gives at least one byte of the data and at most size."""
+    """Yield the whole file, holes as zeros; some(size) returns 1 to size bytes of the data."""
     at = 0
     for offset, length in [*extents, (size, 0)]:
         while at < offset:

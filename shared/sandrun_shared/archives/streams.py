@@ -1,4 +1,4 @@
-"""Compressed streams as pieces of bytes, with bounded memory; one stream may follow another.
+"""Decompress streams piece by piece, with bounded memory; one stream may follow another.
 
 gzip (RFC 1952, 2.2), bzip2 and xz files are concatenations: `pigz -i`, `bgzip` and `cat` make such.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Decompressor(Protocol):
-        """What bz2 and lzma have alike."""
+        """The interface that bz2 and lzma share."""
 
         @property
         def eof(self) -> bool: ...
@@ -35,11 +35,11 @@ XZ_MEMORY = 96 << 20  # bytes; `xz -9` needs 65 MiB
 
 
 class TrailingBytes(ArchiveError):
-    """Behind the last compressed stream are bytes that begin no other one."""
+    """The last compressed stream is followed by bytes that do not begin another."""
 
 
 def extent(fd: int, start: int, size: int) -> Iterator[bytes]:
-    """The bytes of a file from start on, at most size, in pieces; its offset is neither used nor moved."""
+    """Read at most size bytes of a file from start on, in pieces, without using or moving its offset."""
     while size > 0:
         piece = os.pread(fd, min(size, CHUNK_BYTES), start)
         if not piece:
@@ -50,21 +50,21 @@ def extent(fd: int, start: int, size: int) -> Iterator[bytes]:
 
 
 def pieces(kind: str, fd: int) -> Iterator[bytes]:
-    """The tar archive in an upload of that kind, a value of `sandrun_shared.jobs.UploadKind`, in pieces.
+    """Decompress an upload of that kind (`sandrun_shared.jobs.UploadKind`) to a tar archive in pieces.
 
-    Raises NotThisKind at once, and ArchiveError where compressed data are damaged or cut, TrailingBytes
-    behind them.
+    Raises NotThisKind at once, ArchiveError if compressed data are damaged or truncated, TrailingBytes after
+    them.
     """
     source = extent(fd, 0, os.fstat(fd).st_size)
     if kind == "tar":
         return source
     if not os.pread(fd, 8, 0).startswith(MAGIC[kind]):
-        raise NotThisKind(f"The upload is no {kind} archive.")
+        raise NotThisKind(f"The upload is not a {kind} archive.")
     return _decompressed(source, *_tools(kind), MAGIC[kind])
 
 
 class _Gzip:
-    """zlib's decompressor of a gzip member, made like those of bz2 and lzma."""
+    """zlib's decompressor of a gzip member, adapted to the interface of bz2 and lzma."""
 
     def __init__(self, zlib: Any) -> None:
         self._inner = zlib.decompressobj(31)  # 16: a gzip header; 15: any window
@@ -86,13 +86,13 @@ class _Gzip:
 
 
 def _tools(kind: str) -> tuple[Callable[[], Decompressor], type[Exception]]:
-    """What makes a decompressor, and what it raises."""
+    """Look up the constructor of a decompressor, and what it raises."""
     if kind == "tar.gz":
         import zlib  # noqa: PLC0415
 
         return lambda: _Gzip(zlib), zlib.error
     if kind == "tar.bz2":
-        from _bz2 import BZ2Decompressor  # noqa: PLC0415  # bz2 would import the reader of files
+        from _bz2 import BZ2Decompressor  # noqa: PLC0415  # bz2 would import more
 
         return BZ2Decompressor, OSError
     from _lzma import FORMAT_XZ, LZMADecompressor, LZMAError  # noqa: PLC0415
@@ -110,20 +110,20 @@ def _decompressed(
             if stream.needs_input and not data:
                 data = next(source, b"")
                 if not data:
-                    raise ArchiveError("The archive is cut: its compressed data end too early.")
+                    raise ArchiveError("The archive is truncated: its compressed data end too early.")
             try:
                 piece = stream.decompress(data, CHUNK_BYTES)
             except error as fault:
                 raise ArchiveError(f"The archive's compressed data are damaged: {fault}.") from None
             data = b""
-            yield piece  # an empty one too: only then is the time seen that streams of nothing take
+            yield piece  # even an empty one, so that the caller's deadline covers streams without data
         data = _next_stream(stream.unused_data, source, magic)
         if not data:
             return
 
 
 def _next_stream(rest: bytes, source: Iterator[bytes], magic: bytes) -> bytes:
-    """What follows a stream and the zeros behind it, b'' at the end. Raises TrailingBytes."""
+    """Skip the zeros after a stream; returns what follows, b'' at the end. Raises TrailingBytes."""
     rest = rest.lstrip(b"\0")
     while len(rest) < len(magic):
         more = next(source, b"")
@@ -131,12 +131,12 @@ def _next_stream(rest: bytes, source: Iterator[bytes], magic: bytes) -> bytes:
             break
         rest = (rest + more).lstrip(b"\0")
     if rest and not rest.startswith(magic):
-        raise TrailingBytes("Behind the archive's compressed data are bytes that are something else.")
+        raise TrailingBytes("The archive's compressed data are followed by other bytes.")
     return rest
 
 
 class Feed:
-    """Takes bytes from pieces; offset says how many so far."""
+    """Reads bytes from pieces; offset counts them."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self.offset = 0
@@ -145,7 +145,7 @@ class Feed:
         self._at = 0
 
     def some(self, size: int) -> bytes:
-        """At least one byte and at most size; b'' at the end."""
+        """Return at least one byte and at most size; b'' at the end."""
         while self._at == len(self._piece):
             piece = next(self._pieces, None)
             if piece is None:
@@ -157,7 +157,7 @@ class Feed:
         return data
 
     def upto(self, size: int) -> bytes:
-        """Size bytes, or as many as there are."""
+        """Return size bytes, fewer at the end."""
         data = self.some(size)
         while len(data) < size:
             more = self.some(size - len(data))

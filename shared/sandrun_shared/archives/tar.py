@@ -1,8 +1,8 @@
-"""Reads tar archives: v7, ustar, pax (POSIX.1-2008, pax) and GNU, each header strictly (tar(5)).
+"""Read tar archives: v7, ustar, pax (POSIX.1-2008, pax) and GNU, checking each header strictly (tar(5)).
 
-The standard library's reader takes a damaged header that is not the first for the end of the archive; here it
-is an error that says where. As with GNU tar, the end may lack its empty blocks, and behind them may be
-anything but another archive, whose files would be lost.
+The standard library's reader treats a damaged header after the first as the end of the archive; here it is an
+error that says where. As with GNU tar, the end may lack its empty blocks, and anything may follow them except
+another archive, whose files would be lost.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 BLOCK = 512
 MAX_EXTENDED = 64 << 10  # bytes of the extended headers before one member
 _ZEROS = bytes(BLOCK)
-_REGULAR = (b"0", b"\0", b"7")  # 7: contiguous, which nothing distinguishes
+_REGULAR = (b"0", b"\0", b"7")  # 7: contiguous, treated as regular
 _EXTENDED = (b"x", b"g", b"X", b"L", b"K")
 _OTHERS = {b"3": "a device", b"4": "a device", b"6": "a FIFO"}
 
 
 def number(field: bytes) -> int | None:
-    """A number of a header: octal, or GNU's base 256 for what is too large or negative; None if neither."""
+    """Parse a number of a header: octal, or GNU's base 256 for large or negative ones; None if neither."""
     if field[0] in (0x80, 0xFF):
         return int.from_bytes(field[1:], "big", signed=False) - (field[0] == 0xFF) * (1 << 8 * len(field) - 8)
     digits = field.partition(b"\0")[0].strip(b" ")
@@ -46,12 +46,12 @@ def number(field: bytes) -> int | None:
 
 
 def members(pieces: Iterator[bytes]) -> Iterator[Member]:
-    """The members in order, from the unpacked archive in pieces. Raises ArchiveError."""
+    """Iterate over the members of the unpacked archive, given in pieces. Raises ArchiveError."""
     return _Tar(pieces).members()
 
 
 class _Extended:
-    """What extended headers say of the member that follows them."""
+    """The records of extended headers about the member that follows."""
 
     def __init__(self, records: dict[bytes, bytes]) -> None:
         self.records = records
@@ -61,7 +61,7 @@ class _Extended:
         self.size = 0
 
     def get(self, key: bytes) -> bytes | None:
-        """A record; an empty one takes an earlier one back."""
+        """Look up a record; an empty one cancels an earlier one."""
         return self.records.get(key) or None
 
 
@@ -69,9 +69,9 @@ class _Tar:
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._feed = Feed(pieces)
         self._of_all: dict[bytes, bytes] = {}  # records of pax global headers
-        self._at = 0  # where the header starts that is being read
-        self._last = ""  # the member before it
-        self._left = 0  # bytes of the member's data in the archive that nobody has taken
+        self._at = 0  # offset of the current header
+        self._last = ""  # name of the previous member
+        self._left = 0  # unread bytes of the member's data in the archive
 
     def members(self) -> Iterator[Member]:
         while True:
@@ -103,20 +103,20 @@ class _Tar:
 
     def _cut(self) -> ArchiveError:
         after = f", in or after member '{self._last}'" if self._last else ""
-        return ArchiveError(f"The archive is cut at byte {self._feed.offset}{after}.")
+        return ArchiveError(f"The archive is truncated at byte {self._feed.offset}{after}.")
 
     def _header(self) -> bytes | None:
-        """The next header, None at the end of the archive."""
+        """Read the next header, None at the end of the archive."""
         block = self._feed.upto(BLOCK)
         if not block.strip(b"\0"):
             if self._feed.offset < BLOCK:
-                raise NotThisKind("The upload is no tar archive.")
+                raise NotThisKind("The upload is not a tar archive.")
             return None
         if len(block) < BLOCK:
             raise self._cut()
         if not _is_header(block):
             if self._feed.offset == BLOCK:
-                raise NotThisKind("The upload is no tar archive.")
+                raise NotThisKind("The upload is not a tar archive.")
             raise self._damaged("its header has a wrong checksum")
         return block
 
@@ -133,7 +133,7 @@ class _Tar:
         return size
 
     def _some(self, size: int) -> bytes:
-        """Some of the member's data, at least one byte."""
+        """Read some of the member's data, at least one byte."""
         data = self._feed.some(min(size, self._left))
         if not data:
             raise self._cut()
@@ -141,7 +141,7 @@ class _Tar:
         return data
 
     def _block(self) -> bytes:
-        """The next block of the member's data."""
+        """Read the next block of the member's data."""
         block = self._feed.upto(BLOCK)
         if len(block) < BLOCK:
             raise self._cut()
@@ -205,7 +205,7 @@ class _Tar:
         if (text := extended.get(b"mtime")) is not None:
             mtime = _seconds(text)
         kind = header[156:157]
-        if kind == b"5" or (kind == b"\0" and name.endswith(b"/")):  # v7 has no other sign of a folder
+        if kind == b"5" or (kind == b"\0" and name.endswith(b"/")):  # v7 marks a folder only in this way
             return Member(name, FOLDER, mode, mtime)
         if kind == b"2":
             return Member(name, SYMLINK, mode, mtime, target=target)
@@ -260,7 +260,7 @@ class _Tar:
         return sparse.of_numbers(extended.sparse_numbers)
 
     def _finish(self) -> None:
-        """Read to the end, which shows whether the archive was cut, and whether another one follows."""
+        """Read to the end, to find a truncated archive or a second one."""
         looked = False
         try:
             while True:
@@ -278,11 +278,11 @@ class _Tar:
                     self._at += start
                     raise self._damaged("behind its end another archive begins")
         except TrailingBytes:
-            pass  # behind the archive's end, as with gzip(1)
+            pass  # ignored after the archive's end, as by gzip(1)
 
 
 def _is_header(block: bytes) -> bool:
-    """Whether the checksum fits; some old writers summed signed bytes."""
+    """Whether the checksum matches; some old writers summed signed bytes."""
     said = number(block[148:156])
     plain = block[:148] + b" " * 8 + block[156:]
     total = sum(plain)

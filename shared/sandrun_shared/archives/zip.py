@@ -1,6 +1,6 @@
-"""Reads ZIP archives by their table of contents (APPNOTE.TXT 6.3.10), each size and checksum verified.
+"""Read ZIP archives by their central directory (APPNOTE.TXT 6.3.10), verifying each size and checksum.
 
-The standard library's reader differs between versions of Python, and so between the api and a sandbox.
+The standard library's reader differs between versions of Python, hence between api and sandbox.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _END64, _END64_BYTES = b"PK\6\6", 56
 _LOCATOR64, _LOCATOR64_BYTES = b"PK\6\7", 20
 _ENTRY, _ENTRY_BYTES = b"PK\1\2", 46
 _LOCAL, _LOCAL_BYTES = b"PK\3\4", 30
-_ALL_ONES = 0xFFFFFFFF  # look in the ZIP64 field
+_ALL_ONES = 0xFFFFFFFF  # the value is in the ZIP64 field
 _ZIP64_FIELD, _NAME_FIELD = 0x0001, 0x7075
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 0x41  # bits 0 and 6 of the flags
-_UNIX = (3, 19)  # what made the entry (4.4.2): Unix, macOS
-# FAT, HPFS, NTFS by APPNOTE, NTFS by Info-ZIP, VFAT: there '\' separates folders and is in no name.
+_UNIX = (3, 19)  # made by (4.4.2): Unix, macOS
+# FAT, HPFS, NTFS by APPNOTE, NTFS by Info-ZIP, VFAT: '\' separates folders and cannot be part of a name.
 _DOS = (0, 6, 10, 11, 14)
 _FIFO, _FOLDER, _REGULAR, _SYMLINK = 0o010000, 0o040000, 0o100000, 0o120000  # stat(2), as in the standard
 
@@ -49,9 +49,9 @@ def _damaged(what: str) -> ArchiveError:
 
 
 def members(fd: int) -> Iterator[Member]:
-    """The members in the order of the table of contents. Raises ArchiveError."""
+    """Iterate over the members in the order of the central directory. Raises ArchiveError."""
     if not _read(fd, 0, 4).startswith((_LOCAL, _END)):
-        raise NotThisKind("The upload is no ZIP archive.")
+        raise NotThisKind("The upload is not a ZIP archive.")
     start, length, count = _table(fd)
     feed = Feed(extent(fd, start, length))
     last = ""
@@ -67,13 +67,13 @@ def members(fd: int) -> Iterator[Member]:
 
 
 def _table(fd: int) -> tuple[int, int, int]:
-    """Start and length in bytes, and number of entries of the table of contents."""
+    """Locate the central directory: start and length in bytes, number of entries."""
     size = os.fstat(fd).st_size
     room = min(size, _END_BYTES + _MAX_COMMENT)
     tail = _read(fd, size - room, room)
     place = tail.rfind(_END, 0, max(room - _END_BYTES + len(_END), 0))
     if place < 0:
-        raise ArchiveError("The archive is cut: its table of contents, which is at its end, is missing.")
+        raise ArchiveError("The archive is truncated: the table of contents at its end is missing.")
     end = tail[place : place + _END_BYTES]
     parts, count = _number(end, 4, 2) | _number(end, 6, 2), _number(end, 10, 2)
     length, offset = _number(end, 12, 4), _number(end, 16, 4)
@@ -88,7 +88,7 @@ def _table(fd: int) -> tuple[int, int, int]:
         length, offset = _number(end, 40, 8), _number(end, 48, 8)
     if parts:
         raise ArchiveError("The archive is one part of several; send one that is whole.")
-    # With bytes put before it, which other readers skip, the files of `cat a.zip b.zip` would be lost.
+    # Other readers skip bytes before the archive, which would lose the first files of `cat a.zip b.zip`.
     if offset + length != behind:
         raise _damaged(f"its table of contents is not where it should be, at byte {offset}")
     return offset, length, count
@@ -99,7 +99,7 @@ def _read(fd: int, start: int, size: int) -> bytes:
 
 
 class _Entry:
-    """An entry of the table of contents; name is as the archive has it."""
+    """An entry of the central directory, with its name as stored."""
 
     def __init__(self, data: bytes, name: bytes, extra: bytes) -> None:
         self.name = name
@@ -121,12 +121,12 @@ class _Entry:
 
     @property
     def mode(self) -> int:
-        """Its type and permissions, 0 where the maker's system has none (4.4.15)."""
+        """Its type and permissions, 0 if the maker's system has none (4.4.15)."""
         return self.attributes >> 16 if self.system in _UNIX else 0
 
 
 def _fields(extra: bytes) -> dict[int, bytes]:
-    """The extra fields by their number; what is cut is not there."""
+    """Parse the extra fields by number; drops a truncated one."""
     fields: dict[int, bytes] = {}
     at = 0
     while at + 4 <= len(extra):
@@ -149,13 +149,13 @@ def _next_entry(feed: Feed, length: int, last: str) -> _Entry:
 
 
 def _name(entry: _Entry) -> bytes:
-    """The name in UTF-8, with '/' between folders."""
+    """Decode the name to UTF-8, with '/' between folders."""
     import zlib  # noqa: PLC0415
 
     name = entry.name
     field = entry.extra.get(_NAME_FIELD, b"")
     if field[:1] == b"\1" and _number(field, 1, 4) == zlib.crc32(name) and _is_text(field[5:]):
-        name = field[5:]  # 4.6.9: of this very name
+        name = field[5:]  # 4.6.9: if its checksum is that of the name
     elif not _is_text(name):
         name = name.decode("cp437").encode()
     if entry.system in _DOS and b"/" not in name:
@@ -195,7 +195,7 @@ def _member(fd: int, entry: _Entry) -> Member:
 
 
 def _contents(fd: int, entry: _Entry) -> Iterator[bytes]:
-    """The member's bytes, not yet verified."""
+    """Yield the member's bytes, not yet verified."""
     shown_name = shown(entry.name)
     start = entry.offset
     local = _read(fd, start, _LOCAL_BYTES) if start < 1 << 62 else b""  # off_t has a sign
@@ -218,12 +218,12 @@ def _inflated(packed: Iterator[bytes], shown_name: str) -> Iterator[bytes]:
         except zlib.error as fault:
             raise _damaged(f"member '{shown_name}': {fault}") from None
         if not data and not chunk:
-            raise _damaged(f"the data of member '{shown_name}' are cut")
+            raise _damaged(f"the data of member '{shown_name}' are truncated")
         data = stream.unconsumed_tail or next(packed, b"")
         if chunk:
             yield chunk
     if stream.unused_data or data:
-        raise _damaged(f"behind the data of member '{shown_name}' are others")
+        raise _damaged(f"the data of member '{shown_name}' are followed by others")
 
 
 def _verified(entry: _Entry, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -241,11 +241,11 @@ def _verified(entry: _Entry, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _seconds(date: int, time: int) -> int:
-    """Seconds since 1970 of a time of MS-DOS, taken as UTC; 0 for one that there is not."""
+    """Convert a time of MS-DOS, taken as UTC, to seconds since 1970; 0 for an invalid one."""
     year, month, day = (date >> 9) + 1980, date >> 5 & 15, date & 31
     if not (1 <= month <= 12 and day):
         return 0
-    # The number of the day in the Julian period, with years that begin in March.
+    # The Julian day number, with years that begin in March.
     before = month < 3
     years, months = year + 4800 - before, month - 3 + 12 * before
     days = day + (153 * months + 2) // 5 + 365 * years + years // 4 - years // 100 + years // 400 - 32045

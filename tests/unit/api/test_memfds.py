@@ -1,4 +1,4 @@
-"""A thread that reads a client's bytes has a handle of its own, which is closed whatever happens."""
+"""A thread that reads a client's bytes has a separate handle, which is closed whatever happens."""
 
 import asyncio
 import os

@@ -28,7 +28,7 @@ def status(api: Api, host: str | None = "localhost:8443", origin: str | None = N
             "127.0.0.1:8443",
         ),
         *("127.8.8.8", "[::1]:8443", "[::1]", "[::ffff:127.0.0.1]:8443", "localhost:"),
-        # No page has an address for a name of its own.
+        # A page's own name is never an address.
         *("192.0.2.1:8443", "0.0.0.0:8443", "[2001:db8::1]:8443"),
         *("", None),  # HTTP/1.0
     ],

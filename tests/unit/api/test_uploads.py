@@ -179,7 +179,7 @@ NAMED = 'Content-Disposition: form-data; name="files"; filename='
         (["Content-Disposition: form-data;", ' name="files";', '\tfilename="a.py"'], "a.py"),
         (["Content-Disposition:", ' form-data; name="files"; filename="a.py"'], "a.py"),
         ([NAMED + '"a b;c=d.py"'], "a b;c=d.py"),
-        # Quoted pairs, and backslashes that are none (curl; browsers).
+        # Quoted pairs, and backslashes that do not quote (curl; browsers).
         ([NAMED + r'"a\"b\\c.py"'], 'a"b\\c.py'),
         ([NAMED + r'"a\b.py"'], r"a\b.py"),
         ([NAMED + '"C:\\\\dir\\\\a.py"'], "a.py"),

@@ -30,7 +30,7 @@ VERDICTS = {
 
 
 def run(*words: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, without a terminal and without a server."""
+    """The command in a separate process, without a terminal and without a server."""
     return subprocess.run(
         [sys.executable, "-m", "sandrun_client", *words],
         input=stdin,
@@ -158,7 +158,7 @@ def test_commands_of_a_server_that_is_not_installed(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_client_and_a_server_of_different_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They share files: whichever was installed last, the other one lacks some of its own."""
+    """They share files, so whichever was installed last, the other one lacks some."""
     monkeypatch.setattr(
         servers.importlib.metadata, "version", {"sandrun-client": "1", "sandrun-server": "2"}.get
     )

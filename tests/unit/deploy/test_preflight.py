@@ -262,7 +262,7 @@ def test_audit_as_the_kernel_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(socket, "socket", lambda *_, answer=answer: FakeAudit(answer))
         assert audit.enabled() is enabled
     monkeypatch.setattr(socket, "socket", lambda *_: FakeAudit(answered(2, -errno.EPERM)))
-    with pytest.raises(OSError, match="refuses"):
+    with pytest.raises(OSError, match="refused"):
         audit.enabled()
 
     def absent(*_: object) -> None:

@@ -36,7 +36,7 @@ Kernel = tuple[dict[str, str], list[tuple[str, str]]]
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kernel]:
-    """The files of every new directory, and each value that was written, in order."""
+    """Gives every new directory the kernel's files, and records each written value in order."""
     files, writes = dict(FILES), []
     mkdir, rmdir, write = os.mkdir, os.rmdir, driver.write_text
 
@@ -304,7 +304,7 @@ def test_a_list_that_cannot_be_read_leaves_no_descriptor(process: subprocess.Pop
 
 @pytest.fixture
 def removable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Path.rmdir as the kernel's, which needs no file to be removed first."""
+    """Remove a directory with its files, as the kernel does for a cgroup."""
     monkeypatch.setattr(Path, "rmdir", os.rmdir)
 
 

@@ -33,7 +33,7 @@ FILES = {
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Every new directory has the kernel's files, and goes although it has them."""
+    """Gives every new directory the kernel's files, with which it can be removed."""
     files = dict(FILES)
     mkdir, rmdir = os.mkdir, os.rmdir
 
@@ -85,7 +85,7 @@ def test_limits_as_written(hierarchy: HierarchyV2, group: CgroupV2) -> None:
 
 
 class FakePoll:
-    """Takes any file; plain ones have no events."""
+    """A poll object that accepts any file, as plain files have no events."""
 
     def __init__(self) -> None:
         self._fd = os.open("/dev/null", os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Those who wait for a sandbox are told at once when none can be made."""
+"""Jobs that wait for a sandbox are refused at once when none can be made."""
 
 import asyncio
 import errno

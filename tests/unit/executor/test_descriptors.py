@@ -1,4 +1,4 @@
-"""An executor without descriptors: it leaves none open, loses nothing, and waits instead of spinning."""
+"""An executor that is out of descriptors leaks none, loses nothing, and waits instead of spinning."""
 
 import asyncio
 import errno
@@ -13,7 +13,7 @@ import pytest
 
 from sandrun_executor import server
 from sandrun_executor.access import Access
-from sandrun_executor.packages.installation import Installation, Installing
+from sandrun_executor.packages.installation import Installation, InstallationRunner
 from sandrun_executor.sandboxes.execution import Execution
 from sandrun_executor.sandboxes.output import LogPump
 from sandrun_executor.sandboxes.sandbox import Sandbox
@@ -33,7 +33,7 @@ def anyio_backend() -> str:
 
 
 class EnoughError(Exception):
-    """There were descriptors for all that a test is about."""
+    """Checks that there were enough descriptors for the test itself."""
 
 
 def _sandbox() -> Sandbox:
@@ -107,7 +107,9 @@ async def test_an_installation_without_an_id_for_its_proxy_leaves_no_sandbox() -
         return Prepared()
 
     absent = cast(Any, None)
-    installing = Installing(Settings(), absent, b"", absent, versions={}, prepare=prepare, first_uid=1)
+    installing = InstallationRunner(
+        Settings(), absent, b"", absent, versions={}, prepare=prepare, first_uid=1
+    )
     installing._uids.clear()
     with pytest.raises(IndexError):
         await installing.run(Installation(lambda _: None), Installer.uv, -1)
@@ -115,7 +117,7 @@ async def test_an_installation_without_an_id_for_its_proxy_leaves_no_sandbox() -
 
 
 class Listener(socket.socket):
-    """Has no descriptor for a connection while it is short."""
+    """A socket that cannot accept while descriptors are short."""
 
     short = False
     failed = 0

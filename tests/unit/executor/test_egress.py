@@ -1,4 +1,4 @@
-"""What root believes of a package proxy, and what it opens for one."""
+"""What root accepts from a package proxy, and what it opens for one."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from sandrun_shared.settings import Executor as Settings
 
 
 def answer(data: bytes | None) -> Ready:
-    """What root makes of a proxy's answer, None for one that ends without."""
+    """Let root read a proxy's answer; None stands for a proxy that ends without one."""
 
     async def scenario() -> Ready:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -1,4 +1,4 @@
-"""Each cause has words for a client, which tell nothing of the inside, and a remedy for the operator."""
+"""Each cause has a clause for clients, which reveals no internals, and a remedy for the operator."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ os.read(0, 1)
 @pytest.mark.parametrize("code", [524, errno.ENOMEM])
 def test_a_full_pool_of_bpf_programs_has_a_name_and_a_remedy(code: int) -> None:
     fault = faults.of_step("seccomp", code)
-    assert "system call filter" in fault.told
+    assert "system call filter" in fault.for_clients
     assert "net.core.bpf_jit_limit" in str(fault)
     assert f"step seccomp failed with errno {code}" in str(fault)
 
@@ -46,8 +46,8 @@ def test_a_full_pool_of_bpf_programs_has_a_name_and_a_remedy(code: int) -> None:
 )
 def test_other_errors_of_steps(step: str, code: int, public: str, remedy: str) -> None:
     fault = faults.of_step(step, code)
-    assert public in fault.told
-    assert remedy in fault.mend
+    assert public in fault.for_clients
+    assert remedy in fault.remedy
 
 
 def cgroup_error() -> CgroupError:
@@ -72,7 +72,7 @@ def cgroup_error() -> CgroupError:
     ids=lambda error: type(error).__name__,
 )
 def test_a_client_learns_no_path_step_or_number(error: Exception) -> None:
-    told = circuit.fault_of(error).told
+    told = circuit.fault_of(error).for_clients
     assert told.startswith(faults.NO_SANDBOX)
     assert "/" not in told
     assert "errno" not in told

@@ -1,4 +1,4 @@
-"""What is found of GPUs: by NVML in a process without privileges, and in the file system."""
+"""How GPUs are found: by NVML in a process without privileges, and in the file system."""
 
 import asyncio
 import os
@@ -71,7 +71,7 @@ def test_a_helper_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_helper_answers_without_a_driver() -> None:
-    """The real one, on a machine that may have no NVIDIA driver: an answer in any case."""
+    """The real probe answers even on a machine without NVIDIA's driver."""
     found = asyncio.run(devices._probe(os.getuid(), os.getgid()))
     assert found.gpus or "NVML" in found.problem or "nvidia-ml-py" in found.problem
 
@@ -112,20 +112,20 @@ def test_libraries_outside_of_usr_are_mounted(tmp_path: Path) -> None:
 def test_a_device_is_lent_once() -> None:
     answer = gpu_probe.probe(FakeNvml(FakeGpu(0)))
     found = msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=devices.Probed)
-    lender = devices.Lender(devices.Found((Device(found.gpus[0][0], ()),), Driver(mounted="/x")))
-    loan = lender.borrow(0)
-    assert loan is not None
-    assert loan.environment == {"CUDA_VISIBLE_DEVICES": NAME, "LD_LIBRARY_PATH": "/opt/nvidia"}
-    with loan:
-        assert lender.borrow(0) is None
-    again = lender.borrow(0)
+    gpus = devices.DevicePool(devices.Found((Device(found.gpus[0][0], ()),), Driver(mounted="/x")))
+    lease = gpus.acquire(0)
+    assert lease is not None
+    assert lease.variables == {"CUDA_VISIBLE_DEVICES": NAME, "LD_LIBRARY_PATH": "/opt/nvidia"}
+    with lease:
+        assert gpus.acquire(0) is None
+    again = gpus.acquire(0)
     assert again is not None
     with again:
-        dead = again.until_then()
-    assert lender.borrow(0) is None
+        dead = again.defer_release()
+    assert gpus.acquire(0) is None
     dead()
-    assert lender.borrow(0) is not None
-    assert (lender.knows(0), lender.knows(1)) == (True, False)
+    assert gpus.acquire(0) is not None
+    assert (gpus.knows(0), gpus.knows(1)) == (True, False)
 
 
 def test_nothing_but_the_helper_knows_nvml() -> None:

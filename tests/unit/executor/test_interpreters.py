@@ -1,4 +1,4 @@
-"""The table of interpreters, and who asks them for their versions."""
+"""The table of interpreters, and the helper that asks them for their versions."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ OURS = (os.getuid(), os.getgid())
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user can look into, unlike tmp_path."""
+    """A folder that every user can read, unlike tmp_path."""
     path = Path(tempfile.mkdtemp(dir="/tmp"))
     path.chmod(0o755)
     yield path
@@ -73,7 +73,7 @@ def test_missing_or_not_executable(folder: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as another user")
 def test_root_runs_no_interpreter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interpreter that would leave root's file behind, with whatever it can find out about itself."""
+    """An interpreter that reports its privileges, and would leave a file as root."""
     monkeypatch.setenv("SECRET", "canary")
     (folder / "open").mkdir()
     (folder / "open").chmod(0o777)
@@ -114,7 +114,7 @@ def test_an_answer_is_believed_only_if_it_looks_like_one(
     answer: str,
     problem: str,
 ) -> None:
-    """The api's user can make its own processes say what it likes."""
+    """The api's user can make its own processes print anything."""
     (folder / "answer").write_text(answer)
     program = f"import shutil, sys; shutil.copyfileobj(open({str(folder / 'answer')!r}), sys.stdout)"
     monkeypatch.setattr(interpreters, "ASK", [sys.executable, "-c", program])
@@ -135,7 +135,7 @@ def test_a_helper_that_hangs_is_not_waited_for(
 
 
 def test_the_loop_runs_while_interpreters_are_asked(folder: Path) -> None:
-    """One that answers only when the loop of the daemon has told it to."""
+    """An interpreter that answers only when the daemon's event loop lets it."""
     os.mkfifo(folder / "go", 0o666)
     (folder / "go").chmod(0o666)
     tool = language(folder, f"read line < {folder}/go; echo $line")

@@ -1,4 +1,4 @@
-"""What a kernel's words about itself mean."""
+"""Parsing what the kernel reports about itself."""
 
 import pytest
 

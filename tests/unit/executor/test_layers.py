@@ -1,4 +1,4 @@
-"""Which layers are kept, and when they go."""
+"""Which layers are cached, and when they are dropped."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from sandrun_executor.packages.layers import MAX_AGE_SECONDS, Layer, Layers
 
 
 class FakeMounts:
-    """Stands for the thread that holds the mounts."""
+    """A fake of the thread that holds the mounts."""
 
     def __init__(self) -> None:
         self.dropped: list[int] = []
@@ -24,7 +24,7 @@ class FakeMounts:
 
 
 class Bench:
-    """Layers of which each takes 10 of 30 bytes, on a clock of their own."""
+    """Layers of which each takes 10 of 30 bytes, with a fake clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -112,7 +112,7 @@ def test_a_newer_one_takes_the_place() -> None:
 
 @pytest.mark.parametrize(("key", "size"), [(b"b", 30), (b"a", 10)], ids=["no room", "the same key"])
 def test_one_whose_adding_fails_is_not_kept(key: bytes, size: int) -> None:
-    """Nobody has been given it, so nobody would give it back."""
+    """No caller has acquired it, so none would release it."""
 
     async def scenario() -> None:
         bench = Bench()

@@ -1,4 +1,4 @@
-"""Root measures what a collector filled, and takes nothing of it on trust."""
+"""Root measures what a collector filled, and trusts none of it."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ def numbers(*pairs: tuple[int, int]) -> bytes:
 
 
 def measured(data: bytes, names: bytes, written: bytes, **limits: int) -> tuple[bytes, str]:
-    """The index, and what a receipt is to state of it."""
+    """The index, and what a receipt must state of it."""
     collected = Collected(memfd(data), memfd(names), memfd(written))
     fds = [*collected.fds, memfd(b"")]
     try:
@@ -54,7 +54,7 @@ def test_nothing_is_an_empty_index() -> None:
 
 
 def test_names_are_not_looked_into() -> None:
-    """What they say is for the api to refuse: a name that leaves, one that is missing, a digest in its place."""
+    """Names are for the api to refuse: one that leaves the folder, a missing one, a digest instead."""
     for names in (b"../x\x00644\0", b"", b"a\0b\0c\0", b"\0" * 40):
         index, _ = measured(b"x", names, numbers((1, 0)))
         with pytest.raises(ValueError, match="index of outputs"):

@@ -1,4 +1,4 @@
-"""What a job prints: the limit, the counts, the order, and who waits for whom."""
+"""A job's output: limit, counts, order and back-pressure."""
 
 import asyncio
 import os
@@ -85,7 +85,7 @@ def bounded(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[], Non
 
 
 async def turns(count: int = 20) -> None:
-    """Let the loop look at its descriptors that many times."""
+    """Let the event loop poll a number of times."""
     loop = asyncio.get_running_loop()
     for _ in range(count):
         turn = loop.create_future()
@@ -343,7 +343,7 @@ async def test_sealed_output_stays_within_the_limit_too() -> None:
 
 
 def test_what_is_only_counted_is_read_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flood above the limit does not take the daemon's time; nothing of it is lost to the count."""
+    """A flood above the limit does not occupy the daemon, and all of it is counted."""
     monkeypatch.setattr(logs, "REST_SECONDS", 3600.0)
 
     async def flood() -> None:
@@ -366,7 +366,7 @@ def test_what_is_only_counted_is_read_at_rest(monkeypatch: pytest.MonkeyPatch) -
 
 @asynccontextmanager
 async def _timeless(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[LogPump, Receiver, Job]]:
-    """A pump that passes little output on when the test says so."""
+    """A pump that delivers small output when the test lets it."""
     monkeypatch.setattr(logs, "FLUSH_SECONDS", 3600.0)
     async with asyncio.timeout(SECONDS), pumping() as parts:
         yield parts

@@ -33,7 +33,7 @@ class FakeSandbox:
 
 @dataclass
 class Maker:
-    """Prepares at once as long as there are slots; counts, and tells when it is asked in vain."""
+    """A fake maker that prepares at once while there are slots; it counts, and signals a failed attempt."""
 
     slots: int = 100
     error: Exception | None = None
@@ -72,7 +72,7 @@ async def started(maker: Maker, size: int = SIZE) -> AsyncIterator[park.Park]:
 
 
 async def turns(count: int = 50) -> None:
-    """Let everything that can go on go on."""
+    """Run the event loop until every task waits."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -83,7 +83,7 @@ async def test_it_fills_and_fills_again_and_is_emptied(monkeypatch: pytest.Monke
     async with started(maker) as running:
         await turns()
         assert len(maker.made) == SIZE
-        first = await running.take()
+        first = await running.acquire()
         assert first is maker.made[0]
         await turns()
         assert len(maker.made) == SIZE + 1
@@ -95,7 +95,7 @@ async def test_what_cannot_be_used_any_more_is_discarded() -> None:
     async with started(maker) as running:
         await turns()
         maker.made[0].usable = maker.made[1].usable = False
-        assert await running.take() is maker.made[2]
+        assert await running.acquire() is maker.made[2]
         assert maker.discarded == maker.made[:2]
 
 
@@ -105,7 +105,7 @@ async def test_in_a_burst_only_the_low_water_mark_is_kept(monkeypatch: pytest.Mo
     async with started(maker) as running:
         await turns()
         for taken in range(1, SIZE + 4):
-            await running.take()
+            await running.acquire()
             await turns()
             assert len(maker.made) == max(SIZE, taken + park.LOW_WATER)
         running._quiet_at = 0.0
@@ -129,7 +129,7 @@ async def test_the_quiet_after_a_burst_fills_it(monkeypatch: pytest.MonkeyPatch)
     maker.prepare = told  # type: ignore[method-assign]
     async with started(maker) as running:
         await turns()
-        await running.take()
+        await running.acquire()
         async with asyncio.timeout(20):
             await full.wait()
 
@@ -137,8 +137,8 @@ async def test_the_quiet_after_a_burst_fills_it(monkeypatch: pytest.MonkeyPatch)
 async def test_without_a_slot_it_waits_for_one() -> None:
     maker = Maker(slots=1)
     async with started(maker) as running:
-        await running.take()
-        waiting = asyncio.create_task(running.take())
+        await running.acquire()
+        waiting = asyncio.create_task(running.acquire())
         async with asyncio.timeout(20):
             await maker.refused.wait()
         await turns()
@@ -150,12 +150,12 @@ async def test_without_a_slot_it_waits_for_one() -> None:
 
 
 async def test_no_slot_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(park, "TAKE_SECONDS", 0)
+    monkeypatch.setattr(park, "ACQUIRE_SECONDS", 0)
     async with started(Maker(slots=1)) as running:
         await turns()
         running._waiting.clear()
         with pytest.raises(TimeoutError):
-            await running.take()
+            await running.acquire()
 
 
 async def test_a_first_sandbox_that_fails_is_told() -> None:
@@ -173,14 +173,14 @@ async def test_a_failure_later_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
         await turns()
         running._waiting.clear()
         with pytest.raises(SandboxError):
-            await running.take()
+            await running.acquire()
         maker.error = None
         await turns()
         assert len(running._waiting) == 2
 
 
 async def failing(maker: Maker, running: park.Park, error: Exception) -> None:
-    """From now on there is no sandbox, and none can be made."""
+    """Release every sandbox and make each attempt fail from now on."""
     await turns()
     maker.error = error
     running._waiting.clear()
@@ -190,7 +190,7 @@ async def test_a_failure_that_passes_is_not_told() -> None:
     maker = Maker()
     async with started(maker) as running:
         await failing(maker, running, FULL)
-        taking = asyncio.create_task(running.take())
+        taking = asyncio.create_task(running.acquire())
         await asyncio.sleep(0)
         maker.error = None
         async with asyncio.timeout(20):
@@ -204,13 +204,13 @@ async def test_failures_in_a_row_are_told_at_once_and_nobody_else_tries(
     async with started(maker) as running:
         await failing(maker, running, FULL)
         with pytest.raises(Unavailable) as caught:
-            await running.take()
+            await running.acquire()
         assert caught.value.fault == FULL.fault
         await turns()  # the one who goes on trying does so once, and then pauses
         asked = maker.asked
         for _ in range(FAILURES):
             with pytest.raises(Unavailable):
-                await running.take()
+                await running.acquire()
         assert maker.asked == asked
     assert caplog.text.count("jobs are refused: step seccomp failed with errno 524") == 1
 
@@ -218,8 +218,8 @@ async def test_failures_in_a_row_are_told_at_once_and_nobody_else_tries(
 async def test_those_who_wait_for_a_slot_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     maker = Maker(slots=1)
     async with started(maker) as running:
-        await running.take()
-        waiting = [asyncio.create_task(running.take()) for _ in range(3)]
+        await running.acquire()
+        waiting = [asyncio.create_task(running.acquire()) for _ in range(3)]
         async with asyncio.timeout(20):
             await maker.refused.wait()
         await turns()
@@ -237,13 +237,13 @@ async def test_it_recovers_by_itself_without_a_job(monkeypatch: pytest.MonkeyPat
     async with started(maker, size=1) as running:
         await failing(maker, running, STUCK)
         with pytest.raises(Unavailable):
-            await running.take()
-        assert await running.problem() == STUCK.fault.told
+            await running.acquire()
+        assert await running.problem() == STUCK.fault.for_clients
         maker.error = None
         async with asyncio.timeout(20):
             await running._freed.wait()
         assert await running.problem() == ""
-        assert await running.take() is maker.made[-1]
+        assert await running.acquire() is maker.made[-1]
 
 
 async def test_what_died_after_all_is_a_reason_to_try_now(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,12 +252,12 @@ async def test_what_died_after_all_is_a_reason_to_try_now(monkeypatch: pytest.Mo
     async with started(maker) as running:
         await failing(maker, running, STUCK)
         with pytest.raises(Unavailable):
-            await running.take()
+            await running.acquire()
         await turns()
         maker.error = None
         running.try_again()
         await turns()
-        assert await running.take() is maker.made[-1]
+        assert await running.acquire() is maker.made[-1]
 
 
 async def test_one_that_waits_serves_while_no_more_can_be_made() -> None:
@@ -266,7 +266,7 @@ async def test_one_that_waits_serves_while_no_more_can_be_made() -> None:
         await turns()
         running.circuit.failed(STUCK)
         assert await running.problem() == ""
-        assert await running.take() is maker.made[0]
+        assert await running.acquire() is maker.made[0]
 
 
 async def test_without_a_sandbox_who_asks_has_one_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,9 +280,9 @@ async def test_without_a_sandbox_who_asks_has_one_made(monkeypatch: pytest.Monke
     maker.slots = 0
     assert await running.problem() == ""  # every slot is in use: that is no fault
     maker.error = FULL  # the first failure of some that open the circuit
-    assert await running.problem() == FULL.fault.told
+    assert await running.problem() == FULL.fault.for_clients
     maker.error = STUCK
-    assert await running.problem() == STUCK.fault.told
+    assert await running.problem() == STUCK.fault.for_clients
     await running.close()
 
 
@@ -290,14 +290,14 @@ async def test_one_that_is_long_in_the_making_is_not_ready(monkeypatch: pytest.M
     monkeypatch.setattr(park, "PROBE_SECONDS", 0)
     maker = Maker(hangs=asyncio.Event())
     running = park.Park(0, maker.prepare, maker.discard)
-    assert await running.problem() == faults.SLOW.told
+    assert await running.problem() == faults.SLOW.for_clients
     await running.close()
 
 
 async def test_one_made_within_the_last_minute_is_proof_enough() -> None:
     maker = Maker()
     running = park.Park(0, maker.prepare, maker.discard)
-    await running.take()
+    await running.acquire()
     assert await running.problem() == ""
     assert maker.asked == 1
     await running.close()
@@ -308,7 +308,7 @@ async def test_who_waits_in_vain_gets_one_that_was_finished_meanwhile() -> None:
     async with started(maker) as running:
         await failing(maker, running, STUCK)
         maker.hangs = asyncio.Event()
-        taking = asyncio.create_task(running.take())
+        taking = asyncio.create_task(running.acquire())
         await turns()
         finished = cast(Sandbox, FakeSandbox())
         running._waiting.append(finished)

@@ -55,7 +55,7 @@ def request(**fields: object) -> Execute:
 
 
 def collected(make: Make, files: dict[str, bytes]) -> Collected:
-    """What a collector leaves of these files."""
+    """Make what a collector leaves of these files."""
     return Collected(
         make(b"".join(files.values())),
         make(b"".join(b"%b\x00644\0" % path.encode() for path in files)),

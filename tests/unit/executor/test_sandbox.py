@@ -1,4 +1,4 @@
-"""Sandboxes as the executor holds them, also those that nothing ends."""
+"""Sandboxes in the executor, including those that cannot be killed."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ from sandrun_executor.cgroups.probe import CgroupError
 from sandrun_executor.receipts.record import NOT_COLLECTED
 from sandrun_executor.sandboxes import sandbox as sandboxes
 from sandrun_executor.sandboxes.sandbox import Sandbox, SandboxError
-from sandrun_executor.sandboxes.slots import NoSlotError, Slot, SlotPool
+from sandrun_executor.sandboxes.slots import NoSlotError, Slot, Slots
 from sandrun_executor.sandboxes.zygote import Zygote
 from sandrun_sandbox import messages
 from sandrun_shared.jobs import Limits
@@ -73,7 +73,7 @@ class FakeHierarchy:
 
 
 class FakeZygote:
-    """Forks nothing: a sandbox's first process is one that the test gives, or there is none."""
+    """Forks nothing: a sandbox's first process is one that the test gives, or missing."""
 
     alive = True
     answers = True
@@ -97,17 +97,17 @@ def hierarchy() -> FakeHierarchy:
 
 
 @pytest.fixture
-async def pool(hierarchy: FakeHierarchy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlotPool]:
-    """One slot, and everybody is patient for a moment only."""
+async def slots(hierarchy: FakeHierarchy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Slots]:
+    """One slot, and short deadlines."""
     monkeypatch.setattr("sandrun_executor.sandboxes.networks.Network", FakeNetwork)
     monkeypatch.setattr(sandboxes.Link, "listen", lambda self, _kinds, hear: setattr(self, "hear", hear))
     for name in ("PREPARE_SECONDS", "EMPTY_SECONDS", "LEAVE_SECONDS", "END_SECONDS"):
         monkeypatch.setattr(sandboxes, name, 0.01)
     monkeypatch.setattr(sandboxes, "ASK_SECONDS", 3600.0)
-    pool = SlotPool(cast(Any, hierarchy), 1000, 1)
-    yield pool
-    await pool.settled()
-    pool.close()
+    slots = Slots(cast(Any, hierarchy), 1000, 1)
+    yield slots
+    await slots.settled()
+    slots.close()
 
 
 def waiting() -> "subprocess.Popen[bytes]":
@@ -117,7 +117,7 @@ def waiting() -> "subprocess.Popen[bytes]":
 
 @pytest.fixture
 def process() -> "AsyncIterator[subprocess.Popen[bytes]]":
-    """One that waits; signals that the test does not pass on leave it alone, as state D would."""
+    """A process that waits, and gets only the signals that the test passes on, as in state D."""
     with waiting() as started:
         yield started  # type: ignore[misc]
         started.kill()
@@ -129,13 +129,13 @@ def _immortal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sandbox(zygote: FakeZygote) -> Sandbox:
-    return Sandbox(cast(Zygote, zygote), cast(SlotPool, None), cast(Slot, FakeSlot()), Limits())
+    return Sandbox(cast(Zygote, zygote), cast(Slots, None), cast(Slot, FakeSlot()), Limits())
 
 
-async def prepare(zygote: FakeZygote, pool: SlotPool) -> SandboxError:
+async def prepare(zygote: FakeZygote, slots: Slots) -> SandboxError:
     async with asyncio.timeout(20):
         with pytest.raises(SandboxError) as caught:
-            await Sandbox.prepare(cast(Zygote, zygote), pool, Limits())
+            await Sandbox.prepare(cast(Zygote, zygote), slots, Limits())
     return caught.value
 
 
@@ -157,53 +157,53 @@ async def test_a_parked_sandbox_waits_until_something_in_it_ends() -> None:
 
 
 async def test_a_zygote_that_does_not_answer_is_named_and_left(
-    pool: SlotPool, hierarchy: FakeHierarchy
+    slots: Slots, hierarchy: FakeHierarchy
 ) -> None:
     hierarchy.busy = False
     zygote = FakeZygote()
-    error = await prepare(zygote, pool)
+    error = await prepare(zygote, slots)
     assert error.is_stuck
     assert "the process that forks sandboxes does not answer" in str(error)
     assert not zygote.answers
-    await pool.settled()
-    assert pool.retired == 0
+    await slots.settled()
+    assert slots.retired == 0
 
 
 @pytest.mark.usefixtures("_immortal")
 async def test_what_does_not_die_costs_its_slot_and_nobody_waits_for_it(
-    pool: SlotPool,
+    slots: Slots,
     hierarchy: FakeHierarchy,
     process: "subprocess.Popen[bytes]",
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    error = await prepare(FakeZygote(process.pid), pool)
+    error = await prepare(FakeZygote(process.pid), slots)
     assert error.is_stuck
     assert f"process {process.pid}" in str(error)
     async with asyncio.timeout(20):
-        await pool.settled()
-    assert pool.retired == 1
+        await slots.settled()
+    assert slots.retired == 1
     assert "slot 0 is retired" in caplog.text
     hierarchy.made[0].busy = False
-    pool.acquire()
-    assert (pool.retired, pool.reclaimed) == (0, 1)
+    slots.acquire()
+    assert (slots.retired, slots.reclaimed) == (0, 1)
 
 
 async def test_what_cannot_be_killed_at_once_is_tried_again(
-    pool: SlotPool,
+    slots: Slots,
     hierarchy: FakeHierarchy,
     process: "subprocess.Popen[bytes]",
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sandboxes, "EMPTY_SECONDS", 20)
-    await prepare(FakeZygote(process.pid), pool)  # its process dies, the group stays busy for a while
+    await prepare(FakeZygote(process.pid), slots)  # its process dies, the group stays busy for a while
     async with asyncio.timeout(60):
-        await pool.settled()
-    assert (pool.retired, hierarchy.made[0].kills) == (0, 3)
-    pool.acquire()
+        await slots.settled()
+    assert (slots.retired, hierarchy.made[0].kills) == (0, 3)
+    slots.acquire()
 
 
 async def test_a_slot_comes_back_when_there_is_no_descriptor_for_a_sandbox(
-    pool: SlotPool, hierarchy: FakeHierarchy, monkeypatch: pytest.MonkeyPatch
+    slots: Slots, hierarchy: FakeHierarchy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> None:
         raise OSError(24, "Too many open files")
@@ -212,33 +212,33 @@ async def test_a_slot_comes_back_when_there_is_no_descriptor_for_a_sandbox(
     monkeypatch.setattr(sandboxes, "Link", refuse)
     for _ in range(2):
         with pytest.raises(OSError, match="Too many open files"):
-            await Sandbox.prepare(cast(Zygote, FakeZygote()), pool, Limits())
+            await Sandbox.prepare(cast(Zygote, FakeZygote()), slots, Limits())
 
 
 @pytest.mark.usefixtures("_immortal")
 async def test_who_asked_for_it_does_not_wait_for_its_end(
-    pool: SlotPool,
+    slots: Slots,
     hierarchy: FakeHierarchy,
     process: "subprocess.Popen[bytes]",
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sandboxes, "EMPTY_SECONDS", 3600)
     hierarchy.busy = False
-    await prepare(FakeZygote(process.pid), pool)
+    await prepare(FakeZygote(process.pid), slots)
     with pytest.raises(NoSlotError):
-        pool.acquire()
+        slots.acquire()
     process.kill()
     async with asyncio.timeout(20):
-        await pool.settled()
-    assert pool.retired == 0
-    pool.acquire()
+        await slots.settled()
+    assert slots.retired == 0
+    slots.acquire()
 
 
 @pytest.mark.usefixtures("_immortal")
 async def test_a_job_that_cannot_be_killed_ends_for_its_client(
-    pool: SlotPool, process: "subprocess.Popen[bytes]"
+    slots: Slots, process: "subprocess.Popen[bytes]"
 ) -> None:
-    running = Sandbox(cast(Zygote, FakeZygote()), pool, pool.acquire(), Limits())
+    running = Sandbox(cast(Zygote, FakeZygote()), slots, slots.acquire(), Limits())
     running._init_says(messages.Forked(), os.pidfd_open(process.pid))
     running._job_says(messages.Ready(), None)
     running.end(0.0)
@@ -248,7 +248,7 @@ async def test_a_job_that_cannot_be_killed_ends_for_its_client(
     assert not running._dead.done()
     async with asyncio.timeout(20):
         await running.destroy()
-    assert pool.retired == 1
+    assert slots.retired == 1
 
 
 @pytest.mark.parametrize(("code", "word"), [(524, "net.core.bpf_jit_limit"), (11, "kernel.pid_max")])
@@ -262,16 +262,16 @@ async def test_a_step_that_fails_is_told_with_its_remedy(code: int, word: str) -
 
 
 async def test_a_job_that_its_first_process_does_not_end_is_ended_from_outside(
-    pool: SlotPool,
+    slots: Slots,
     hierarchy: FakeHierarchy,
     process: "subprocess.Popen[bytes]",
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The first process goes on: it has the exit code to tell and the outputs to collect."""
+    """PID 1 goes on, because it reports the exit code and collects the outputs."""
     monkeypatch.setattr(sandboxes, "ASK_SECONDS", 0.0)
     monkeypatch.setattr(sandboxes, "END_SECONDS", 3600.0)
     with waiting() as job:
-        running = Sandbox(cast(Zygote, FakeZygote()), pool, pool.acquire(), Limits())
+        running = Sandbox(cast(Zygote, FakeZygote()), slots, slots.acquire(), Limits())
         group = hierarchy.made[0]
         monkeypatch.setattr(group, "pids", lambda: [process.pid, job.pid])
         running._init_says(messages.Forked(), os.pidfd_open(process.pid))

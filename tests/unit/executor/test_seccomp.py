@@ -46,7 +46,7 @@ def number(name: str) -> int:
 
 
 def filtered(report: Callable[[int], None]) -> bytes:
-    """Run report, which writes to a pipe, in a filtered child; what it wrote."""
+    """Run report in a filtered child; returns what it wrote to its pipe."""
     code = program()
     read_fd, write_fd = os.pipe()
     pid = os.fork()
@@ -72,7 +72,7 @@ def filtered(report: Callable[[int], None]) -> bytes:
 
 
 def errnos(*calls: Call) -> list[int]:
-    """The errno of each raw system call, 0 where it succeeded, under the filter."""
+    """Make raw system calls under the filter; returns the errno of each, 0 for success."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
 
@@ -389,7 +389,7 @@ def test_what_cannot_be_read_of_a_socket() -> None:
 
 
 def machine_code(*codes: bytes) -> list[int]:
-    """What each function of machine code, int(void), returns under the filter."""
+    """Run machine code, int(void), under the filter; returns the result of each function."""
     page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     anchor = ctypes.c_char.from_buffer(page)
     start = ctypes.addressof(anchor)

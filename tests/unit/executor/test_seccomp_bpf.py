@@ -1,4 +1,4 @@
-"""Decisions written as BPF programs."""
+"""Decisions assembled to BPF programs."""
 
 import struct
 
@@ -55,7 +55,7 @@ def test_within_asks_for_runs() -> None:
 
 
 def ran(program: list[tuple[int, ...]], value: int) -> int:
-    """What the program, which loads once, returns for the value."""
+    """Run a program that loads once; returns its result for the value."""
     at = 1
     while program[at][0] != 0x06:
         code, yes, no, k = program[at]

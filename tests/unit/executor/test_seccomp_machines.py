@@ -1,4 +1,4 @@
-"""The filter of each machine, walked as the kernel would, on whichever machine this is."""
+"""The filter of each architecture, interpreted as the kernel would, on any architecture."""
 
 import errno
 import functools
@@ -23,7 +23,7 @@ LISTS = ((ALLOWED, ALLOW), (REFUSED, ERRNO | errno.EPERM), (PRETENDED, ERRNO))
 
 
 def walk(program: bytes, arch: int, number: int, *arguments: int) -> int:
-    """What the classic BPF program answers (Documentation/networking/filter.rst)."""
+    """Interpret a classic BPF program (Documentation/networking/filter.rst)."""
     data = struct.pack("<IIQ6Q", number, arch, 0, *arguments, *[0] * (6 - len(arguments)))
     instructions = list(struct.iter_unpack("<HBBI", program))
     at = value = 0
@@ -173,7 +173,7 @@ CHECKED: dict[str, Callable[[int, int, int, int], int]] = {
 
 @functools.cache
 def table(machine: str) -> dict[int, int | Callable[[int, int, int, int], int]]:
-    """Number → what it answers; a number that is not here does not exist."""
+    """Map each number to its answer; a missing number does not exist."""
     arch, answers = ARCHES[machine], dict[int, int | Callable[[int, int, int, int], int]]()
     for names, answer in LISTS:
         answers |= dict.fromkeys(numbers(arch, names).values(), answer)
@@ -279,7 +279,7 @@ def test_every_likely_socket(machine: str) -> None:
 
 @pytest.mark.parametrize("machine", ARCHES)
 def test_the_kernel_would_take_it(machine: str) -> None:
-    """bpf_check_classic and seccomp_check_filter of the kernel, for machines that this is not."""
+    """Reimplement bpf_check_classic and seccomp_check_filter of the kernel, for other architectures."""
     program = list(struct.iter_unpack("<HBBI", compiled(machine)))
     for at, (code, yes, no, k) in enumerate(program):
         assert code in {0x20, 0x54, 0x06, JEQ, JGE}
@@ -299,7 +299,7 @@ def test_it_is_small(machine: str) -> None:
 
 @pytest.mark.parametrize("machine", ARCHES)
 def test_an_older_libseccomp(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has no number for does not exist, and everything else is as it was."""
+    """A call without a number does not exist, and all others are unchanged."""
     resolve, arch = pyseccomp.resolve_syscall, ARCHES[machine]
     newer = {"close_range", "faccessat2", "clone", "futex_waitv", "ptrace"}
     forgotten = numbers(arch, newer).values()

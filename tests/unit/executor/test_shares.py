@@ -1,4 +1,4 @@
-"""Parked sandboxes go to the environments that are asked for, and there are fewer when memory is short."""
+"""Parked sandboxes are shared out by demand, and there are fewer when memory is short."""
 
 from pathlib import Path
 

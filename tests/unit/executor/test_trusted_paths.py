@@ -1,4 +1,4 @@
-"""Where the daemon finds what it has others run, and that the api's user can change none of it."""
+"""Where the daemon finds the programs that it runs, which the api's user must not be able to change."""
 
 import os
 import pwd
@@ -12,22 +12,22 @@ from sandrun_executor import trusted_paths
 USER = 4711
 
 
-def make_environment(folder: Path) -> Path:
+def make_venv(folder: Path) -> Path:
     (folder / "bin").mkdir(parents=True)
     (folder / "bin" / "python").write_text("")
     return folder
 
 
 def test_they_are_in_the_apis_environment_of_the_same_release(tmp_path: Path) -> None:
-    own = make_environment(tmp_path / "1.0" / "executor")
-    make_environment(tmp_path / "2.0" / "api")
-    assert trusted_paths.environment(own) == own
-    assert trusted_paths.environment(own) != (api := make_environment(tmp_path / "1.0" / "api"))
-    assert trusted_paths.environment(own) == api
+    own = make_venv(tmp_path / "1.0" / "executor")
+    make_venv(tmp_path / "2.0" / "api")
+    assert trusted_paths.venv(own) == own
+    assert trusted_paths.venv(own) != (api := make_venv(tmp_path / "1.0" / "api"))
+    assert trusted_paths.venv(own) == api
 
 
 def test_they_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, api = (make_environment(tmp_path / name) for name in ("executor", "api"))
+    own, api = (make_venv(tmp_path / name) for name in ("executor", "api"))
     (own / "bin" / "uv").write_text("")  # not from here
     (api / "bin" / "uv").write_text("")
     monkeypatch.setattr(sys, "prefix", str(own))

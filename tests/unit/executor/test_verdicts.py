@@ -1,4 +1,4 @@
-"""The verdict, for everything that the executor can know at the end of a job."""
+"""The verdict for every state in which a job can end."""
 
 import itertools
 import signal

@@ -1,4 +1,4 @@
-"""A zygote that does not end keeps nobody waiting."""
+"""A zygote that does not end does not block its callers."""
 
 import asyncio
 import subprocess

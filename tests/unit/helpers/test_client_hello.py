@@ -1,4 +1,4 @@
-"""Which host a TLS client wants, as its greeting says it."""
+"""The server name in a ClientHello."""
 
 import asyncio
 import ssl

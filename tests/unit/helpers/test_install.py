@@ -1,4 +1,4 @@
-"""The installer, which runs where nothing of ours can be imported: it says by itself what others rely on."""
+"""The installer, which cannot import our modules, so it repeats constants of theirs."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""The package proxy's HTTP, asked over a socket."""
+"""The package proxy's HTTP, over a socket."""
 
 import asyncio
 import ipaddress
@@ -86,7 +86,7 @@ def test_a_tunnel_passes_bytes_both_ways(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (greeting("other.test"), "its TLS greeting is for another host"),
         (greeting(None), "its TLS greeting does not say which host it wants (SNI)"),
-        (b"GET / HTTP/1.1\r\nHost: registry.test\r\n\r\n", "what is sent is not TLS"),
+        (b"GET / HTTP/1.1\r\nHost: registry.test\r\n\r\n", "the data are not TLS"),
     ],
 )
 def test_a_tunnel_is_for_its_host_alone(monkeypatch: pytest.MonkeyPatch, sent: bytes, why: str) -> None:

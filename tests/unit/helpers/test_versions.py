@@ -1,4 +1,4 @@
-"""What programs of the host tell about their version, and what they can cost that tell nothing."""
+"""Versions of host programs, and the bounded cost of programs that print none."""
 
 import json
 import subprocess

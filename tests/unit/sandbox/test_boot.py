@@ -1,4 +1,4 @@
-"""What makes a zygote of an interpreter: its text, and the modules that are sent with it."""
+"""boot.py's text, and the modules that are sent with it."""
 
 import ast
 import subprocess
@@ -19,7 +19,7 @@ TEXT = Path(boot.__file__).read_text()
 
 
 def run(program: str, flags: str = "-IS") -> set[str]:
-    """The words that the program prints in the system's interpreter, which finds nothing of ours."""
+    """Run the program in the system's interpreter, which cannot import our modules; returns its output."""
     command = [layout.PYTHON, flags, "-"]
     done = subprocess.run(command, input=program, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
@@ -27,7 +27,7 @@ def run(program: str, flags: str = "-IS") -> set[str]:
 
 
 def imported(text: str) -> Iterator[str]:
-    """Our modules that a text imports when it is run, not when a function of it is called."""
+    """List our modules that a text imports at its top level."""
     for statement in ast.parse(text).body:
         if isinstance(statement, ast.ImportFrom):
             names = [f"{statement.module}.{alias.name}" for alias in statement.names]
@@ -36,7 +36,7 @@ def imported(text: str) -> Iterator[str]:
 
 
 def missing(names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Each module with one that it imports and that is not before it."""
+    """List each module with an import that does not precede it."""
     found = []
     for place, name in enumerate(names):
         found += [(name, other) for other in imported(zygote._text_of(name)) if other not in names[:place]]
@@ -70,7 +70,7 @@ def test_modules_lie_in_packages_and_keep_their_code() -> None:
 
 
 def test_the_zygotes_modules_import_little() -> None:
-    """Each large module more is memory that every fork goes over."""
+    """Each additional module is memory that every fork must handle."""
     loaded = run(f"{TEXT}\nload({zygote._modules(zygote._MODULES)!r})\nprint(*sys.modules)")
     assert "sandrun_sandbox.python.run_python" in loaded
     assert not loaded & {"typing", "re", "enum", "collections", "functools", "contextlib"}

@@ -1,4 +1,4 @@
-"""What a job leaves behind, honest and hostile, collected from a directory."""
+"""Valid and hostile files of a job, collected from a directory."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ from sandrun_shared.outputs import OutputEntry
 
 @dataclass
 class Collection:
-    """What was collected; left_out has the reasons that apply, entries what is listed of each file."""
+    """The result of collecting; left_out has the reasons, entries describe each file."""
 
     files: dict[str, bytes]
     left_out: dict[str, int]
@@ -44,7 +44,7 @@ def collected(
     seconds: float = 60.0,
     **more: int,
 ) -> Collection:
-    """Collect, and have the executor's own code measure it and the api's read it."""
+    """Collect, measure with the executor's code and decode with the api's."""
     work_fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
     *into, index_fd = [os.memfd_create(name) for name in ("data", "names", "numbers", "index")]
     before = len(os.listdir("/proc/self/fd"))
@@ -76,7 +76,7 @@ def collected(
 
 
 def collect(work: Path, *patterns: str, **options: Any) -> tuple[dict[str, bytes], bool]:
-    """The files, and whether some are left out."""
+    """Return the files, and whether some are left out."""
     collection = collected(work, *patterns, **options)
     return collection.files, bool(collection.left_out)
 
@@ -259,7 +259,7 @@ def test_a_tree_of_five_thousand_levels(tmp_path: Path, patterns: Sequence[str])
 
 
 def _remove_deep(root: Path) -> None:
-    # pytest's own clean-up recurses: flatten, moving each level's folder up beside the root's.
+    # pytest's clean-up recurses, so flatten the tree by moving each level's folder up into the root.
     while (root / "d").exists():
         (root / "d").rename(root / "top")
         if (root / "top/d").exists():

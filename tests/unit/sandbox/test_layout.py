@@ -1,4 +1,4 @@
-"""Constants of the sandbox's layout that others say too, who cannot import it."""
+"""Constants of the sandbox's layout that other code repeats, because it cannot import them."""
 
 from sandrun_sandbox import layout
 from sandrun_shared import environments

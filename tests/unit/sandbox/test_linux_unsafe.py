@@ -1,4 +1,4 @@
-"""What the zygote has the kernel do to its memory, in an interpreter of its own."""
+"""What the zygote has the kernel do to its memory, tested in a separate interpreter."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Every message between root and a sandbox: what is written is read, and nothing else is taken for it."""
+"""Every message between root and a sandbox is decoded as written, and nothing else is accepted."""
 
 import inspect
 import marshal
@@ -30,7 +30,7 @@ from sandrun_sandbox.messages import (
 
 
 def kinds_of(base: type) -> list[Any]:
-    """Every message of the module that is of this kind."""
+    """List the module's messages of a kind."""
     found = [kind for _, kind in inspect.getmembers(messages, inspect.isclass)]
     return [kind for kind in found if issubclass(kind, base) and kind is not base]
 
@@ -127,7 +127,7 @@ near = st.one_of([valid(kind) for kind in REPORTS]).map(lambda report: report.en
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A report with a byte more, a byte less or another byte."""
+    """Add, remove or change a byte of a report."""
     data = draw(near)
     place = draw(st.integers(0, len(data)))
     return data[:place] + draw(st.binary(max_size=2)) + data[place + draw(st.integers(0, 2)) :]
@@ -135,7 +135,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @given(st.binary(max_size=300) | damaged() | names.map(str.encode))
 def test_bytes_of_anybody_are_a_report_as_it_is_written_or_the_one_error(data: bytes) -> None:
-    """So none has two spellings, no number is out of its bounds, and none is taken for another."""
+    """So each has one encoding, numbers are within bounds, and none is taken for another."""
     try:
         report = decode_report(data, *REPORTS)
     except MessageError as error:

@@ -1,4 +1,4 @@
-"""What the processes of a sandbox make of an order that is not for them."""
+"""How the processes of a sandbox handle an order that is not for them."""
 
 import os
 import socket
@@ -43,7 +43,7 @@ def root() -> Iterator[Root]:
 
 
 def answer_of(root: Root, process: Callable[[Channel], object]) -> tuple[bytes, int]:
-    """What a process says that reads one order, and its exit code; 70 if it does not end by itself."""
+    """Let a process read one order; returns its reports and exit code, 70 if it does not exit by itself."""
     pid = os.fork()
     if pid == 0:
         try:

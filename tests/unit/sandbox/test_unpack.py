@@ -1,4 +1,4 @@
-"""Uploads, honest and hostile, unpacked into a directory."""
+"""Valid and hostile uploads, unpacked into a directory."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Key files: made for one pair of eyes, never over another file, and refused when others can read them."""
+"""Key files: readable by the owner only, never overwriting a file, refused if others can read them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is said to the service manager, and what it hands over."""
+"""Messages to the service manager, and descriptors from it."""
 
 import os
 import socket

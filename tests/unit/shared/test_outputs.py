@@ -1,4 +1,4 @@
-"""The index of outputs: what the collector may list and what the api takes are the same."""
+"""The index of outputs: the collector and the api accept the same paths."""
 
 import contextlib
 import os

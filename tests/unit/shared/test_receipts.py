@@ -1,4 +1,4 @@
-"""Receipts: any change is noticed, and no signature passes for one of another kind."""
+"""Receipts: every change is detected, and no signature is valid for another kind."""
 
 import hashlib
 import json
@@ -149,7 +149,7 @@ def test_the_list_gives_the_bytes_of_the_index(items: list[tuple[bytes, int, str
 
 
 def test_the_program_in_the_documentation_is_of_the_same_mind() -> None:
-    """Written for who trusts no code of ours: it shares nothing with the verifier but the format."""
+    """An independent verifier, which shares only the format with ours."""
     text = (Path(__file__).parents[3] / "docs" / "receipts.md").read_text()
     (program,) = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 

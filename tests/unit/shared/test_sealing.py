@@ -1,4 +1,4 @@
-"""Sealed boxes: only the reader opens them, and whatever is changed, moved or missing is noticed."""
+"""Sealed boxes: only the reader can open them, and changed, moved or missing ones are detected."""
 
 import base64
 import hashlib

@@ -46,7 +46,7 @@ def test_it_stays_the_same_process_with_its_arguments_and_environment() -> None:
 
 
 def test_it_starts_again_once() -> None:
-    environ = wiping.environment({"PATH": "/bin"})
+    environ = wiping.variables({"PATH": "/bin"})
     assert environ is not None
     assert environ.items() >= wiping.ALLOCATOR.items()
-    assert wiping.environment(environ) is None
+    assert wiping.variables(environ) is None

@@ -15,9 +15,9 @@ make_checks() {
     local lib
     lib=lib/$(/usr/bin/python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')/site-packages
     printf '%s\n' /given/site /opt/sandrun/current/{api,executor}/"$lib" >"$checks/$lib/checks.pth"
-    ln -s /opt/sandrun/current/api/bin/uv "$checks/bin/uv"  # an executor that a test starts looks beside its python
+    ln -s /opt/sandrun/current/api/bin/uv "$checks/bin/uv"  # an executor that a test starts looks for it next to its python
 }
-# In a unit of its own, as the executor is: a delegated group, nothing of the services' hardening.
+# In a separate unit, like the executor: with a delegated group, without the services' hardening.
 check() { # FILE...: arguments of pytest
     systemd-run --quiet --pipe --wait --collect --unit sandrun-checks -p Delegate="cpu memory pids" \
         -p TasksMax=infinity -p OOMPolicy=continue -p LimitNOFILE=65536 --working-directory /src \

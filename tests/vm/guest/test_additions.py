@@ -51,7 +51,7 @@ def drop_in(unit: str, name: str, *lines: str, **settings: str | int) -> Iterato
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """On an address of this machine's loopback, under a name of its own, with an authority of its own."""
+    """On a loopback address of this machine, with a test name and a test authority."""
     hosts = Path("/etc/hosts")
     before = hosts.read_text()
     with Registry(tmp_path_factory.mktemp("registry"), address(2)) as served:
@@ -105,7 +105,7 @@ def run(executor: Installed, required: str) -> Result:
 
 def test_packages_come_through_a_proxy_of_systemds(executor: Installed, registry: Registry) -> None:
     registry.add(GREETING)
-    # Not by a way of its own: the executor has a network in which there is nothing.
+    # Not directly, because the executor's network namespace is empty.
     links = Path(f"/proc/{installed.main_pid(EXECUTOR)}/net/dev").read_text().splitlines()[2:]
     assert [link.split(":")[0].strip() for link in links] == ["lo"]
     assert run(executor, "greeting==1.0").ok() == b"hello from a package\n"

@@ -23,7 +23,7 @@ def restarts(unit: str) -> int:
 
 
 class Asking:
-    """A request that sleeps, made beside the test; how it ends."""
+    """Make a request that sleeps, in the background; returns how it ends."""
 
     def __init__(self) -> None:
         self.answers: list[httpx.Response] = []

@@ -73,11 +73,11 @@ def test_memory_of_a_child_and_of_files_counts_too() -> None:
 
 
 def test_a_neighbour_of_one_out_of_memory_goes_on() -> None:
-    beside = executor.start_job("print('here', flush=True)\ninput()\nprint('still')", stdin=b"").printed(
+    neighbour = executor.start_job("print('here', flush=True)\ninput()\nprint('still')", stdin=b"").printed(
         b"here"
     )
     assert executor.run_job(HUNGRY, limits=limits_of(CASES["memory_limit"])).outcome.verdict == "memory_limit"
-    assert b"EOFError" in beside.wait().stderr  # its own end, not the killer's
+    assert b"EOFError" in neighbour.wait().stderr  # its own end, not the killer's
 
 
 def test_processes_are_limited() -> None:

@@ -1,4 +1,4 @@
-"""One pool for each environment in use: made when it is asked for, replaced by a new build, let go when idle."""
+"""Warm environments: made on demand, replaced by a new build, retired when idle."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from sandrun_executor.environments import park, pools
+from sandrun_executor.environments import park, warm
 from sandrun_executor.environments.builds import BuildStore
 from sandrun_executor.environments.maker import SandboxMaker
 from sandrun_executor.environments.shares import Memory
@@ -91,7 +91,7 @@ class FakeSandbox:
 
 
 class House:
-    """Slots and zygotes for the pools, and what they are to believe of the machine."""
+    """Fake slots, zygotes and memory for the warm environments."""
 
     def __init__(self) -> None:
         self.builds, self.clock = FakeBuildStore({"a": "1", "b": "1", "c": "1"}), FakeClock()
@@ -101,7 +101,7 @@ class House:
         self.cannot_preload: set[str] = set()
         self.imported = asyncio.Event()
         self.imported.set()
-        self.running = pools.Pools(
+        self.running = warm.WarmEnvironments(
             cast(BuildStore, self.builds),
             cast(SandboxMaker, self),
             PLACES,
@@ -130,7 +130,7 @@ class House:
         self.slots += 1
 
     def parked(self) -> dict[str, int]:
-        return {name: pool.park.waiting for name, pool in self.running._pools.items()}
+        return {name: environment.park.waiting for name, environment in self.running._by_name.items()}
 
     def alive(self) -> list[str]:
         return sorted(
@@ -142,15 +142,15 @@ class House:
         await turns()
 
     async def job(self, name: str) -> Sandbox:
-        """A job from its start to its end; the sandbox it had."""
-        pool, sandbox = await self.running.take(name)
-        pool.end(sandbox)
+        """Run a job from start to end; returns its sandbox."""
+        environment, sandbox = await self.running.acquire(name)
+        environment.release(sandbox)
         await turns()
         return sandbox
 
 
 async def turns(count: int = 80) -> None:
-    """Let everything that can go on go on."""
+    """Run the event loop until every task waits."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -198,19 +198,19 @@ async def test_an_unknown_one_is_refused() -> None:
         assert house.running.refusal("default") == house.running.refusal("a") == ""
         assert house.running.refusal("x") == "there is no environment x"
         with pytest.raises(DefinitionError):
-            await house.running.take("x")
+            await house.running.acquire("x")
 
 
 async def test_a_new_build_replaces_the_old_whose_jobs_go_on() -> None:
     async with started() as house:
-        pool, sandbox = await house.running.take("a")
+        environment, sandbox = await house.running.acquire("a")
         house.builds.digests["a"] = "2"
         await house.job("a")
         await house.balance()
         assert [(build.digest, build.closed) for build in house.builds.builds] == [("1", False), ("2", False)]
         assert house.alive() == ["a", "a", "default"]
-        assert pool.park.waiting == 0
-        pool.end(sandbox)
+        assert environment.park.waiting == 0
+        environment.release(sandbox)
         await turns()
         assert [build.closed for build in house.builds.builds] == [True, False]
         assert house.alive() == ["a", "default"]
@@ -223,9 +223,9 @@ async def test_a_job_that_waits_keeps_the_build_it_found() -> None:
             house.builds.digests["a"] = "2"
             await house.balance()
             assert [build.closed for build in house.builds.builds] == [False, False]
-            pool, sandbox = await house.running.take("a", None, held)
-            assert (pool, pool.build_name) == (held, "a/1")
-            pool.end(sandbox)
+            environment, sandbox = await house.running.acquire("a", None, held)
+            assert (environment, environment.build_name) == (held, "a/1")
+            environment.release(sandbox)
             await turns()
             assert not house.builds.builds[0].closed
         assert [build.closed for build in house.builds.builds] == [True, False]
@@ -250,13 +250,13 @@ async def test_one_that_was_removed_is_let_go() -> None:
 
 async def test_too_many_are_let_go_the_longest_unused_first() -> None:
     async with started() as house:
-        pool, sandbox = await house.running.take("a")
+        environment, sandbox = await house.running.acquire("a")
         for name in ("b", "c"):
             house.clock.advance(1)
             await house.job(name)
         await house.balance()
         assert house.alive() == ["a", "c", "default"]  # a has a job
-        pool.end(sandbox)
+        environment.release(sandbox)
         house.clock.advance(1)
         await house.job("b")
         await house.balance()
@@ -265,14 +265,14 @@ async def test_too_many_are_let_go_the_longest_unused_first() -> None:
 
 async def test_short_memory_keeps_nothing_ahead_but_what_runs() -> None:
     async with started("a") as house:
-        pool, sandbox = await house.running.take("b")
+        environment, sandbox = await house.running.acquire("b")
         house.memory = Memory(0.02)
         await house.balance()
         assert house.parked() == {"default": 0, "b": 0}
         assert house.alive() == ["b", "default"]
         await house.job("a")  # it still runs, made when it is needed
         house.memory = Memory(0.9)
-        pool.end(sandbox)
+        environment.release(sandbox)
         await turns()
         await house.balance()
         assert sum(house.parked().values()) == PLACES
@@ -291,36 +291,36 @@ async def test_a_dead_zygote_is_replaced() -> None:
         dead = next(zygote for zygote in house.zygotes if zygote.image)
         dead.alive = False
         dead.stop = lambda: None  # type: ignore[method-assign]
-        house.running._pools["a"].park.resize(0)
+        house.running._by_name["a"].park.resize(0)
         await turns()
         sandbox = cast(FakeSandbox, await house.job("a"))
         assert sandbox.zygote is not dead
 
 
-async def test_a_job_that_waits_for_a_slot_keeps_its_pool() -> None:
+async def test_a_job_that_waits_for_a_slot_keeps_its_environment() -> None:
     async with started() as house:
         house.slots, kept = 0, house.slots
-        waiting = asyncio.create_task(house.running.take("a"))
+        waiting = asyncio.create_task(house.running.acquire("a"))
         await turns()
         house.memory = Memory(0.02)
         await house.balance()
         assert house.alive() == ["a", "default"]
         house.slots += kept
-        pool, sandbox = await waiting
-        pool.end(sandbox)
+        environment, sandbox = await waiting
+        environment.release(sandbox)
         await turns()
 
 
 async def test_importing_goes_on_when_the_job_that_waited_has_left() -> None:
     async with started() as house:
         house.imported.clear()
-        waiting = [asyncio.create_task(house.running.take("a")) for _ in range(2)]
+        waiting = [asyncio.create_task(house.running.acquire("a")) for _ in range(2)]
         await turns()
         waiting[0].cancel()
         await turns()
         house.imported.set()
-        pool, sandbox = await waiting[1]
-        pool.end(sandbox)
+        environment, sandbox = await waiting[1]
+        environment.release(sandbox)
         await turns()
         assert house.alive() == ["a", "default"]
 
@@ -328,7 +328,7 @@ async def test_importing_goes_on_when_the_job_that_waited_has_left() -> None:
 async def test_importing_ends_with_the_executor() -> None:
     async with started() as house:
         house.imported.clear()
-        waiting = asyncio.create_task(house.running.take("a"))
+        waiting = asyncio.create_task(house.running.acquire("a"))
         await turns()
         waiting.cancel()
         await turns()
@@ -338,15 +338,15 @@ async def test_importing_ends_with_the_executor() -> None:
 
 async def test_a_zygote_that_forks_no_more_is_kept_for_its_jobs_and_replaced() -> None:
     async with started() as house:
-        pool, sandbox = await house.running.take("a")
+        environment, sandbox = await house.running.acquire("a")
         old = cast(FakeSandbox, sandbox).zygote
-        house.running._pools["a"].park.resize(0)
+        house.running._by_name["a"].park.resize(0)
         await turns()
         old.answers = False
         newer = cast(FakeSandbox, await house.job("a"))
         assert newer.zygote is not old
         assert old.alive  # its end would be that of the job
-        pool.end(sandbox)
+        environment.release(sandbox)
         await turns()
         assert not old.alive
         assert newer.zygote.alive
@@ -354,21 +354,21 @@ async def test_a_zygote_that_forks_no_more_is_kept_for_its_jobs_and_replaced() -
 
 async def test_closing_ends_a_zygote_that_is_kept_for_a_job() -> None:
     async with started() as house:
-        pool, sandbox = await house.running.take("a")
+        environment, sandbox = await house.running.acquire("a")
         cast(FakeSandbox, sandbox).zygote.answers = False
         await house.job("a")
-        pool.end(sandbox)
+        environment.release(sandbox)
     assert house.alive() == []
 
 
 async def test_what_one_environment_cannot_do_is_not_refused_to_others() -> None:
     async with started() as house:
-        house.running._pools["default"].park.circuit.failed(ZygoteError("x"))
+        house.running._by_name["default"].park.circuit.failed(ZygoteError("x"))
         await house.job("a")
         assert house.running.known_problem() == ""  # some wait
-        park_of_default = house.running._pools["default"].park
+        park_of_default = house.running._by_name["default"].park
         while park_of_default._waiting:
-            park_of_default._discard(park_of_default._waiting.pop())
+            park_of_default._release(park_of_default._waiting.pop())
         park_of_default.circuit.failed(ZygoteError("x"))
         assert "no sandbox can be made" in house.running.known_problem()
         assert house.running.failures == 2

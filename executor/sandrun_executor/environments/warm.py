@@ -1,4 +1,4 @@
-"""One zygote and one park for each environment in use, and what moves places between them."""
+"""Warm environments: one zygote and one park for each in use, rebalanced by demand."""
 
 import asyncio
 import logging
@@ -22,47 +22,47 @@ TICK_SECONDS = 2.0
 _log = logging.getLogger("sandrun.executor")
 
 
-class Pool:
-    """The zygote of one build, or of `default`, with its parked sandboxes; ends when its last one has."""
+class WarmEnvironment:
+    """The zygote of one build, or of `default`, and its sandboxes; once retired, it ends with the last."""
 
     def __init__(self, build: Build | None, maker: SandboxMaker, freed: Callable[[], None]) -> None:
         self.build = build
         self._maker = maker
         self._freed = freed
         self._zygote: Zygote | None = None
-        self._homes: Counter[Zygote] = Counter()  # how many sandboxes end with each zygote
-        self._left: set[Zygote] = set()  # they fork no more, and are kept for what they have forked
-        # One for all who wait: whoever gives up must not end what others, or the next job, will want.
+        self._homes: Counter[Zygote] = Counter()  # the number of live sandboxes of each zygote
+        self._left: set[Zygote] = set()  # zygotes that fork no more, kept alive for their sandboxes
+        # One task for all waiting jobs: a job that gives up must not cancel what others wait for.
         self._starting: asyncio.Task[Zygote] | None = None
         self._endings: set[asyncio.Task[None]] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._sandboxes = 0
-        self._takers = 0
+        self._holds = 0
         self._retired = False
         self.closed = False
-        self.park = Park(0, self.prepare, self.end)
+        self.park = Park(0, self.prepare, self.release)
 
     @property
     def warm(self) -> bool:
-        """Whether its zygote is there."""
+        """Whether its zygote runs."""
         return self._zygote is not None and self._zygote.alive and self._zygote.answers
 
     @property
     def build_name(self) -> str:
-        """What its jobs find their environment's packages in: NAME/DIGEST, as the folder of builds has it."""
+        """The build's path in the folder of builds, NAME/DIGEST."""
         return DEFAULT if self.build is None else f"{self.build.name}/{self.build.record.digest}"
 
     @property
     def busy(self) -> bool:
-        """Whether a job runs in it, or one is being prepared."""
-        return self._takers > 0 or self._sandboxes > self.park.waiting
+        """Whether a job runs in it or waits for a sandbox."""
+        return self._holds > 0 or self._sandboxes > self.park.waiting
 
-    async def take(self, gpu: int | None = None) -> Sandbox:
-        """A sandbox, as Park.take; one with a GPU is made for its job."""
+    async def acquire(self, gpu: int | None = None) -> Sandbox:
+        """Acquire a sandbox as Park.acquire does; one with a GPU is always new."""
         with self.held():
             try:
                 if gpu is None:
-                    return await self.park.take()
+                    return await self.park.acquire()
                 self.park.circuit.check()
                 return await self.prepare(gpu)
             except NoSlotError:
@@ -70,16 +70,16 @@ class Pool:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep it, retired or not, for a job that is yet to take a sandbox."""
-        self._takers += 1
+        """Keep it, even if it is retired, for a job that is about to acquire a sandbox."""
+        self._holds += 1
         try:
             yield
         finally:
-            self._takers -= 1
+            self._holds -= 1
             self._close_if_empty()
 
     async def prepare(self, gpu: int | None = None) -> Sandbox:
-        """A new sandbox. Raises as starting a zygote or a sandbox does."""
+        """Prepare a sandbox. Raises what starting a zygote or a sandbox raises."""
         self._sandboxes += 1
         try:
             zygote = await self.ready_zygote()
@@ -92,7 +92,7 @@ class Pool:
         return sandbox
 
     async def ready_zygote(self) -> Zygote:
-        """Its zygote, started if it is not there. Raises ZygoteError."""
+        """Return the zygote, starting it if necessary. Raises ZygoteError."""
         if self._zygote is not None and self.warm:
             return self._zygote
         if self._starting is None:
@@ -108,7 +108,7 @@ class Pool:
         return self._zygote
 
     def _leave(self, zygote: Zygote) -> None:
-        """Stop it once the last sandbox that it forked has ended, whose end it would be."""
+        """Stop a zygote once its last sandbox has ended, because its sandboxes die with it."""
         if zygote.alive and self._homes[zygote]:
             self._left.add(zygote)
             return
@@ -125,7 +125,7 @@ class Pool:
     def _started(self, task: asyncio.Task[Zygote]) -> None:
         self._starting = None
         if not task.cancelled():
-            task.exception()  # those who waited have it
+            task.exception()  # the waiting tasks get it
 
     async def _new_zygote(self) -> Zygote:
         if self.build is None:
@@ -134,12 +134,12 @@ class Pool:
             return await self._maker.start_zygote(self.build.image(preload=True))
         except ZygoteError as error:
             _log.error(
-                "cannot import ahead what %s names, its jobs start without: %s", self.build.name, error
+                "cannot import modules of %s ahead, so its jobs start without: %s", self.build.name, error
             )
             return await self._maker.start_zygote(self.build.image(preload=False))
 
-    def end(self, sandbox: Sandbox) -> None:
-        """Destroy a sandbox beside the answer, not before it."""
+    def release(self, sandbox: Sandbox) -> None:
+        """Destroy a sandbox in the background, so that its job's answer need not wait."""
         task = asyncio.get_running_loop().create_task(sandbox.destroy())
         self._endings.add(task)
         task.add_done_callback(partial(self._ended, sandbox.zygote))
@@ -153,18 +153,18 @@ class Pool:
         if zygote in self._left:
             self._leave(zygote)
         if not task.cancelled() and task.exception() is not None:
-            _log.error("a sandbox did not end as it should: %s", type(task.exception()).__name__)
+            _log.error("a sandbox could not be destroyed: %s", type(task.exception()).__name__)
         self._freed()
         self._close_if_empty()
 
     async def retire(self) -> None:
-        """Park nothing more, and end once the last job has."""
+        """Park nothing more, and end with the last job."""
         self._retired = True
         await self.park.close()
         self._close_if_empty()
 
     def _close_if_empty(self) -> None:
-        if not self._retired or self._sandboxes or self._takers or self.closed:
+        if not self._retired or self._sandboxes or self._holds or self.closed:
             return
         self.closed = True
         if self._starting is not None:
@@ -183,11 +183,11 @@ class Pool:
             await asyncio.gather(starting, return_exceptions=True)
         while self._endings or self._stopping:
             await asyncio.wait(self._endings | self._stopping)
-            await asyncio.sleep(0)  # what is called when they are done
+            await asyncio.sleep(0)  # run their done callbacks
 
 
-class Pools:
-    """Every pool by the name of its environment; `default` is always there."""
+class WarmEnvironments:
+    """The warm environments by name; `default` is always among them."""
 
     def __init__(
         self,
@@ -205,97 +205,105 @@ class Pools:
         self._maker = maker
         self._memory = memory
         self._demand = Demand(clock)
-        self._failed_before = 0  # in pools that are let go
-        self._pools: dict[str, Pool] = {DEFAULT: self._make(None)}
-        self._retired: set[Pool] = set()
+        self._failed_before = 0  # in environments that were retired
+        self._by_name: dict[str, WarmEnvironment] = {DEFAULT: self._make(None)}
+        self._retired: set[WarmEnvironment] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def _make(self, build: Build | None) -> Pool:
-        return Pool(build, self._maker, self.slot_freed)
+    def _make(self, build: Build | None) -> WarmEnvironment:
+        return WarmEnvironment(build, self._maker, self.slot_freed)
 
     async def start(self, preload: list[str]) -> None:
-        """Prepare the first sandbox, then more beside, for these environments too. Raises as prepare does."""
-        await self._pools[DEFAULT].park.start()
+        """Prepare the first sandbox, then fill these environments' parks too. Raises as prepare does."""
+        await self._by_name[DEFAULT].park.start()
         for name in preload:
             try:
-                self._pool(name)
+                self._current(name)
             except DefinitionError as error:
                 _log.error("cannot preload: %s", error)
         self.balance()
         self._spawn(self._tick())
 
     def refusal(self, name: str) -> str:
-        """Why no job can run in this environment; "" when one can."""
+        """Say why no job can run in this environment; "" if one can."""
         return "" if name == DEFAULT or self._builds.current(name) else self._builds.why_missing(name)
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[Pool]:
-        """The pool that a job is to run in later, whatever is built meanwhile. Raises DefinitionError."""
-        pool = self._pool(name)
-        with pool.held():
-            yield pool
+    def hold(self, name: str) -> Iterator[WarmEnvironment]:
+        """Hold the build that a job will run in, even if a newer one is built. Raises DefinitionError."""
+        environment = self._current(name)
+        with environment.held():
+            yield environment
 
-    async def take(self, name: str, gpu: int | None = None, held: Pool | None = None) -> tuple[Pool, Sandbox]:
-        """A sandbox, and the pool that is to end it: the one that was held if one was.
+    async def acquire(
+        self, name: str, gpu: int | None = None, held: WarmEnvironment | None = None
+    ) -> tuple[WarmEnvironment, Sandbox]:
+        """Acquire a sandbox, from the held environment if given; returns the environment to release it to.
 
-        Raises DefinitionError, and what Park.take raises.
+        Raises DefinitionError, and what Park.acquire raises.
         """
-        pool = held or self._pool(name)
+        environment = held or self._current(name)
         self._demand.note(name)
-        return pool, await pool.take(gpu)
+        return environment, await environment.acquire(gpu)
 
-    def _pool(self, name: str) -> Pool:
-        pool = self._pools.get(name)
-        if name == DEFAULT and pool is not None:
-            return pool
+    def _current(self, name: str) -> WarmEnvironment:
+        environment = self._by_name.get(name)
+        if name == DEFAULT and environment is not None:
+            return environment
         digest = self._builds.current(name)
-        if pool is not None and pool.build is not None and pool.build.record.digest == digest:
-            return pool
+        if (
+            environment is not None
+            and environment.build is not None
+            and environment.build.record.digest == digest
+        ):
+            return environment
         build = self._builds.open(name)
-        if pool is not None:
+        if environment is not None:
             self._retire(name)
-        self._pools[name] = self._make(build)
-        self._pools[name].park.open()
-        return self._pools[name]
+        self._by_name[name] = self._make(build)
+        self._by_name[name].park.open()
+        return self._by_name[name]
 
     def _retire(self, name: str) -> None:
-        pool = self._pools.pop(name)
-        self._failed_before += pool.park.circuit.failures
-        self._retired.add(pool)
-        self._spawn(pool.retire())
+        environment = self._by_name.pop(name)
+        self._failed_before += environment.park.circuit.failures
+        self._retired.add(environment)
+        self._spawn(environment.retire())
 
     async def prepare_to_install(self, limits: Limits) -> Sandbox:
-        """A sandbox in which packages are installed. Raises as starting a zygote or a sandbox does."""
-        zygote = await self._pools[DEFAULT].ready_zygote()
+        """Prepare a sandbox that installs packages. Raises what starting a zygote or a sandbox raises."""
+        zygote = await self._by_name[DEFAULT].ready_zygote()
         return await self._maker.prepare_to_install(zygote, limits)
 
     def warm_names(self) -> list[str]:
-        """The environments whose zygote is there."""
-        return [name for name, pool in self._pools.items() if pool.warm]
+        """List the environments whose zygote runs."""
+        return [name for name, environment in self._by_name.items() if environment.warm]
 
     def slot_freed(self) -> None:
-        """Whoever waits for a slot may look again."""
-        for pool in (*self._pools.values(), *self._retired):
-            pool.park.slot_freed()
+        """Wake the tasks that wait for a slot."""
+        for environment in (*self._by_name.values(), *self._retired):
+            environment.park.slot_freed()
 
     def slot_reclaimed(self) -> None:
-        """Something ended that had been given up: whoever tries in vain may try at once."""
+        """Retry at once: a retired slot became free."""
         self.slot_freed()
-        for pool in self._pools.values():
-            pool.park.try_again()
+        for environment in self._by_name.values():
+            environment.park.try_again()
 
     async def problem(self) -> str:
-        """Why no job could be given a sandbox of `default` now, for clients; "" when one could."""
-        return await self._pools[DEFAULT].park.problem()
+        """Say why no job could get a sandbox of `default` now, for clients; "" if one could."""
+        return await self._by_name[DEFAULT].park.problem()
 
     def known_problem(self) -> str:
         """As problem, without trying."""
-        return self._pools[DEFAULT].park.known_problem()
+        return self._by_name[DEFAULT].park.known_problem()
 
     @property
     def failures(self) -> int:
-        """How many sandboxes could not be made, of every pool that is there."""
-        return self._failed_before + sum(pool.park.circuit.failures for pool in self._pools.values())
+        """How many times a sandbox could not be made, over all environments."""
+        return self._failed_before + sum(
+            environment.park.circuit.failures for environment in self._by_name.values()
+        )
 
     async def _tick(self) -> None:
         while True:
@@ -303,32 +311,35 @@ class Pools:
             try:
                 self.balance()
             except OSError as error:
-                _log.error("cannot look after the environments: %s", error.strerror)
+                _log.error("cannot rebalance the environments: %s", error.strerror)
 
     def balance(self) -> None:
-        """Follow what was built or removed, let go what is too much, share out the places."""
+        """Follow what was built or removed, retire the least recently used surplus, share out the places."""
         memory = self._memory()
-        for name in [name for name in self._pools if name != DEFAULT]:
+        for name in [name for name in self._by_name if name != DEFAULT]:
             if not self._builds.current(name):
                 self._retire(name)
                 continue
             try:
-                self._pool(name)
+                self._current(name)
             except DefinitionError as error:
                 _log.error("%s stays on its old build: %s", name, error)
-        self._retired = {pool for pool in self._retired if not pool.closed}
+        self._retired = {environment for environment in self._retired if not environment.closed}
         idle = sorted(
-            (name for name, pool in self._pools.items() if not pool.busy), key=self._demand.asked_at
+            (name for name, environment in self._by_name.items() if not environment.busy),
+            key=self._demand.asked_at,
         )
-        surplus = len(self._pools) - 1 - (self._warm if memory.comfort else 0)
+        surplus = len(self._by_name) - 1 - (self._warm if memory.comfort else 0)
         for name in [name for name in idle if name != DEFAULT][: max(surplus, 0)]:
             self._retire(name)
-        self._demand.forget(self._pools)
-        rates = {name: self._demand.rate(name) for name in self._pools}
+        self._demand.forget(self._by_name)
+        rates = {name: self._demand.rate(name) for name in self._by_name}
         given = shared_out(self._places, rates, memory)
-        # First those that give, so that slots are free for those that get.
-        for name, pool in sorted(self._pools.items(), key=lambda item: given[item[0]] - item[1].park.size):
-            pool.park.resize(given[name])
+        # Shrink before growing, so that slots are free.
+        for name, environment in sorted(
+            self._by_name.items(), key=lambda item: given[item[0]] - item[1].park.size
+        ):
+            environment.park.resize(given[name])
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -341,5 +352,5 @@ class Pools:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        for pool in (*self._pools.values(), *self._retired):
-            await pool.close()
+        for environment in (*self._by_name.values(), *self._retired):
+            await environment.close()
