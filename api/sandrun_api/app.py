@@ -32,6 +32,7 @@ _EXPOSED = (
     "Sandrun-Verdict",
     "Sandrun-Job-Id",
     "Sandrun-Receipt",
+    "Sandrun-Truncated",
 )
 
 

@@ -29,6 +29,7 @@ class JobLogs:
         self._streams = bytearray()
         self._waiters: set[asyncio.Future[None]] = set()
         self.seen_bytes = {STDOUT: 0, STDERR: 0}
+        self.kept_bytes = {STDOUT: 0, STDERR: 0}
         self.truncated = False
         self._forgotten: int | None = None  # how much there was
         self.closed = False
@@ -50,6 +51,7 @@ class JobLogs:
         if not kept:
             return
         cost = len(kept)
+        self.kept_bytes[stream] += cost
         if not self._streams or self._streams[-1] != stream:
             self._starts.append(len(self._data))
             self._streams.append(stream)

@@ -113,6 +113,20 @@ class LeftOut(Schema):
     count: int
 
 
+class MissingBytes(Schema):
+    """Bytes of each stream that the job printed and the server does not keep."""
+
+    stdout: int
+    stderr: int
+
+
+_Truncated = Annotated[bool, Field(description="Whether the job printed more than is kept.")]
+_Missing = Annotated[
+    MissingBytes | None,
+    Field(description="How much more; null for a job with `encrypt_to`, of which only its key can tell."),
+]
+
+
 class JobStatus(Schema):
     """Where a job is and how it ended."""
 
@@ -124,6 +138,8 @@ class JobStatus(Schema):
     exit_code: int | None
     signal: int | None
     detail: str | None
+    truncated: _Truncated
+    missing_bytes: _Missing
     metrics: Metrics
     limits: dict[str, Any]
     execution_metadata: ExecutionMetadata
@@ -145,7 +161,8 @@ class Logs(Schema):
     encoding: str
     stdout_bytes: int
     stderr_bytes: int
-    truncated: bool
+    truncated: _Truncated
+    missing_bytes: _Missing
     next_offset: int
 
 
@@ -167,7 +184,7 @@ class OutputList(Schema):
     model_config = _shown(examples.OUTPUT_LIST)
     files: list[str]
     details: list[OutputDetail]
-    truncated: bool
+    truncated: Annotated[bool, Field(description="Whether the job left more than is kept: `left_out`.")]
     left_out: list[LeftOut]
 
 
@@ -194,12 +211,18 @@ class RunResult(Schema):
     stderr: str
     stdout_base64: str | None = None
     stderr_base64: str | None = None
-    truncated: bool
+    truncated: _Truncated
+    missing_bytes: _Missing
     metrics: Metrics
     files: list[OutputDetail]
     left_out: list[LeftOut]
     images: list[Image]
+    images_left_out: Annotated[int, Field(description="Images among `files` that had no room in `images`.")]
     receipt: Receipt | None
+    expires_at: Annotated[
+        str | None,
+        Field(description="When its files are forgotten; null: it left none."),
+    ]
 
 
 class Health(Schema):

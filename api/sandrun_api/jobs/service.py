@@ -268,6 +268,8 @@ class JobService:
     def _conclude(self, job: Job, outcome: Outcome, outputs: Outputs | None = None) -> None:
         """The end of every job, whatever it came to: charge it and tell who waits."""
         self._charge(job, outcome.cpu_seconds + outcome.setup_cpu_seconds)
+        # Said before anybody is woken: who waited for the job is told, too.
+        job.expires_at = time.time() + self.store.kept_seconds(failed=outcome.verdict is not Verdict.ok)
         job.finish(outcome, outputs)
 
     def _resume(self) -> None:
