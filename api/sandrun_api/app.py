@@ -36,8 +36,16 @@ _EXPOSED = (
 )
 
 
-def create_app(settings: Settings, executor: ExecutorClient | None = None, now: Clock = clock) -> FastAPI:
+def create_app(
+    settings: Settings,
+    executor: ExecutorClient | None = None,
+    now: Clock = clock,
+    *,
+    exempt_loopback: bool = False,
+) -> FastAPI:
     """The application for these settings; `executor` replaces the client of the configured socket.
+
+    With exempt_loopback this machine's own requests have no quotas.
 
     Raises SettingsError.
     """
@@ -65,7 +73,7 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.state.clients = Clients(networks(settings.api.trusted_proxies, "api.trusted_proxies"))
+    app.state.clients = Clients.of(settings, exempt_loopback=exempt_loopback)
     app.state.metrics = metrics.Metrics()
     networks(settings.api.metrics_networks, metrics.SETTING)  # wrong ones are told at the start
     web_files.page(), web_files.assets()  # read now: a request must not wait for a disk

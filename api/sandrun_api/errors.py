@@ -45,7 +45,10 @@ TITLES = {
 
 
 class ApiError(Exception):
-    """A request that cannot be served; reason is a sentence for the client, retry_after whole seconds."""
+    """A request that cannot be served; reason is a sentence for the client, retry_after whole seconds.
+
+    cause is a word for the metrics, of a refusal that has to do with who asks or with how busy the server is.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class ApiError(Exception):
         retry_after: int | None = None,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        cause: str = "",
     ) -> None:
         super().__init__(status)  # never the reason: it may quote the client
         self.status = status
@@ -64,6 +68,7 @@ class ApiError(Exception):
         self.retry_after = retry_after
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+        self.cause = cause
 
 
 def bare(error: ApiError) -> ApiError:

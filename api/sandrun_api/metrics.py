@@ -29,7 +29,6 @@ SETUP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 RUN_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 SETTING = "api.metrics_networks"
 UNMATCHED = "unmatched"  # the route of a request that matched none: its path is the client's text
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each
 router = APIRouter(include_in_schema=False)
@@ -160,9 +159,8 @@ def may_read(connection: HTTPConnection, api: Api, clients: Clients) -> bool:
     """
     if connection.client is None:
         return False
-    peer = connection.client.host
-    host = clients.host(peer, connection.headers.getlist("x-forwarded-for"))
-    if host == peer and any(name in connection.headers for name in FORWARDED):
+    host = clients.host_of(connection)
+    if clients.is_hidden(connection, host):
         return False
     address = address_of(host)
     if address is None:

@@ -16,7 +16,9 @@ from sandrun_api.jobs.views import json_response, service_of
 from sandrun_api.web import routes as web
 from sandrun_shared import keys, receipts
 from sandrun_shared.protocol import Description
-from sandrun_shared.settings import Settings
+from sandrun_shared.settings import Quota, Settings
+
+UNLIMITED = Quota(cpu_seconds_per_minute=0, concurrent_jobs=0, jobs_per_hour=0, queued_jobs=0)
 
 router = APIRouter(tags=["server"])
 
@@ -167,8 +169,8 @@ async def list_environments(request: Request) -> Response:
 async def get_stats(request: Request) -> Response:
     """What the caller has used and may use (null: any amount), and how busy the server is."""
     service = service_of(request)
-    settings: Settings = request.app.state.settings
-    client, quota = client_of(request), settings.quota
+    client = client_of(request)
+    quota = service.gate.limits_of(client) or UNLIMITED
     usage = service.ledger.usage(client)
     refusal = None
     try:

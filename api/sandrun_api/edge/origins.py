@@ -16,7 +16,7 @@ from sandrun_api.edge.reject import Rejection
 from sandrun_api.errors import ApiError, respond
 from sandrun_shared.paths import shown
 from sandrun_shared.settings import Api, SettingsError, words
-from sandrun_shared.tls import is_loopback
+from sandrun_shared.tls import is_personal
 
 ANY = "*"
 OPAQUE = "null"  # of files, and of frames in a sandbox
@@ -39,10 +39,10 @@ class Rules:
     @classmethod
     def of(cls, api: Api) -> "Rules":
         """The rules of the settings. Raises SettingsError."""
-        hosts = frozenset(_items(api.allowed_hosts, "api.allowed_hosts", _NAME))
+        hosts = names_of(api)
         origins = frozenset(_items(api.allowed_origins, "api.allowed_origins", _ORIGIN))
         # A proxy, or the network, leads to other names than those of loopback.
-        by_default = is_loopback(api.host) and not api.behind_proxy and not api.trusted_proxies.strip()
+        by_default = is_personal(api)
         return cls(
             hosts if (hosts or by_default) and ANY not in hosts else None,
             origins if (origins or by_default) and ANY not in origins else None,
@@ -82,9 +82,14 @@ class Rules:
         return is_local_name(match["host"]) or f"{match['host']}:{port}" == _with_port(host, match["scheme"])
 
 
+def names_of(api: Api) -> frozenset[str]:
+    """The names in `allowed_hosts`, in lower case. Raises SettingsError."""
+    return frozenset(_items(api.allowed_hosts, "api.allowed_hosts", _NAME))
+
+
 def is_name_here(host: str, api: Api) -> bool:
     """Whether a Host header field is one that no web page can have made up."""
-    names = frozenset(_items(api.allowed_hosts, "api.allowed_hosts", _NAME))
+    names = names_of(api)
     return ANY in names or Rules(names, None).refusal(Headers({"host": host})) is None
 
 

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sandrun_api.admission.accounts import Accounts
 from sandrun_api.admission.budget import MemoryBudget, Reservation
-from sandrun_api.admission.quotas import Clock, Ledger, clock
-from sandrun_api.admission.ratelimits import QUEUE_RETRY_SECONDS, fields
+from sandrun_api.admission.gate import Gate
+from sandrun_api.admission.quotas import Clock, clock
 from sandrun_api.admission.threads import Threads
 from sandrun_api.edge.middleware import report
 from sandrun_api.errors import ApiError
@@ -100,17 +101,20 @@ class JobService:
         self.budget = MemoryBudget(
             limits.memory_budget_mb << 20, limits.memory_pressure_percent, share_of(settings)
         )
-        self.budget.too_much = self._too_many
         self.store = JobStore(settings.api, self.budget, self.idempotency.forget)
-        self.ledger = Ledger(settings.quota, now)
+        self.ledger = Accounts(settings.quota, now)
         self.threads = Threads(self._charge_thread)
         self.queue = FairQueue(
             settings.quota.concurrent_jobs,
             batch_patience_seconds=limits.batch_patience_seconds,
             hold=self.ledger.cpu_wait,
-            ready=self._has_its_gpu,
+            ready=self._may_run,
             now=now,
         )
+        self.ledger.network_is_busy = self.queue.knows_network
+        self.gate = Gate(settings, self.ledger, self.queue, self.budget)
+        self.gate.is_closed = lambda: self._stopping or self.draining
+        self.budget.too_much = self.gate.too_many
 
     async def worker(
         self, *, fresh: bool = False, environment: str | None = None, try_sandbox: bool = False
@@ -157,28 +161,11 @@ class JobService:
 
     def admit(self, client: str) -> None:
         """Whether the client may submit one more job. Raises ApiError (429, 503)."""
-        quota, limits = self._settings.quota, self._settings.limits
-        if self._stopping or self.draining:
-            raise ApiError(503, "The server is stopping.", retry_after=5)
-        shortage = self.ledger.shortage(client)
-        if shortage is not None:
-            raise self._too_many(client, shortage.reason, shortage.retry_after)
-        if quota.queued_jobs and self.queue.waiting(client) >= quota.queued_jobs:
-            reason = f"{quota.queued_jobs} of your jobs are waiting already."
-            raise self._too_many(client, reason, QUEUE_RETRY_SECONDS)
-        if len(self.queue) >= limits.queue_length:
-            raise ApiError(503, "The queue is full; try again soon.", retry_after=10)
-        if self.budget.is_spent:
-            raise ApiError(503, "The server is short of memory; try again soon.", retry_after=10)
-        if not self.ledger.has_room(client, self.queue.knows):
-            raise ApiError(503, "The server has too many clients; try again soon.", retry_after=60)
+        self.gate.admit(client)
 
     def rate_limits(self, client: str) -> dict[str, str]:
         """The RateLimit header fields of an answer to the client."""
-        return fields(self._settings.quota, self.ledger, client, self.queue.waiting(client))
-
-    def _too_many(self, client: str, reason: str, retry_after: int) -> ApiError:
-        return ApiError(429, reason, retry_after=retry_after, headers=self.rate_limits(client))
+        return self.gate.rate_limits(client)
 
     def submit(self, request: JobRequest, upload: Memfd, reservation: Reservation) -> Job:
         """Take a job over, its upload and reservation included. Raises ApiError, and then takes nothing."""
@@ -225,8 +212,9 @@ class JobService:
             task.add_done_callback(functools.partial(self._ended, job))
         self._wake_when_due()
 
-    def _has_its_gpu(self, job: Job) -> bool:
-        return not job.needs_device or self._gpus.has_one(job.request.gpus)
+    def _may_run(self, job: Job) -> bool:
+        has_its_gpu = not job.needs_device or self._gpus.has_one(job.request.gpus)
+        return has_its_gpu and self.gate.may_run(job.request.client)
 
     def _may_start_one(self) -> bool:
         # What a job leaves is kept whether there is room or not: beyond the budget one at a time.
