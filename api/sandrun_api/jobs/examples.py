@@ -50,6 +50,7 @@ JOB_STATUS: JsonDict = {
     "detail": None,
     "truncated": False,
     "missing_bytes": _NONE_MISSING,
+    "hints": [],
     "metrics": _METRICS,
     "limits": {**jobs.shown(jobs.Limits())},
     "execution_metadata": {
@@ -102,6 +103,7 @@ RUN_RESULT: JsonDict = {
     "stderr": "",
     "truncated": False,
     "missing_bytes": _NONE_MISSING,
+    "hints": [],
     "metrics": _METRICS,
     "files": [_OUTPUT],
     "left_out": [],

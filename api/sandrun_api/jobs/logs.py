@@ -135,6 +135,18 @@ class JobLogs:
             lambda: (data for _, which, data in self._pieces(start, end) if stream in (None, which))
         )
 
+    def tail(self, stream: int, size: int) -> bytes:
+        """The last bytes of one stream, so many at most; takes time in proportion to their number."""
+        parts: list[bytes] = []
+        run, end = len(self._starts) - 1, len(self._data)
+        while run >= 0 and size > 0:  # of every two runs one is the stream's
+            start = self._starts[run]
+            if self._streams[run] == stream:
+                parts.append(self._copy(max(start, end - size), end))
+                size -= len(parts[-1])
+            run, end = run - 1, start
+        return b"".join(reversed(parts))
+
     def combined(self, start: int = 0) -> bytes:
         """Both streams as they came."""
         return self._copy(start, len(self._data))

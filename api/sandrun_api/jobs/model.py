@@ -75,6 +75,7 @@ class Job:
         self.waiting_since = 0  # nanoseconds, of the queue's clock
         self.started_at: float | None = None
         self.finished_at: float | None = None
+        self.hints: tuple[tuple[str, str], ...] = ()  # what its client can do about its failure
         self.expires_at: float | None = None  # seconds since the epoch
         self.first_refused_at: float | None = None
         self.measured_at: float | None = None  # when the executor last said what is used

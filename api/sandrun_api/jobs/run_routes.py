@@ -24,7 +24,15 @@ from sandrun_api.jobs.receipts import receipt_document, receipt_header
 from sandrun_api.jobs.responses import job_document, job_text
 from sandrun_api.jobs.schemas import RunResult, answers
 from sandrun_api.jobs.service import JobService
-from sandrun_api.jobs.views import detail_of, expiry_of, images_of, left_out_of, metrics_of, service_of
+from sandrun_api.jobs.views import (
+    detail_of,
+    expiry_of,
+    hint_documents,
+    images_of,
+    left_out_of,
+    metrics_of,
+    service_of,
+)
 from sandrun_api.uploads import bodies, documents
 from sandrun_api.uploads.bodies import BODY_BYTES, Bundle
 from sandrun_api.uploads.contents import Bounds, Table
@@ -277,6 +285,7 @@ def _result(job: Job) -> dict[str, Any]:
         "stdout": stdout.text,
         "stderr": stderr.text,
         **truncation.members(job),
+        "hints": hint_documents(job),
         "metrics": metrics_of(job),
         "files": Items(lambda: (detail_of(job, file) for file in files)),
         "left_out": left_out_of(job),

@@ -127,6 +127,18 @@ _Missing = Annotated[
 ]
 
 
+class Hint(Schema):
+    """What to do about a failure: `module_missing`, `install_in_job` or `no_network`."""
+
+    code: str
+    message: str
+
+
+_Hints = Annotated[
+    list[Hint], Field(description="What may help, by the end of stderr; of a sealed job there are none.")
+]
+
+
 class JobStatus(Schema):
     """Where a job is and how it ended."""
 
@@ -140,6 +152,7 @@ class JobStatus(Schema):
     detail: str | None
     truncated: _Truncated
     missing_bytes: _Missing
+    hints: _Hints
     metrics: Metrics
     limits: dict[str, Any]
     execution_metadata: ExecutionMetadata
@@ -213,6 +226,7 @@ class RunResult(Schema):
     stderr_base64: str | None = None
     truncated: _Truncated
     missing_bytes: _Missing
+    hints: _Hints
     metrics: Metrics
     files: list[OutputDetail]
     left_out: list[LeftOut]

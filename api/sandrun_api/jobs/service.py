@@ -15,6 +15,7 @@ from sandrun_api.admission.threads import Threads
 from sandrun_api.edge.middleware import report
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.gpus import Shares
+from sandrun_api.jobs.hints import hints_of
 from sandrun_api.jobs.idempotency import IdempotencyKeys
 from sandrun_api.jobs.model import Job, JobRequest, State
 from sandrun_api.jobs.outputs import BadIndex, Outputs, adopt
@@ -258,6 +259,7 @@ class JobService:
         self._charge(job, outcome.cpu_seconds + outcome.setup_cpu_seconds)
         # Said before anybody is woken: who waited for the job is told, too.
         job.expires_at = time.time() + self.store.kept_seconds(failed=outcome.verdict is not Verdict.ok)
+        job.hints = hints_of(job, self._worker)
         job.finish(outcome, outputs)
 
     def _resume(self) -> None:

@@ -82,6 +82,7 @@ def status_of(job: Job, service: JobService) -> dict[str, Any]:
         "signal": outcome.signal if outcome else None,
         "detail": outcome.detail if outcome else None,
         **truncation.members(job),
+        "hints": hint_documents(job),
         "metrics": metrics_of(job),
         "limits": jobs.shown(request.limits),
         "execution_metadata": {
@@ -128,6 +129,11 @@ def logs_of(job: Job, offset: int) -> dict[str, Any]:
         **truncation.members(job),
         "next_offset": min(end, logs.size),
     }
+
+
+def hint_documents(job: Job) -> list[dict[str, str]]:
+    """What the client can do about the job's failure, where Sandrun is its cause."""
+    return [{"code": code, "message": message} for code, message in job.hints]
 
 
 def detail_of(job: Job, file: OutputFile) -> dict[str, Any]:
