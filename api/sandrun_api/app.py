@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from sandrun_api import adapters, errors, metrics, openapi, system
+from sandrun_api.admission.floods import Floods
 from sandrun_api.admission.quotas import Clock, clock
+from sandrun_api.edge.access import Access, AccessCheck
 from sandrun_api.edge.clients import Clients
 from sandrun_api.edge.garbage import Collector
 from sandrun_api.edge.middleware import Guard, Head
@@ -67,7 +69,7 @@ def create_app(
 
     app = FastAPI(
         title="Sandrun",
-        version=system.version(),
+        version=metrics.installed_version(),
         description=system.DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
@@ -75,6 +77,16 @@ def create_app(
     app.state.settings = settings
     app.state.clients = Clients.of(settings, exempt_loopback=exempt_loopback)
     app.state.metrics = metrics.Metrics()
+    app.state.access = Access(settings, app.state.clients)
+    floods = Floods(now)
+
+    def client_refused(client: str, cause: str) -> None:
+        app.state.metrics.refused(cause)
+        if cause != "denied":  # the operator knows
+            floods.refused(client, cause)
+
+    app.state.client_refused = client_refused
+    app.state.refused = lambda connection, cause: client_refused(app.state.clients.key(connection), cause)
     networks(settings.api.metrics_networks, metrics.SETTING)  # wrong ones are told at the start
     web_files.page(), web_files.assets()  # read now: a request must not wait for a disk
     errors.install(app)
@@ -91,6 +103,7 @@ def create_app(
         expose_headers=list(_EXPOSED),
     )
     app.add_middleware(OriginCheck, rules=Rules.of(settings.api))
+    app.add_middleware(AccessCheck, access=app.state.access)
     app.add_middleware(
         Guard,
         answered=app.state.metrics.answered,

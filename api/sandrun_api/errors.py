@@ -11,8 +11,9 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -113,6 +114,12 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def count(scope: Scope, error: ApiError) -> None:
+    """Tell the application of a refusal, which counts it by its cause."""
+    if error.cause and (app := scope.get("app")) is not None:
+        app.state.refused(HTTPConnection(scope), error.cause)
+
+
 def respond(error: ApiError) -> Response:
     """The HTTP answer of an error."""
     headers = dict(error.headers)
@@ -128,8 +135,11 @@ def _phrase(status: int) -> str:
         return "Error"
 
 
-async def _api_error(_: Request, error: Exception) -> Response:
-    return respond(error if isinstance(error, ApiError) else internal_error())
+async def _api_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ApiError):
+        return respond(internal_error())
+    count(request.scope, error)
+    return respond(error)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

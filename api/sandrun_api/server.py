@@ -77,7 +77,10 @@ class Server(uvicorn.Server):
             address = address_of(host)
             return address is not None and any(address in network for network in proxies)
 
-        self.limiter = ConnectionLimiter(settings.api, exempt=is_proxy, tls=bool(settings.api.cert))
+        app: Any = self.config.app
+        self.limiter = ConnectionLimiter(
+            settings.api, exempt=is_proxy, tls=bool(settings.api.cert), refused=app.state.client_refused
+        )
 
     def listen(self) -> list[Listener]:
         """The sockets of the settings' address. Raises OSError."""

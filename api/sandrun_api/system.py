@@ -1,6 +1,5 @@
 """The server itself: what it is, whether it works, what it is doing."""
 
-import importlib.metadata
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -30,14 +29,6 @@ PRIVACY = {
     "content_logged": False,
     "deleted": "after the download of the outputs, or when the job expires",
 }
-
-
-def version() -> str:
-    """The installed version."""
-    try:
-        return importlib.metadata.version("sandrun-server")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _versions(worker: Description) -> dict[str, str]:
@@ -75,6 +66,8 @@ async def get_server(request: Request) -> Response:
         "version": request.app.version,
         "description": DESCRIPTION,
         "privacy": PRIVACY,
+        "notice": settings.api.notice or None,
+        "contact": settings.api.contact or None,
         "limits": {
             "upload_bytes": settings.api.upload_bytes,
             "timeout": default.wall_seconds,

@@ -12,8 +12,8 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandrun_api.edge.reject import Rejection
-from sandrun_api.errors import ApiError, respond
+from sandrun_api.edge.reject import refuse
+from sandrun_api.errors import ApiError
 from sandrun_shared.paths import shown
 from sandrun_shared.settings import Api, SettingsError, words
 from sandrun_shared.tls import is_personal
@@ -58,12 +58,14 @@ class Rules:
                 f"This server does not answer to the name '{shown(_name_of(host))}', which any web page could"
                 " have made up. Use 'localhost' or an address; or the operator adds the name to [api]"
                 " allowed_hosts, or sets behind_proxy if a proxy passes requests on.",
+                cause="host",
             )
         if self.origins is not None and origin is not None and not self._may(origin.lower(), host or ""):
             return ApiError(
                 403,
                 f"Pages of the origin '{shown(origin)}' may not use this server. The operator can add it to"
                 " [api] allowed_origins.",
+                cause="origin",
             )
         return None
 
@@ -145,18 +147,8 @@ class OriginCheck:
         error = self._rules.refusal(Headers(scope=scope)) if "headers" in scope else None
         if error is None:
             await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            await Rejection(error)(scope, receive, send)
         else:
-            answer = respond(error)
-            await send(
-                {
-                    "type": "websocket.http.response.start",
-                    "status": answer.status_code,
-                    "headers": answer.raw_headers,
-                }
-            )
-            await send({"type": "websocket.http.response.body", "body": answer.body})
+            await refuse(error, scope, receive, send)
 
 
 class Cors(CORSMiddleware):

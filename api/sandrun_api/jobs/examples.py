@@ -119,6 +119,8 @@ SERVER_INFO: JsonDict = {
     "version": "0.1.0",
     "description": "Runs code that nobody trusts, for people who do not want an account.",
     "privacy": {"accounts": False, "stored_on_disk": False},
+    "notice": None,
+    "contact": "abuse@example.org",
     "limits": {"upload_bytes": 104857600, "timeout": 300, "max_timeout": 3600},
     "interpreters": ["python3", "bash"],
     "interpreter_versions": {"python3": "3.11.2", "bash": "5.2.15"},

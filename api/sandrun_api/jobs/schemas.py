@@ -257,6 +257,8 @@ class ServerInfo(Schema):
     version: str
     description: str
     privacy: dict[str, Any]
+    notice: Annotated[str | None, Field(description="What the operator wants users to know.")]
+    contact: Annotated[str | None, Field(description="Where to report abuse.")]
     limits: dict[str, Any]
     interpreters: list[str]
     interpreter_versions: dict[str, str]

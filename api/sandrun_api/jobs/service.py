@@ -9,11 +9,10 @@ from contextlib import contextmanager
 
 from sandrun_api.admission.accounts import Accounts
 from sandrun_api.admission.budget import MemoryBudget, Reservation
-from sandrun_api.admission.gate import Gate
+from sandrun_api.admission.gate import Gate, unavailable
 from sandrun_api.admission.quotas import Clock, clock
 from sandrun_api.admission.threads import Threads
 from sandrun_api.edge.middleware import report
-from sandrun_api.errors import ApiError
 from sandrun_api.jobs.gpus import Shares
 from sandrun_api.jobs.hints import hints_of
 from sandrun_api.jobs.idempotency import IdempotencyKeys
@@ -148,7 +147,7 @@ class JobService:
             yield self._executor
         except ExecutorLost:
             self._worker = None
-            raise ApiError(503, "The executor is not there; try again soon.", retry_after=5) from None
+            raise unavailable("The executor is not there; try again soon.", 5, "executor") from None
 
     @property
     def capacity(self) -> int:
@@ -469,5 +468,5 @@ class JobService:
 def ready(worker: Description) -> Description:
     """The worker, if a job could run on it. Raises ApiError (503) with the cause."""
     if worker.problem:
-        raise ApiError(503, f"{worker.problem[0].upper()}{worker.problem[1:]}.", retry_after=5)
+        raise unavailable(f"{worker.problem[0].upper()}{worker.problem[1:]}.", 5, "sandbox")
     return worker
