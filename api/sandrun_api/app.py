@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 
-from sandrun_api import adapters, errors, metrics, openapi, system
+from sandrun_api import adapters, admin_socket, errors, metrics, openapi, system
+from sandrun_api.admin_socket import Admin
 from sandrun_api.admission.floods import Floods
 from sandrun_api.admission.quotas import Clock, clock
 from sandrun_api.edge.access import Access, AccessCheck
@@ -44,10 +46,11 @@ def create_app(
     now: Clock = clock,
     *,
     exempt_loopback: bool = False,
+    admin: Path | None = None,
 ) -> FastAPI:
     """The application for these settings; `executor` replaces the client of the configured socket.
 
-    With exempt_loopback this machine's own requests have no quotas.
+    With exempt_loopback this machine's own requests have no quotas. admin is the operator's socket.
 
     Raises SettingsError.
     """
@@ -61,7 +64,8 @@ def create_app(
                 app.state.service = service
                 app.state.metrics.watch(service, client)
                 try:
-                    yield
+                    async with admin_socket.serving(Admin(service, app.state.access), admin):
+                        yield
                 finally:
                     service.stop()
             service.threads.close()

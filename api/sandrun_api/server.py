@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
+from sandrun_api import admin_socket
 from sandrun_api.admission.quotas import Clock, clock
 from sandrun_api.app import create_app
 from sandrun_api.edge.clients import address_of
@@ -37,12 +38,13 @@ def configure(settings: Settings, now: Clock = clock, *, exempt_loopback: bool =
     """How the server runs; quotas go by the clock. Raises SettingsError for what must not be exposed."""
     if exempt_loopback:
         check_personal(settings.api, os.environ)
+    admin = admin_socket.path_of(os.environ)
     tls.check(settings.api)
     context = tls.tls_context(settings.api)
     http: Any = functools.partial(HttpProtocol, limits=settings.api)
     ws: Any = functools.partial(WebSocketProtocol, limits=settings.api)
     return uvicorn.Config(
-        create_app(settings, now=now, exempt_loopback=exempt_loopback),
+        create_app(settings, now=now, exempt_loopback=exempt_loopback, admin=admin),
         host=settings.api.host,
         port=settings.api.port,
         http=http,

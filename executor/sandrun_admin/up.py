@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sandrun_shared import kernel_log, settings, tls
+from sandrun_shared import admin, kernel_log, settings, tls
 from sandrun_shared.credentials import FOLDER as CREDENTIALS
 from sandrun_shared.notify import is_service
 
@@ -31,6 +31,7 @@ HEALTH_INTERVAL_SECONDS = 0.05
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 10.0
 RENEW_SECONDS = 5.0  # between two looks at the files of TLS
+RUNTIME_FOLDER = "RUNTIME_DIRECTORY"  # where a service manager says that a service may make sockets
 STEADY_SECONDS = 30.0  # having lived so long, a child that dies is started again at once
 
 
@@ -67,13 +68,14 @@ def run(
         _say(f"the kernel's log may get file names and code of jobs: {kernel_log.mend(others)}")
     with contextlib.ExitStack() as undo:
         folder = _runtime_folder(Path(chosen.executor.socket).parent, user.pw_gid, undo)
+        own = _api_folder(folder / admin.FOLDER, user, undo)
         supervisor = Supervisor(
             chosen,
             user,
             folder,
             undo,
             config=config,
-            environ=child_environment(environ),
+            environ={**child_environment(environ), RUNTIME_FOLDER: str(own)},
             exempt_loopback=not quotas and exempts_loopback(chosen, environ),
         )
         return supervisor.serve(ready_fd)
@@ -357,6 +359,15 @@ def _runtime_folder(folder: Path, gid: int, undo: contextlib.ExitStack) -> Path:
     except BlockingIOError:
         raise StartError(f"another `sandrun up` uses {folder}") from None
     undo.callback(_remove_if_empty, folder)
+    return folder
+
+
+def _api_folder(folder: Path, user: pwd.struct_passwd, undo: contextlib.ExitStack) -> Path:
+    """The api's own folder in root's, for the operator's socket (0700); removed at the end."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.chown(folder, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    undo.callback(_remove_if_empty, folder)
+    undo.callback((folder / admin.NAME).unlink, missing_ok=True)
     return folder
 
 

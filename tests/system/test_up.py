@@ -1,16 +1,20 @@
 """Both daemons under `sandrun up`: they live apart, die apart, and leave nothing."""
 
+import json
 import os
 import pwd
 import re
 import signal
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sandrun_admin import admin
 from sandrun_shared import kernel_log
+from sandrun_shared.admin import socket_of
 from support import machine
 from support.service import USER, Service
 
@@ -153,6 +157,21 @@ UNSET = {
         ("CPU_SECONDS_PER_MINUTE", "10"),
     )
 }
+
+
+def test_the_operator_asks_the_api(service: Service) -> None:
+    path = socket_of(str(service.socket))
+    job = service.submit(SLEEPER)
+    service.until(job, lambda status: status["status"] == "running")
+    listed = admin.ask(path, command="jobs")["jobs"]
+    assert "running" in {item["state"] for item in listed}
+    assert job not in json.dumps(listed)
+    folder, own = path.parent.lstat(), path.lstat()
+    user = pwd.getpwnam(USER).pw_uid
+    assert (folder.st_uid, stat.S_IMODE(folder.st_mode)) == (user, 0o700)
+    assert (own.st_uid, stat.S_IMODE(own.st_mode)) == (user, 0o600)
+    assert admin.ask(path, command="cancel", target="all") == {"cancelled": 1}
+    assert service.status(job, wait=30)["detail"] == "cancelled by the operator"
 
 
 def _limit(service: Service, **headers: str) -> object:

@@ -30,9 +30,8 @@ class Access:
         self._deny = networks(settings.access.deny_networks, "access.deny_networks")
         self._clients = clients
         contact = settings.api.contact
-        self._reason = "This server does not serve your address." + (
-            f" Contact: {contact}" if contact else ""
-        )
+        whom = f" Contact: {contact}" if contact else ""
+        self._reason = f"This server does not serve your address.{whom}"
         self._denied_networks: set[Network] = set()
         self._denied_keys: set[str] = set()
 

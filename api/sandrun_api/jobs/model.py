@@ -83,6 +83,7 @@ class Job:
         self.cpu_seconds = 0.0
         self.memory_bytes = 0
         self.deleted = False
+        self.cancelled_as = "cancelled"  # the detail of its outcome, should it be
         self.gpu: int | None = None  # the device it has
         self.installed: Installed | None = None  # what came of installing apart from running
         self._readers = 0

@@ -190,6 +190,16 @@ class JobService:
         self.store.remove(job.job_id)
         self._dispatch()
 
+    def cancel(self, job: Job, detail: str) -> None:
+        """End a job that is not finished; its client sees that it was cancelled, and why."""
+        job.cancelled_as = detail
+        if self.queue.remove(job):
+            self._conclude(job, Outcome(Verdict.cancelled, detail=detail))
+            self.store.retain(job)
+        elif (task := self._running.get(job.job_id)) is not None:
+            task.cancel()
+        self._dispatch()
+
     def stop(self) -> None:
         """Take no more jobs, end those there are."""
         self._stopping = True
@@ -271,7 +281,7 @@ class JobService:
             await self._execute(job)
         except asyncio.CancelledError:
             self._charge_unmeasured(job)
-            self._fail(job, Verdict.cancelled, "cancelled")
+            self._fail(job, Verdict.cancelled, job.cancelled_as)
         except _NotTaken as refusal:
             return refusal
         except _Silent:
@@ -294,7 +304,7 @@ class JobService:
         if job.gpu is not None:
             self._gpus.give_back(job.gpu)
         if task.cancelled():
-            self._fail(job, Verdict.cancelled, "cancelled")
+            self._fail(job, Verdict.cancelled, job.cancelled_as)
         elif (refusal := task.result()) is not None:
             # Not in the task: the job must not be started again before the task counts as ended.
             self._put_back(job, refusal)
