@@ -14,13 +14,16 @@ def main() -> int:
     """Read the settings and serve; 2 if they cannot be used."""
     parser = argparse.ArgumentParser(prog="sandrun_api", description="Sandrun's HTTP server")
     parser.add_argument("--config", type=Path, help="settings file (default /etc/sandrun/sandrun.toml)")
+    parser.add_argument(
+        "--exempt-loopback", action="store_true", help="no quotas for this machine's own requests"
+    )
     arguments = parser.parse_args()
     try:
         settings = load(arguments.config)
         if settings.api.wipe_memory:
             wiping.restart()
         garbage.settle()
-        serve(settings)
+        serve(settings, exempt_loopback=arguments.exempt_loopback)
     except SettingsError as error:
         print(f"sandrun: {error}", file=sys.stderr)
         return 2

@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 
-from sandrun_api import adapters, errors, metrics, openapi, system
+from sandrun_api import adapters, admin_socket, errors, metrics, openapi, system
+from sandrun_api.admin_socket import Admin
+from sandrun_api.admission.floods import Floods
 from sandrun_api.admission.quotas import Clock, clock
+from sandrun_api.edge.access import Access, AccessCheck
 from sandrun_api.edge.clients import Clients
 from sandrun_api.edge.garbage import Collector
 from sandrun_api.edge.middleware import Guard, Head
@@ -32,11 +36,21 @@ _EXPOSED = (
     "Sandrun-Verdict",
     "Sandrun-Job-Id",
     "Sandrun-Receipt",
+    "Sandrun-Truncated",
 )
 
 
-def create_app(settings: Settings, executor: ExecutorClient | None = None, now: Clock = clock) -> FastAPI:
+def create_app(
+    settings: Settings,
+    executor: ExecutorClient | None = None,
+    now: Clock = clock,
+    *,
+    exempt_loopback: bool = False,
+    admin: Path | None = None,
+) -> FastAPI:
     """The application for these settings; `executor` replaces the client of the configured socket.
+
+    With exempt_loopback this machine's own requests have no quotas. admin is the operator's socket.
 
     Raises SettingsError.
     """
@@ -50,7 +64,8 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
                 app.state.service = service
                 app.state.metrics.watch(service, client)
                 try:
-                    yield
+                    async with admin_socket.serving(Admin(service, app.state.access), admin):
+                        yield
                 finally:
                     service.stop()
             service.threads.close()
@@ -58,7 +73,7 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
 
     app = FastAPI(
         title="Sandrun",
-        version=system.version(),
+        version=metrics.installed_version(),
         description=system.DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
@@ -66,9 +81,19 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
         redoc_url=None,
     )
     app.state.settings = settings
-    app.state.clients = Clients(networks(settings.api.trusted_proxies, "api.trusted_proxies"))
+    app.state.clients = Clients.of(settings, exempt_loopback=exempt_loopback)
     app.state.metrics = metrics.Metrics()
     app.state.rules = Rules.of(settings.api)
+    app.state.access = Access(settings, app.state.clients)
+    floods = Floods(now)
+
+    def client_refused(client: str, cause: str) -> None:
+        app.state.metrics.refused(cause)
+        if cause != "denied":  # the operator knows
+            floods.refused(client, cause)
+
+    app.state.client_refused = client_refused
+    app.state.refused = lambda connection, cause: client_refused(app.state.clients.key(connection), cause)
     networks(settings.api.metrics_networks, metrics.SETTING)  # wrong ones are told at the start
     web_files.read_all()  # now: a request must not wait for a disk
     errors.install(app)
@@ -85,6 +110,7 @@ def create_app(settings: Settings, executor: ExecutorClient | None = None, now: 
         expose_headers=list(_EXPOSED),
     )
     app.add_middleware(OriginCheck, rules=app.state.rules)
+    app.add_middleware(AccessCheck, access=app.state.access)
     app.add_middleware(
         Guard,
         answered=app.state.metrics.answered,

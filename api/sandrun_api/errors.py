@@ -11,8 +11,9 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -45,7 +46,10 @@ TITLES = {
 
 
 class ApiError(Exception):
-    """A request that cannot be served; reason is a sentence for the client, retry_after whole seconds."""
+    """A request that cannot be served; reason is a sentence for the client, retry_after whole seconds.
+
+    cause is a word for the metrics, of a refusal that has to do with who asks or with how busy the server is.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class ApiError(Exception):
         retry_after: int | None = None,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        cause: str = "",
     ) -> None:
         super().__init__(status)  # never the reason: it may quote the client
         self.status = status
@@ -64,6 +69,7 @@ class ApiError(Exception):
         self.retry_after = retry_after
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+        self.cause = cause
 
 
 def bare(error: ApiError) -> ApiError:
@@ -108,6 +114,12 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def count(scope: Scope, error: ApiError) -> None:
+    """Tell the application of a refusal, which counts it by its cause."""
+    if error.cause and (app := scope.get("app")) is not None:
+        app.state.refused(HTTPConnection(scope), error.cause)
+
+
 def respond(error: ApiError) -> Response:
     """The HTTP answer of an error."""
     headers = dict(error.headers)
@@ -123,8 +135,11 @@ def _phrase(status: int) -> str:
         return "Error"
 
 
-async def _api_error(_: Request, error: Exception) -> Response:
-    return respond(error if isinstance(error, ApiError) else internal_error())
+async def _api_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ApiError):
+        return respond(internal_error())
+    count(request.scope, error)
+    return respond(error)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

@@ -1,5 +1,7 @@
 """What the server counts, for Prometheus; nothing in it tells one client from another."""
 
+import importlib.metadata
+import platform
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from sandrun_api.edge.clients import Clients, address_of
 from sandrun_api.edge.origins import is_name_here
 from sandrun_api.errors import ApiError
 from sandrun_api.jobs.views import service_of
+from sandrun_shared.jobs import Verdict
 from sandrun_shared.settings import Api, Settings, networks
 
 if TYPE_CHECKING:
@@ -29,10 +32,17 @@ SETUP_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 RUN_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 SETTING = "api.metrics_networks"
 UNMATCHED = "unmatched"  # the route of a request that matched none: its path is the client's text
-FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each
 router = APIRouter(include_in_schema=False)
+
+
+def installed_version() -> str:
+    """The installed version of Sandrun."""
+    try:
+        return importlib.metadata.version("sandrun-server")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 class Metrics:
@@ -49,6 +59,25 @@ class Metrics:
             ["route", "status"],
             registry=self.registry,
         )
+        self._refusals = prometheus_client.Counter(
+            "sandrun_refusals_total",
+            "Requests and connections refused for who asks or how busy the server is, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._installs = prometheus_client.Counter(
+            "sandrun_installs_total",
+            "Jobs whose packages were installed, or were there from an earlier job.",
+            ["installer", "source"],
+            registry=self.registry,
+        )
+        build = prometheus_client.Gauge(
+            "sandrun_build_info",
+            "1, with what runs here in its labels.",
+            ["version", "python", "kernel"],
+            registry=self.registry,
+        )
+        build.labels(installed_version(), platform.python_version(), platform.release()).set(1)
         self._queue_seconds, self._setup_seconds, self._run_seconds = (
             prometheus_client.Histogram(name, text, buckets=buckets, registry=self.registry)
             for name, text, buckets in (
@@ -71,10 +100,18 @@ class Metrics:
         self._jobs.labels(outcome.verdict.value).inc()
         if job.started_at is None:
             return
+        if job.request.requirements is not None and outcome.verdict is not Verdict.setup_error:
+            cpu = outcome.setup_cpu_seconds + (job.installed.setup_cpu_seconds if job.installed else 0.0)
+            source = "registry" if cpu else "memory"
+            self._installs.labels(job.request.requirements.installer.value, source).inc()
         self._queue_seconds.observe(job.queued_seconds)
         if outcome.setup_seconds > 0:
             self._setup_seconds.observe(outcome.setup_seconds)
             self._run_seconds.observe(outcome.wall_seconds)
+
+    def refused(self, reason: str) -> None:
+        """Count a refusal; the reason is a word of ours."""
+        self._refusals.labels(reason).inc()
 
     def answered(self, scope: Scope, status: int) -> None:
         """Count an answer, by the template of the route it matched."""
@@ -160,9 +197,8 @@ def may_read(connection: HTTPConnection, api: Api, clients: Clients) -> bool:
     """
     if connection.client is None:
         return False
-    peer = connection.client.host
-    host = clients.host(peer, connection.headers.getlist("x-forwarded-for"))
-    if host == peer and any(name in connection.headers for name in FORWARDED):
+    host = clients.host_of(connection)
+    if clients.is_hidden(connection, host):
         return False
     address = address_of(host)
     if address is None:

@@ -3,16 +3,18 @@
 import asyncio
 import contextlib
 import functools
+import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
+from sandrun_api import admin_socket
 from sandrun_api.admission.quotas import Clock, clock
 from sandrun_api.app import create_app
 from sandrun_api.edge.clients import address_of
@@ -20,8 +22,9 @@ from sandrun_api.edge.listener import BACKLOG, ConnectionLimiter, Listener, list
 from sandrun_api.edge.protocols import HttpProtocol, WebSocketProtocol
 from sandrun_api.jobs.drain import drain
 from sandrun_shared import descriptors, tls
-from sandrun_shared.notify import notify, watchdog_seconds
-from sandrun_shared.settings import Settings, SettingsError, networks
+from sandrun_shared.notify import is_service, notify, watchdog_seconds
+from sandrun_shared.settings import Api, Settings, SettingsError, networks
+from sandrun_shared.tls import is_personal
 
 BEAT_SECONDS = 10.0  # between two signs of life, unless the service manager wants them more often
 FIRST_REQUEST_SECONDS = 0.5  # for whoever connected just before the end
@@ -31,14 +34,17 @@ _POLL_SECONDS = 0.02
 MESSAGE_BYTES = 4096  # nothing that a WebSocket's client says is read
 
 
-def configure(settings: Settings, now: Clock = clock) -> uvicorn.Config:
+def configure(settings: Settings, now: Clock = clock, *, exempt_loopback: bool = False) -> uvicorn.Config:
     """How the server runs; quotas go by the clock. Raises SettingsError for what must not be exposed."""
+    if exempt_loopback:
+        check_personal(settings.api, os.environ)
+    admin = admin_socket.path_of(os.environ)
     tls.check(settings.api)
     context = tls.tls_context(settings.api)
     http: Any = functools.partial(HttpProtocol, limits=settings.api)
     ws: Any = functools.partial(WebSocketProtocol, limits=settings.api)
     return uvicorn.Config(
-        create_app(settings, now=now),
+        create_app(settings, now=now, exempt_loopback=exempt_loopback, admin=admin),
         host=settings.api.host,
         port=settings.api.port,
         http=http,
@@ -60,8 +66,8 @@ def configure(settings: Settings, now: Clock = clock) -> uvicorn.Config:
 class Server(uvicorn.Server):
     """uvicorn's server behind our own connection limiter. Raises SettingsError."""
 
-    def __init__(self, settings: Settings, now: Clock = clock) -> None:
-        super().__init__(configure(settings, now))
+    def __init__(self, settings: Settings, now: Clock = clock, *, exempt_loopback: bool = False) -> None:
+        super().__init__(configure(settings, now, exempt_loopback=exempt_loopback))
         self._settings = settings
         self._asked_to_drain = False
         self._draining: asyncio.Task[None] | None = None
@@ -73,7 +79,10 @@ class Server(uvicorn.Server):
             address = address_of(host)
             return address is not None and any(address in network for network in proxies)
 
-        self.limiter = ConnectionLimiter(settings.api, exempt=is_proxy, tls=bool(settings.api.cert))
+        app: Any = self.config.app
+        self.limiter = ConnectionLimiter(
+            settings.api, exempt=is_proxy, tls=bool(settings.api.cert), refused=app.state.client_refused
+        )
 
     def listen(self) -> list[Listener]:
         """The sockets of the settings' address. Raises OSError."""
@@ -162,10 +171,21 @@ class Server(uvicorn.Server):
         self.limiter.close()
 
 
-def serve(settings: Settings) -> None:
+def check_personal(api: Api, environ: Mapping[str, str]) -> None:
+    """Raises SettingsError where requests of this machine may be those of others: they then have quotas."""
+    if is_service(environ):
+        raise SettingsError("a service exempts nobody from quotas; [quota] exempt_networks names who is")
+    if not is_personal(api):
+        raise SettingsError(
+            "requests of this machine are exempt from quotas only while the server listens on loopback, and"
+            " without a proxy; [quota] exempt_networks names who else is"
+        )
+
+
+def serve(settings: Settings, *, exempt_loopback: bool = False) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError for settings that cannot be served."""
     descriptors.allow_many()
-    server = Server(settings)
+    server = Server(settings, exempt_loopback=exempt_loopback)
     try:
         sockets = server.listen()
     except OSError as error:

@@ -1,6 +1,5 @@
 """The server itself: what it is, whether it works, what it is doing."""
 
-import importlib.metadata
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -16,7 +15,9 @@ from sandrun_api.jobs.views import json_response, service_of
 from sandrun_api.web import routes as web
 from sandrun_shared import keys, receipts
 from sandrun_shared.protocol import Description
-from sandrun_shared.settings import Settings
+from sandrun_shared.settings import Quota, Settings
+
+UNLIMITED = Quota(cpu_seconds_per_minute=0, concurrent_jobs=0, jobs_per_hour=0, queued_jobs=0)
 
 router = APIRouter(tags=["server"])
 
@@ -28,14 +29,6 @@ PRIVACY = {
     "content_logged": False,
     "deleted": "after the download of the outputs, or when the job expires",
 }
-
-
-def version() -> str:
-    """The installed version."""
-    try:
-        return importlib.metadata.version("sandrun-server")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _versions(worker: Description) -> dict[str, str]:
@@ -73,6 +66,8 @@ async def get_server(request: Request) -> Response:
         "version": request.app.version,
         "description": DESCRIPTION,
         "privacy": PRIVACY,
+        "notice": settings.api.notice or None,
+        "contact": settings.api.contact or None,
         "limits": {
             "upload_bytes": settings.api.upload_bytes,
             "timeout": default.wall_seconds,
@@ -167,8 +162,8 @@ async def list_environments(request: Request) -> Response:
 async def get_stats(request: Request) -> Response:
     """What the caller has used and may use (null: any amount), and how busy the server is."""
     service = service_of(request)
-    settings: Settings = request.app.state.settings
-    client, quota = client_of(request), settings.quota
+    client = client_of(request)
+    quota = service.gate.limits_of(client) or UNLIMITED
     usage = service.ledger.usage(client)
     refusal = None
     try:

@@ -36,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--cert", type=Path, metavar="FILE", help="certificate chain (PEM): serve TLS")
     serve.add_argument("--key", type=Path, metavar="FILE", help="private key (PEM) of the certificate")
     serve.add_argument("--behind-proxy", action="store_true", help="a proxy in front speaks TLS")
+    serve.add_argument(
+        "--quotas", action="store_true", help="keep the quotas for this machine's own requests, too"
+    )
     serve.add_argument("--ready-fd", type=int, help="descriptor to write the address to once it serves")
     serve.set_defaults(handler=_up)
 
@@ -73,7 +76,7 @@ def _up(arguments: argparse.Namespace) -> int:
         for key, value in given.items()
         if value is not None
     }
-    return up.run(arguments.config, overrides, arguments.ready_fd)
+    return up.run(arguments.config, overrides, arguments.ready_fd, quotas=arguments.quotas)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

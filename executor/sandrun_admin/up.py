@@ -20,8 +20,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sandrun_shared import kernel_log, settings, tls
+from sandrun_shared import admin, kernel_log, settings, tls
 from sandrun_shared.credentials import FOLDER as CREDENTIALS
+from sandrun_shared.notify import is_service
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
@@ -30,6 +31,7 @@ HEALTH_INTERVAL_SECONDS = 0.05
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 10.0
 RENEW_SECONDS = 5.0  # between two looks at the files of TLS
+RUNTIME_FOLDER = "RUNTIME_DIRECTORY"  # where a service manager says that a service may make sockets
 STEADY_SECONDS = 30.0  # having lived so long, a child that dies is started again at once
 
 
@@ -41,11 +43,14 @@ class Stopping(Exception):
     """A signal asked for the end."""
 
 
-def run(config: Path | None, overrides: Mapping[str, str], ready_fd: int | None = None) -> int:
+def run(
+    config: Path | None, overrides: Mapping[str, str], ready_fd: int | None = None, *, quotas: bool = False
+) -> int:
     """Serve until SIGINT or SIGTERM; 0 then, 1 if a service could not be kept alive.
 
     overrides are keys of [api] and their values. Once it serves, the address goes to standard output
-    and, with a line's end, to ready_fd, which is then closed. Raises StartError, SettingsError.
+    and, with a line's end, to ready_fd, which is then closed. With quotas this machine's own requests have
+    some, too. Raises StartError, SettingsError.
     """
     environ = {**os.environ, **{f"SANDRUN_API__{key.upper()}": value for key, value in overrides.items()}}
     chosen = settings.load(config, environ)
@@ -63,8 +68,22 @@ def run(config: Path | None, overrides: Mapping[str, str], ready_fd: int | None 
         _say(f"the kernel's log may get file names and code of jobs: {kernel_log.mend(others)}")
     with contextlib.ExitStack() as undo:
         folder = _runtime_folder(Path(chosen.executor.socket).parent, user.pw_gid, undo)
-        supervisor = Supervisor(chosen, user, folder, undo, config=config, environ=child_environment(environ))
+        own = _api_folder(folder / admin.FOLDER, user, undo)
+        supervisor = Supervisor(
+            chosen,
+            user,
+            folder,
+            undo,
+            config=config,
+            environ={**child_environment(environ), RUNTIME_FOLDER: str(own)},
+            exempt_loopback=not quotas and exempts_loopback(chosen, environ),
+        )
         return supervisor.serve(ready_fd)
+
+
+def exempts_loopback(chosen: settings.Settings, environ: Mapping[str, str]) -> bool:
+    """Whether this machine's own requests have no quotas: where they are one person's, who set none."""
+    return tls.is_personal(chosen.api) and chosen.quota == settings.Quota() and not is_service(environ)
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -150,7 +169,9 @@ class Supervisor:
         *,
         config: Path | None,
         environ: dict[str, str],
+        exempt_loopback: bool,
     ) -> None:
+        self._exempt_loopback = exempt_loopback
         self._settings = chosen
         self._arguments = [] if config is None else ["--config", str(config.absolute())]
         self._user = user
@@ -171,6 +192,8 @@ class Supervisor:
         try:
             self._start_executor()
             self._start_api()
+            if self._exempt_loopback:
+                _say("requests of this machine are exempt from quotas (--quotas keeps them)")
             api = self._settings.api
             address = url(api.host, api.port, "https" if api.cert else "http")
             print(f"Sandrun is ready on {address}", flush=True)
@@ -229,6 +252,8 @@ class Supervisor:
         identity = [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups"]
         nothing = ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
         command = ["setpriv", *identity, *nothing, "--pdeathsig", "KILL", "--", *self._python("sandrun_api")]
+        if self._exempt_loopback:
+            command.append("--exempt-loopback")
         # Only root may be able to read the files of TLS; the api gets copies that it can.
         self._stamps = tls.stamps(self._settings.api)
         self._tls = tls.hand_over(self._settings.api, self._undo)
@@ -334,6 +359,15 @@ def _runtime_folder(folder: Path, gid: int, undo: contextlib.ExitStack) -> Path:
     except BlockingIOError:
         raise StartError(f"another `sandrun up` uses {folder}") from None
     undo.callback(_remove_if_empty, folder)
+    return folder
+
+
+def _api_folder(folder: Path, user: pwd.struct_passwd, undo: contextlib.ExitStack) -> Path:
+    """The api's own folder in root's, for the operator's socket (0700); removed at the end."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.chown(folder, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    undo.callback(_remove_if_empty, folder)
+    undo.callback((folder / admin.NAME).unlink, missing_ok=True)
     return folder
 
 

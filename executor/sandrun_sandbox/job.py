@@ -108,7 +108,7 @@ def _take(request: messages.JobMessage, fds: list[int]) -> orders.Order:
     order = orders.decode_order(orders.read_all(order_fd))
     for fd, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
         os.dup2(fd, target)
-    _unpack(request, upload_fd, snapshot_fd)
+    _unpack(request, os.fsencode(order.entrypoint), upload_fd, snapshot_fd)
     return order
 
 
@@ -232,10 +232,10 @@ def _were_read(names: Iterable[str], preloaded: dict[str, Any] | None) -> bool:
     )
 
 
-def _unpack(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> None:
+def _unpack(request: messages.JobMessage, entrypoint: bytes, upload_fd: int, snapshot_fd: int) -> None:
     """Unpack the upload into the work directory; archives in a child, which keeps the parser out of here."""
     if request.upload == "bundle":
-        code = _unpack_here(request, upload_fd, snapshot_fd)
+        code = _unpack_here(request, entrypoint, upload_fd, snapshot_fd)
     else:
         pid = os.fork()
         if pid == 0:
@@ -243,7 +243,7 @@ def _unpack(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> N
             try:
                 unpack.load(request.upload)
                 imports.end()  # a member of the archive may have a library's name
-                code = _unpack_here(request, upload_fd, snapshot_fd)
+                code = _unpack_here(request, entrypoint, upload_fd, snapshot_fd)
             finally:
                 os._exit(code)
         _, status = os.waitpid(pid, 0)
@@ -252,11 +252,11 @@ def _unpack(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> N
         raise StepError("unpack" if code != 2 else "disk", code)
 
 
-def _unpack_here(request: messages.JobMessage, upload_fd: int, snapshot_fd: int) -> int:
+def _unpack_here(request: messages.JobMessage, entrypoint: bytes, upload_fd: int, snapshot_fd: int) -> int:
     """Unpack here; returns 0 if done, 1 if refused (the reason goes to stderr), 2 if there is no room."""
     work = os.open(layout.WORK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        snapshot = unpack.unpack(request.upload, upload_fd, work)
+        snapshot = unpack.unpack(request.upload, upload_fd, work, entrypoint=entrypoint)
         view = memoryview(snapshot)
         while view:
             view = view[os.write(snapshot_fd, view) :]

@@ -192,8 +192,8 @@ class _Tree:
         self.links.pop(path, None)
         self.links[path] = target
 
-    def finish(self) -> bytes:
-        """Make the links; returns the snapshot. Raises OSError, UnpackError."""
+    def make_links(self) -> None:
+        """Make the links. Raises OSError, UnpackError."""
         for path, target in self.links.items():
             if self.made.pop(path, None):
                 self._remove(path)
@@ -202,6 +202,34 @@ class _Tree:
                 os.symlink(target, os.path.basename(path), dir_fd=folder)
             finally:
                 os.close(folder)
+
+    def make_root(self, entrypoint: bytes) -> None:
+        """Moves what is in the only folder at the top out of it, if the entrypoint is only there.
+
+        Raises OSError, UnpackError.
+        """
+        found = {*self.made, *self.links}
+        tops = [os.fsencode(name) for name in os.listdir(self.work_fd)]
+        top = names.root_of(clean_path(entrypoint), found, tops)
+        if not top:
+            return
+        folder = beneath.open_beneath(self.work_fd, top, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            inside = [os.fsencode(name) for name in os.listdir(folder)]
+            away = next(name for number in range(len(inside) + 1) if (name := b".%d" % number) not in inside)
+            os.rename(top, away, src_dir_fd=self.work_fd, dst_dir_fd=self.work_fd)  # a child may be called so
+            for name in inside:
+                if name != names.NO_CONTENT:
+                    os.rename(name, name, src_dir_fd=folder, dst_dir_fd=self.work_fd)
+            if names.NO_CONTENT not in inside:
+                os.rmdir(away, dir_fd=self.work_fd)
+        finally:
+            os.close(folder)
+        length = len(top) + 1
+        self.made = {path[length:]: state for path, state in self.made.items() if path.startswith(top + b"/")}
+
+    def snapshot(self) -> bytes:
+        """What was made."""
         return b"".join([b"%b\0%d\0%d\0" % (path, *state) for path, state in self.made.items()])
 
 
@@ -251,23 +279,33 @@ def load(kind: str) -> None:
 
 
 def unpack(
-    kind: str, upload_fd: int, work_fd: int, *, max_entries: int = MAX_ENTRIES, max_bytes: int = 1 << 40
+    kind: str,
+    upload_fd: int,
+    work_fd: int,
+    *,
+    entrypoint: bytes = b"",
+    max_entries: int = MAX_ENTRIES,
+    max_bytes: int = 1 << 40,
 ) -> bytes:
     """Unpack the upload into the directory work_fd; returns the snapshot of the regular files made.
 
     The snapshot is `path NUL mtime_ns NUL size NUL` for each file, numbers in decimal. kind is a value of
-    `sandrun_shared.jobs.UploadKind`; max_bytes bounds all bytes written, including replaced files. Raises
-    UnpackError and leaves what was made.
+    `sandrun_shared.jobs.UploadKind`; max_bytes bounds all bytes written, including replaced files. If an
+    archive has the entrypoint only in its one folder at the top, that folder becomes the directory
+    (`names.root_of`). Raises UnpackError and leaves what was made.
     """
     tree = _Tree(work_fd, max_entries, max_bytes)
     try:
         if kind == "bundle":
             _unpack_bundle(tree, upload_fd)
+            tree.make_links()
         elif kind in reader.KINDS:
             _unpack_archive(tree, kind, upload_fd)
+            tree.make_links()
+            tree.make_root(entrypoint)
         else:
             raise UnpackError(f"an upload cannot be a {kind!r}")
-        return tree.finish()
+        return tree.snapshot()
     except members.ArchiveError as error:
         raise UnpackError(str(error)) from None
     except OSError as error:

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _FIRST_FD = 3
 
@@ -20,6 +20,20 @@ def notify(state: str, fds: Sequence[int] = ()) -> None:
             socket.send_fds(sock, [state.encode()], list(fds))
         except OSError:
             return  # the service manager is gone
+
+
+def is_service(environ: Mapping[str, str]) -> bool:
+    """Whether a service manager started this process, not a person: systemd says so (systemd.exec(5)).
+
+    INVOCATION_ID says nothing: a desktop's terminals inherit it.
+    """
+    if environ.get("NOTIFY_SOCKET") or environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
+        return True
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def passed_fds() -> list[int]:

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from sandrun_shared import jobs
+from sandrun_shared import jobs, settings_access
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Access = settings_access.Access
+Quota = settings_access.Quota
 
 
 class SettingsError(Exception):
@@ -24,10 +26,16 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
+MAX_NETWORKS = 1000  # in one list: each request is compared with all
+
+
 def networks(text: str, setting: str) -> tuple[Network, ...]:
     """Parse a list of networks (CIDR). Raises SettingsError that names the setting."""
+    items = words(text)
+    if len(items) > MAX_NETWORKS:
+        raise SettingsError(f"{setting}: {len(items)} networks, of {MAX_NETWORKS} at most")
     try:
-        return tuple(ipaddress.ip_network(item) for item in words(text))
+        return tuple(ipaddress.ip_network(item) for item in items)
     except ValueError as error:
         raise SettingsError(f"{setting}: {error}") from None
 
@@ -129,31 +137,20 @@ class Api(Table, frozen=True):
             " environment separated by commas."
         ),
     ] = ()
-
-
-class Quota(Table, frozen=True):
-    """What one client address may use; 0 means unlimited."""
-
-    cpu_seconds_per_minute: Annotated[
-        float, Meta(description="CPU seconds in any 60 s; 0 is unlimited.", ge=0)
-    ] = 10.0
-    concurrent_jobs: Annotated[
-        int, Meta(description="Jobs running at once; more wait. 0 is unlimited.", ge=0)
-    ] = 2
-    jobs_per_hour: Annotated[int, Meta(description="Submissions in any hour; 0 is unlimited.", ge=0)] = 20
-    queued_jobs: Annotated[int, Meta(description="Jobs waiting at once; 0 is unlimited.", ge=0)] = 10
-    addresses: Annotated[
-        int,
-        Meta(description="Addresses remembered, as keyed hashes; then the least recently active goes.", ge=1),
-    ] = 20_000
-    unfinished_mb: Annotated[
-        int,
+    notice: Annotated[
+        str,
         Meta(
-            description="Memory in MiB that requests which are not finished hold, with an upload's place at"
-            " least; 0 is unlimited.",
-            ge=0,
+            description="What users should know, such as terms of use, in `GET /` and on the page.",
+            max_length=2000,
         ),
-    ] = 256
+    ] = ""
+    contact: Annotated[
+        str,
+        Meta(
+            description="Where to report abuse, a mail or https address: in `GET /` and on the page.",
+            max_length=200,
+        ),
+    ] = ""
 
 
 class JobLimits(Table, frozen=True):
@@ -399,6 +396,7 @@ class Settings(Table, frozen=True):
     """Everything that can be set."""
 
     api: Api = Api()
+    access: Access = Access()
     quota: Quota = Quota()
     limits: JobLimits = JobLimits()
     executor: Executor = Executor()

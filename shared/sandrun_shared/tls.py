@@ -38,6 +38,11 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)
 
 
+def is_personal(api: Api) -> bool:
+    """Whether nothing but this machine can reach the server, and no proxy is known to be in front."""
+    return is_loopback(api.host) and not api.behind_proxy and not api.trusted_proxies.strip()
+
+
 def tls_context(api: Api, environ: Mapping[str, str] = os.environ) -> ssl.SSLContext | None:
     """Make a context for TLS 1.2 and newer, None without files. Raises SettingsError for unusable files."""
     if not api.cert:

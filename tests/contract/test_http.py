@@ -51,6 +51,7 @@ async def test_submit_runs_and_says_how_it_ended(live: Live) -> None:
         "stdout_bytes": 6,
         "stderr_bytes": 0,
         "truncated": False,
+        "missing_bytes": {"stdout": 0, "stderr": 0},
         "next_offset": 6,
     }
 

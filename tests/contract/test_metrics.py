@@ -28,6 +28,7 @@ NAMES = {
     "sandrun_executor_slots_reclaimed_total": "",
     "sandrun_executor_sandbox_failures_total": "",
     "sandrun_http_requests_total": "route,status",
+    "sandrun_build_info": "kernel,python,version",
 }
 SUFFIXES = ("_bucket", "_count", "_sum")
 

@@ -103,6 +103,8 @@ def agree(kind: UploadKind, data: bytes, bounds: Bounds = BOUNDS) -> Unpacked | 
     except UnpackError as error:
         raise AssertionError(f"the door accepts what the sandbox refuses: {error}") from None
     assert contents.files == made.files.keys() | made.links.keys()
+    paths = (*made.files, *made.links, *made.folders)
+    assert contents.tops == {path.partition("/")[0] for path in paths}
     assert contents.kept == made.files
     heads = {
         path: data[:256] for path, data in made.files.items() if data.startswith((b"#!", BOM, b"\x7fELF"))

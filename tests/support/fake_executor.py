@@ -11,7 +11,7 @@ import msgspec
 from nacl.signing import SigningKey
 
 from sandrun_shared import framing
-from sandrun_shared.jobs import Installer, Outcome, UploadKind, Verdict
+from sandrun_shared.jobs import Installer, LeftOut, Outcome, UploadKind, Verdict
 from sandrun_shared.keys import text_of
 from sandrun_shared.protocol import (
     Describe,
@@ -58,6 +58,7 @@ class FakeExecutor:
         self.silent_on_jobs = False
         self.interpreters = ("python3", "bash", "sh")
         self.gpus: tuple[Gpu, ...] = ()
+        self.left_out: tuple[LeftOut, ...] = ()  # of every job's outputs
         self.installers: tuple[Installer, ...] = ()
         self.key: SigningKey | None = SigningKey.generate()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -242,6 +243,8 @@ class FakeExecutor:
             memory_peak_bytes=1 << 20,
             stdout_bytes=len(program.stream(1)),
             stderr_bytes=len(program.stream(2)),
+            outputs_truncated=bool(self.left_out),
+            outputs_left_out=self.left_out,
         )
         fds = []
         for data in (b"".join(files.values()), index_of(files)) if files else ():

@@ -25,8 +25,8 @@ class Live:
 
 
 class _Server(Server):
-    def __init__(self, settings: Settings, now: Clock) -> None:
-        super().__init__(settings, now)
+    def __init__(self, settings: Settings, now: Clock, *, exempt_loopback: bool) -> None:
+        super().__init__(settings, now, exempt_loopback=exempt_loopback)
         self.ready = asyncio.Event()
 
     async def startup(self, sockets: Sequence[socket.socket] | None = None) -> None:
@@ -36,11 +36,15 @@ class _Server(Server):
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, verify: ssl.SSLContext | bool = True, now: Clock = clock
+    settings: Settings,
+    verify: ssl.SSLContext | bool = True,
+    now: Clock = clock,
+    *,
+    exempt_loopback: bool = False,
 ) -> AsyncIterator[Live]:
     """Serve with these settings until the context is left."""
     settings = msgspec.structs.replace(settings, api=msgspec.structs.replace(settings.api, port=0))
-    server = _Server(settings, now)
+    server = _Server(settings, now, exempt_loopback=exempt_loopback)
     sockets: list[socket.socket] = [*server.listen()]
     port = sockets[0].getsockname()[1]
     task = asyncio.create_task(server.serve(sockets))

@@ -1,16 +1,20 @@
 """Both daemons under `sandrun up`: separate lives, separate ends, no traces."""
 
+import json
 import os
 import pwd
 import re
 import signal
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sandrun_admin import admin
 from sandrun_shared import kernel_log
+from sandrun_shared.admin import socket_of
 from support import machine
 from support.service import USER, Service
 
@@ -142,3 +146,56 @@ def test_a_second_one_is_refused(service: Service) -> None:
     with pytest.raises(AssertionError, match="cannot listen"), Service(port=service.port):
         pass
     assert service.run("print(4)")["stdout"] == "4\n"
+
+
+UNSET = {
+    f"SANDRUN_QUOTA__{key}": default
+    for key, default in (
+        ("CONCURRENT_JOBS", "2"),
+        ("QUEUED_JOBS", "10"),
+        ("JOBS_PER_HOUR", "20"),
+        ("CPU_SECONDS_PER_MINUTE", "10"),
+    )
+}
+
+
+def test_the_operator_asks_the_api(service: Service) -> None:
+    path = socket_of(str(service.socket))
+    job = service.submit(SLEEPER)
+    service.until(job, lambda status: status["status"] == "running")
+    listed = admin.ask(path, command="jobs")["jobs"]
+    assert "running" in {item["state"] for item in listed}
+    assert job not in json.dumps(listed)
+    folder, own = path.parent.lstat(), path.lstat()
+    user = pwd.getpwnam(USER).pw_uid
+    assert (folder.st_uid, stat.S_IMODE(folder.st_mode)) == (user, 0o700)
+    assert (own.st_uid, stat.S_IMODE(own.st_mode)) == (user, 0o600)
+    assert admin.ask(path, command="cancel", target="all") == {"cancelled": 1}
+    assert service.status(job, wait=30)["detail"] == "cancelled by the operator"
+
+
+def _limit(service: Service, **headers: str) -> object:
+    return service.client.get("/stats", headers=headers).json()["your_quota"]["max_jobs_per_hour"]
+
+
+def test_ones_own_machine_has_no_quotas_and_is_told() -> None:
+    with Service(environment=UNSET) as own:
+        assert "requests of this machine are exempt from quotas (--quotas keeps them)" in own.log.read_text()
+        assert (_limit(own), _limit(own, via="1.1 proxy")) == (None, 20)
+        for _ in range(25):
+            assert own.run("pass")["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("way", ["flag", "set", "proxy"])
+def test_quotas_are_kept_where_they_are_wanted(way: str) -> None:
+    environment = dict(UNSET)
+    if way == "set":
+        environment["SANDRUN_QUOTA__JOBS_PER_HOUR"] = "19"
+    if way == "proxy":
+        environment["SANDRUN_API__BEHIND_PROXY"] = "true"
+    own = Service(environment=environment)
+    if way == "flag":
+        own.command = [*own.command, "--quotas"]
+    with own:
+        assert "exempt" not in own.log.read_text()
+        assert _limit(own) == (19 if way == "set" else 20)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from sandrun_api.edge.clients import client_of
 from sandrun_api.edge.reject import Rejection
-from sandrun_api.errors import ApiError, bad_request, printable, respond
+from sandrun_api.errors import ApiError, bad_request, count, printable, respond
 from sandrun_api.jobs.views import service_of
 from sandrun_api.uploads import documents
 from sandrun_shared.jobs import Outcome, Verdict
@@ -54,6 +54,7 @@ def route_class(render: Callable[[ApiError], Response]) -> type[APIRoute]:
                 try:
                     return await handler(request)
                 except ApiError as error:
+                    count(request.scope, error)
                     return render(error)
 
             return answered

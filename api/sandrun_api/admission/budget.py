@@ -101,7 +101,8 @@ class Reservation:
         self.charge(size)
         if self._budget.used_bytes > self._budget.limit_bytes:
             self.charge(-size)
-            raise ApiError(503, "The server is short of memory; try again soon.", retry_after=10)
+            reason = "The server is short of memory; try again soon."
+            raise ApiError(503, reason, retry_after=10, cause="memory")
 
     def settle(self) -> None:
         """The request has become a job: its bytes stay, and count against no share any more."""

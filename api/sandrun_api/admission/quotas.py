@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sandrun_api.edge.clients import is_exempt
 from sandrun_shared.settings import Quota
 
 SECOND = 1_000_000_000
@@ -78,10 +79,11 @@ class _Account:
 
 @dataclass(frozen=True)
 class Shortage:
-    """Why a client may not submit now, and the whole seconds after which it may."""
+    """Why a client may not submit now, and the whole seconds after which it may; cause is for metrics."""
 
     reason: str
     retry_after: int
+    cause: str
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,13 @@ class Usage:
 
 
 class Ledger:
-    """The accounts of all clients, by key; an hour without activity forgets one."""
+    """The accounts of all clients, by key; an hour without activity forgets one.
 
-    def __init__(self, quota: Quota, now: Clock = clock) -> None:
+    What an exempt client uses is counted and never too much. `whose` begins the reasons of a shortage.
+    """
+
+    def __init__(self, quota: Quota, now: Clock = clock, whose: str = "") -> None:
+        self._whose = whose
         self._quota = quota
         self._cpu_limit = round(quota.cpu_seconds_per_minute * SECOND)
         self._clock = now
@@ -124,14 +130,14 @@ class Ledger:
     def cpu_wait(self, client: str) -> int:
         """Nanoseconds until the client has CPU time left; 0 if it has some."""
         account = self._accounts.get(client)
-        if account is None or not self._cpu_limit:
+        if account is None or not self._cpu_limit or is_exempt(client):
             return 0
         return account.cpu.wait(self._clock(), self._cpu_limit)
 
     def submissions_wait(self, client: str) -> int:
         """Nanoseconds until the client may submit by the count of the last hour; 0 if it may."""
         account = self._accounts.get(client)
-        if account is None or not self._quota.jobs_per_hour:
+        if account is None or not self._quota.jobs_per_hour or is_exempt(client):
             return 0
         return account.submissions.wait(self._clock(), self._quota.jobs_per_hour)
 
@@ -144,9 +150,15 @@ class Ledger:
         if cpu >= submissions:
             limit = self._quota.cpu_seconds_per_minute
             used = f"{usage.cpu_seconds:.1f}/{limit:.1f} seconds used"
-            return Shortage(f"CPU quota exhausted ({used})", whole_seconds(cpu))
+            reason = f"{self._whose}CPU quota exhausted ({used})"
+            return Shortage(reason, whole_seconds(cpu), self._cause("cpu"))
         used = f"{usage.submissions}/{self._quota.jobs_per_hour} jobs submitted in the last hour"
-        return Shortage(f"Hourly quota exhausted ({used})", whole_seconds(submissions))
+        hourly = "hourly" if self._whose else "Hourly"
+        return Shortage(
+            f"{self._whose}{hourly} quota exhausted ({used})",
+            whole_seconds(submissions),
+            self._cause("jobs"),
+        )
 
     def has_room(self, client: str, is_busy: Callable[[str], bool]) -> bool:
         """Whether the client has an account or can have one; may evict the least recently active idle one."""
@@ -171,10 +183,14 @@ class Ledger:
                 del self._accounts[client]
         return None
 
+    def _cause(self, name: str) -> str:
+        return f"network_{name}" if self._whose else name
+
     def _touch(self, client: str, now: int) -> _Account:
         account = self._accounts.get(client)
         if account is None:
-            account = _Account(0 if self._quota.jobs_per_hour else COUNT_GRAIN)
+            is_limited = self._quota.jobs_per_hour and not is_exempt(client)
+            account = _Account(0 if is_limited else COUNT_GRAIN)
             self._accounts[client] = account
         account.seen = now
         self._accounts.move_to_end(client)

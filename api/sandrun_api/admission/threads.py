@@ -130,9 +130,10 @@ class Threads:
         line = self._lines.get(client, ())
         if not is_bounded and len(line) >= WAITING_PER_CLIENT:
             reason = f"{WAITING_PER_CLIENT} uploads of your address wait for their check already."
-            raise ApiError(429, reason, retry_after=RETRY_SECONDS)
+            raise ApiError(429, reason, retry_after=RETRY_SECONDS, cause="checks")
         if not is_bounded and self._waiting >= WAITING:
-            raise ApiError(503, "Too many uploads wait for their check.", retry_after=RETRY_SECONDS)
+            reason = "Too many uploads wait for their check."
+            raise ApiError(503, reason, retry_after=RETRY_SECONDS, cause="checks")
         work = _Work(client, call, asyncio.get_running_loop().create_future())
         self._lines.setdefault(client, deque()).append(work)
         self._waiting += 1

@@ -32,6 +32,7 @@ class ConnectionLimiter:
     limits: Api
     exempt: Callable[[str], bool] = lambda _: False  # a proxy's connections are those of many clients
     tls: bool = False
+    refused: Callable[[str, str], None] = lambda *_: None  # told the key and the cause
     open: int = 0
     lingering: set[socket.socket] = field(default_factory=set)
     by_address: Counter[str] = field(default_factory=Counter)
@@ -40,10 +41,12 @@ class ConnectionLimiter:
         """Why one more connection of the address is not admitted."""
         limits = self.limits
         if self.open >= limits.connections:
-            return ApiError(503, "The server has as many connections as it can serve.", retry_after=5)
+            reason = "The server has as many connections as it can serve."
+            return ApiError(503, reason, retry_after=5, cause="connections")
         most = limits.connections_per_address
         if most and self.by_address[key_of(host)] >= most and not self.exempt(host):
-            return ApiError(429, f"Your address has {most} connections open already.", retry_after=5)
+            reason = f"Your address has {most} connections open already."
+            return ApiError(429, reason, retry_after=5, cause="connections_of_address")
         return None
 
     def acquire(self, host: str) -> Callable[[], None]:
@@ -137,6 +140,7 @@ class Listener(socket.socket):
             if error is None:
                 connection.release = self.limiter.acquire(host)
                 return connection, address
+            self.limiter.refused(key_of(host), error.cause)
             self._refuse(connection, error)
         raise BlockingIOError
 

@@ -12,11 +12,11 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sandrun_api.edge.reject import Rejection
-from sandrun_api.errors import ApiError, respond
+from sandrun_api.edge.reject import refuse
+from sandrun_api.errors import ApiError
 from sandrun_shared.paths import shown
 from sandrun_shared.settings import Api, SettingsError, words
-from sandrun_shared.tls import is_loopback
+from sandrun_shared.tls import is_personal
 
 ANY = "*"
 OPAQUE = "null"  # of files, and of frames in a sandbox
@@ -39,10 +39,10 @@ class Rules:
     @classmethod
     def of(cls, api: Api) -> "Rules":
         """The rules of the settings. Raises SettingsError."""
-        hosts = frozenset(_items(api.allowed_hosts, "api.allowed_hosts", _NAME))
+        hosts = names_of(api)
         origins = frozenset(_items(api.allowed_origins, "api.allowed_origins", _ORIGIN))
         # A proxy, or the network, leads to other names than those of loopback.
-        by_default = is_loopback(api.host) and not api.behind_proxy and not api.trusted_proxies.strip()
+        by_default = is_personal(api)
         return cls(
             hosts if (hosts or by_default) and ANY not in hosts else None,
             origins if (origins or by_default) and ANY not in origins else None,
@@ -58,12 +58,14 @@ class Rules:
                 f"This server does not answer to the name '{shown(_name_of(host))}', which any web page could"
                 " have made up. Use 'localhost' or an address; or the operator adds the name to [api]"
                 " allowed_hosts, or sets behind_proxy if a proxy passes requests on.",
+                cause="host",
             )
         if self.origins is not None and origin is not None and not self._may(origin.lower(), host or ""):
             return ApiError(
                 403,
                 f"Pages of the origin '{shown(origin)}' may not use this server. The operator can add it to"
                 " [api] allowed_origins.",
+                cause="origin",
             )
         return None
 
@@ -82,9 +84,14 @@ class Rules:
         return is_local_name(match["host"]) or f"{match['host']}:{port}" == _with_port(host, match["scheme"])
 
 
+def names_of(api: Api) -> frozenset[str]:
+    """The names in `allowed_hosts`, in lower case. Raises SettingsError."""
+    return frozenset(_items(api.allowed_hosts, "api.allowed_hosts", _NAME))
+
+
 def is_name_here(host: str, api: Api) -> bool:
     """Whether a Host header field is one that no web page can have made up."""
-    names = frozenset(_items(api.allowed_hosts, "api.allowed_hosts", _NAME))
+    names = names_of(api)
     return ANY in names or Rules(names, None).refusal(Headers({"host": host})) is None
 
 
@@ -140,18 +147,8 @@ class OriginCheck:
         error = self._rules.refusal(Headers(scope=scope)) if "headers" in scope else None
         if error is None:
             await self.app(scope, receive, send)
-        elif scope["type"] == "http":
-            await Rejection(error)(scope, receive, send)
         else:
-            answer = respond(error)
-            await send(
-                {
-                    "type": "websocket.http.response.start",
-                    "status": answer.status_code,
-                    "headers": answer.raw_headers,
-                }
-            )
-            await send({"type": "websocket.http.response.body", "body": answer.body})
+            await refuse(error, scope, receive, send)
 
 
 class Cors(CORSMiddleware):

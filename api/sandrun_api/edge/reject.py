@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from sandrun_api.errors import ApiError, respond
+from sandrun_api.errors import ApiError, count, respond
 
 
 class Rejection(Response):
@@ -15,6 +16,29 @@ class Rejection(Response):
         super().__init__(
             answer.body, error.status, {**error_headers(answer), "Connection": "close"}, "application/json"
         )
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, and count it."""
+        count(scope, self._error)
+        await super().__call__(scope, receive, send)
+
+
+async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a request, or the handshake of a WebSocket, before the application sees it."""
+    if scope["type"] == "http":
+        await Rejection(error)(scope, receive, send)
+        return
+    count(scope, error)
+    answer = respond(error)
+    await send(
+        {
+            "type": "websocket.http.response.start",
+            "status": answer.status_code,
+            "headers": answer.raw_headers,
+        }
+    )
+    await send({"type": "websocket.http.response.body", "body": answer.body})
 
 
 def error_headers(answer: Response) -> dict[str, str]:

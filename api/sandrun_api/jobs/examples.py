@@ -15,6 +15,7 @@ _METRICS: JsonDict = {
     "setup_cpu_seconds": 0.0,
     "compile_cpu_seconds": 0.0,
 }
+_NONE_MISSING: JsonDict = {"stdout": 0, "stderr": 0}
 _OUTPUT: JsonDict = {
     "path": "results/data.csv",
     "size_bytes": 8,
@@ -47,6 +48,9 @@ JOB_STATUS: JsonDict = {
     "exit_code": 0,
     "signal": None,
     "detail": None,
+    "truncated": False,
+    "missing_bytes": _NONE_MISSING,
+    "hints": [],
     "metrics": _METRICS,
     "limits": {**jobs.shown(jobs.Limits())},
     "execution_metadata": {
@@ -78,6 +82,7 @@ LOGS: JsonDict = {
     "stdout_bytes": 3,
     "stderr_bytes": 0,
     "truncated": False,
+    "missing_bytes": _NONE_MISSING,
     "next_offset": 3,
 }
 OUTPUT_LIST: JsonDict = {
@@ -97,11 +102,15 @@ RUN_RESULT: JsonDict = {
     "stdout": "1\n",
     "stderr": "",
     "truncated": False,
+    "missing_bytes": _NONE_MISSING,
+    "hints": [],
     "metrics": _METRICS,
     "files": [_OUTPUT],
     "left_out": [],
     "images": [],
+    "images_left_out": 0,
     "receipt": None,
+    "expires_at": "2026-01-01T12:00:00+00:00",
 }
 HEALTH: JsonDict = {"status": "healthy", "worker_id": ""}
 SERVER_INFO: JsonDict = {
@@ -110,6 +119,8 @@ SERVER_INFO: JsonDict = {
     "version": "0.1.0",
     "description": "Runs code that nobody trusts, for people who do not want an account.",
     "privacy": {"accounts": False, "stored_on_disk": False},
+    "notice": None,
+    "contact": "abuse@example.org",
     "limits": {"upload_bytes": 104857600, "timeout": 300, "max_timeout": 3600},
     "interpreters": ["python3", "bash"],
     "interpreter_versions": {"python3": "3.11.2", "bash": "5.2.15"},

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from sandrun_api.admission.budget import Reservation
 from sandrun_api.edge.clients import client_of
 from sandrun_api.errors import ApiError, bad_request
+from sandrun_api.jobs import truncation
 from sandrun_api.jobs.events import (
     DESCRIPTION,
     EVENT_SCHEMA,
@@ -48,6 +49,7 @@ router = APIRouter(tags=["logs"])
         200: {
             "model": Logs,
             "description": "Done",
+            "headers": truncation.HEADERS,
             "content": {"text/plain": {"schema": {"type": "string"}}},
         },
     },
@@ -163,7 +165,9 @@ async def _follow(websocket: WebSocket, job: Job, follower: Follower, *, as_json
                 held.reserve(len(piece))
                 message += piece
             await websocket.send_text(message.decode())
-        await websocket.close(1000)
+        # A reader of bare text has nothing else to learn it from.
+        cut = truncation.described(job)
+        await websocket.close(1000, f"truncated: {cut}" if cut else None)
     except ApiError as error:
         await websocket.close(TRY_AGAIN_LATER, error.error)
     finally:

@@ -29,6 +29,7 @@ class JobLogs:
         self._streams = bytearray()
         self._waiters: set[asyncio.Future[None]] = set()
         self.seen_bytes = {STDOUT: 0, STDERR: 0}
+        self.kept_bytes = {STDOUT: 0, STDERR: 0}
         self.truncated = False
         self._forgotten: int | None = None  # how much there was
         self.closed = False
@@ -50,6 +51,7 @@ class JobLogs:
         if not kept:
             return
         cost = len(kept)
+        self.kept_bytes[stream] += cost
         if not self._streams or self._streams[-1] != stream:
             self._starts.append(len(self._data))
             self._streams.append(stream)
@@ -132,6 +134,18 @@ class JobLogs:
         return Chunks(
             lambda: (data for _, which, data in self._pieces(start, end) if stream in (None, which))
         )
+
+    def tail(self, stream: int, size: int) -> bytes:
+        """The last bytes of one stream, so many at most; takes time in proportion to their number."""
+        parts: list[bytes] = []
+        run, end = len(self._starts) - 1, len(self._data)
+        while run >= 0 and size > 0:  # of every two runs one is the stream's
+            start = self._starts[run]
+            if self._streams[run] == stream:
+                parts.append(self._copy(max(start, end - size), end))
+                size -= len(parts[-1])
+            run, end = run - 1, start
+        return b"".join(reversed(parts))
 
     def combined(self, start: int = 0) -> bytes:
         """Both streams as they came."""

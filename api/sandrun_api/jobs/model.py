@@ -75,6 +75,7 @@ class Job:
         self.waiting_since = 0  # nanoseconds, of the queue's clock
         self.started_at: float | None = None
         self.finished_at: float | None = None
+        self.hints: tuple[tuple[str, str], ...] = ()  # what its client can do about its failure
         self.expires_at: float | None = None  # seconds since the epoch
         self.first_refused_at: float | None = None
         self.measured_at: float | None = None  # when the executor last said what is used
@@ -82,6 +83,7 @@ class Job:
         self.cpu_seconds = 0.0
         self.memory_bytes = 0
         self.deleted = False
+        self.cancelled_as = "cancelled"  # the detail of its outcome, should it be
         self.gpu: int | None = None  # the device it has
         self.installed: Installed | None = None  # what came of installing apart from running
         self._readers = 0

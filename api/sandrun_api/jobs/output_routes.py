@@ -14,6 +14,7 @@ from sandrun_api.admission.budget import Reservation
 from sandrun_api.edge.clients import client_of
 from sandrun_api.edge.json_pieces import Items
 from sandrun_api.errors import ApiError
+from sandrun_api.jobs import truncation
 from sandrun_api.jobs.outputs import OutputFile, Outputs, gather, tar_gz
 from sandrun_api.jobs.receipts import receipt_header
 from sandrun_api.jobs.responses import JobResponse, at_once, job_document
@@ -66,7 +67,11 @@ async def list_outputs(request: Request, job_id: str) -> Response:
     summary="All files as a tar.gz; then the job is deleted",
     responses={
         **answers(None, 404, 409),
-        200: {"description": "The archive", "content": {"application/gzip": _BINARY}},
+        200: {
+            "description": "The archive",
+            "headers": truncation.HEADERS,
+            "content": {"application/gzip": _BINARY},
+        },
     },
 )
 async def download_outputs(request: Request, job_id: str) -> Response:
@@ -76,7 +81,11 @@ async def download_outputs(request: Request, job_id: str) -> Response:
     service = service_of(request)
     settings: Settings = request.app.state.settings
     packed = tar_gz(outputs) if outputs is not None else tar_gz(Outputs(Memfd(-1), ()))
-    headers = {"content-disposition": f'attachment; filename="{job_id}.tar.gz"', **receipt_header(job)}
+    headers = {
+        "content-disposition": f'attachment; filename="{job_id}.tar.gz"',
+        **receipt_header(job),
+        **truncation.files_header(job),
+    }
     client = client_of(request)
     held = Reservation(service.budget, client)
 

@@ -4,6 +4,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
 from sandrun_api.admission.quotas import SECOND, Clock, clock
+from sandrun_api.edge.clients import is_exempt, network_of
 from sandrun_api.jobs.model import Job
 
 Lines = OrderedDict[str, deque[Job]]
@@ -12,10 +13,10 @@ Lines = OrderedDict[str, deque[Job]]
 class FairQueue:
     """Round-robin over clients, least recently served first; FIFO within a client.
 
-    A client with enough jobs running (0: any number) is passed over, one that `hold` names nanoseconds
-    for, and one whose next job is not `ready`: what that waits for is another job's end. A batch job that
-    waited for batch_patience_seconds starts before normal jobs; of two starts in a row only one is such a
-    job's while normal jobs wait.
+    A client with enough jobs running (0: any number) is passed over unless it is exempt, one that `hold`
+    names nanoseconds for, and one whose next job is not `ready`: what that waits for is another job's end. A
+    batch job that waited for batch_patience_seconds starts before normal jobs; of two starts in a row only
+    one is such a job's while normal jobs wait.
     """
 
     def __init__(
@@ -55,6 +56,18 @@ class FairQueue:
     def knows(self, client: str) -> bool:
         """Whether a job of the client waits or runs."""
         return client in self._waiting or client in self._running
+
+    def knows_network(self, network: str) -> bool:
+        """Whether a job of the network's clients waits or runs."""
+        return any(network_of(client) == network for client in (*self._waiting, *self._running))
+
+    def waiting_of(self, network: str) -> int:
+        """Jobs of the network's clients that wait."""
+        return sum(count for client, count in self._waiting.items() if network_of(client) == network)
+
+    def running_of(self, network: str) -> int:
+        """Jobs of the network's clients that run."""
+        return sum(count for client, count in self._running.items() if network_of(client) == network)
 
     @property
     def running_total(self) -> int:
@@ -149,7 +162,7 @@ class FairQueue:
 
     def _may_start(self, job: Job) -> bool:
         client = job.request.client
-        if self._per_client and self._running[client] >= self._per_client:
+        if self._per_client and self._running[client] >= self._per_client and not is_exempt(client):
             return False
         return not self._hold(client) and self._ready(job)
 

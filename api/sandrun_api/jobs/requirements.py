@@ -82,10 +82,18 @@ def _wanted(path: str, installer: Installer) -> dict[str, str]:
 
 
 async def of_upload(
-    manifest: Manifest, installer: Installer, upload: Upload, settings: Settings, blocking: Blocking
+    manifest: Manifest,
+    installer: Installer,
+    upload: Upload,
+    settings: Settings,
+    blocking: Blocking,
+    *,
+    root: str = "",
 ) -> Requirements:
-    """Read the files out of an upload. Raises ApiError."""
+    """Read the files out of an upload, below the folder that is its root. Raises ApiError."""
     path = clean(manifest.requirements or "")
+    if root:
+        path = f"{root}/{path}"
     names = _wanted(path, installer)
     if path not in upload.contents.files:
         raise bad_request(f"The requirements' file '{shown(path)}' is not a file of the upload.", _POINTER)

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from sandrun_api.edge.delivery import delivered, transport_of
 from sandrun_api.edge.json_pieces import encoded, gathered
+from sandrun_api.jobs import truncation
 from sandrun_api.jobs.model import Job
 
 JSON = "application/json"
@@ -96,7 +97,7 @@ def job_text(job: Job, start: int = 0, headers: Mapping[str, str] | None = None)
     """Both streams from a position on, as they came. Call it before the job is deleted."""
     length = {"content-length": str(job.logs.size - start)}
     pieces = job.logs.bytes_of(start=start).chunks()
-    return _answer(job, pieces, 200, {**(headers or {}), **length}, PLAIN_TEXT)
+    return _answer(job, pieces, 200, {**(headers or {}), **truncation.header(job), **length}, PLAIN_TEXT)
 
 
 def _answer(

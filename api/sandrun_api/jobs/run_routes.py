@@ -14,7 +14,7 @@ from sandrun_api.edge.json_pieces import Items
 from sandrun_api.edge.reject import Rejection
 from sandrun_api.errors import ApiError, bad_request, bare
 from sandrun_api.jobs import manifest as manifests
-from sandrun_api.jobs import submission
+from sandrun_api.jobs import submission, truncation
 from sandrun_api.jobs.events import EVENT_SCHEMA, EventStream, finished_event, has_ended, output_events
 from sandrun_api.jobs.following import Follower
 from sandrun_api.jobs.logs import STDERR, STDOUT
@@ -24,7 +24,15 @@ from sandrun_api.jobs.receipts import receipt_document, receipt_header
 from sandrun_api.jobs.responses import job_document, job_text
 from sandrun_api.jobs.schemas import RunResult, answers
 from sandrun_api.jobs.service import JobService
-from sandrun_api.jobs.views import detail_of, images_of, left_out_of, metrics_of, service_of
+from sandrun_api.jobs.views import (
+    detail_of,
+    expiry_of,
+    hint_documents,
+    images_of,
+    left_out_of,
+    metrics_of,
+    service_of,
+)
 from sandrun_api.uploads import bodies, documents
 from sandrun_api.uploads.bodies import BODY_BYTES, Bundle
 from sandrun_api.uploads.contents import Bounds, Table
@@ -111,6 +119,7 @@ _BODY = {
         200: {
             "model": RunResult,
             "description": "The program ran, however it ended",
+            "headers": truncation.HEADERS,
             "content": {
                 "text/plain": {"schema": {"type": "string"}},
                 "text/event-stream": {"schema": EVENT_SCHEMA},
@@ -264,6 +273,7 @@ def _result(job: Job) -> dict[str, Any]:
     outcome, logs = job.outcome, job.logs
     stdout, stderr = logs.bytes_of(STDOUT), logs.bytes_of(STDERR)
     files = job.outputs.files if job.outputs is not None else ()
+    images, images_left_out = images_of(job)
     body: dict[str, Any] = {
         "job_id": job.job_id,
         "status": job.state.value,
@@ -274,12 +284,15 @@ def _result(job: Job) -> dict[str, Any]:
         "output": logs.bytes_of().text,
         "stdout": stdout.text,
         "stderr": stderr.text,
-        "truncated": logs.truncated or bool(outcome and outcome.logs_truncated),
+        **truncation.members(job),
+        "hints": hint_documents(job),
         "metrics": metrics_of(job),
         "files": Items(lambda: (detail_of(job, file) for file in files)),
         "left_out": left_out_of(job),
-        "images": images_of(job),
+        "images": images,
+        "images_left_out": images_left_out,
         "receipt": receipt_document(job),
+        "expires_at": expiry_of(job) if files else None,
     }
     if not (stdout.is_utf8 and stderr.is_utf8):  # the text above has replacement characters
         body["stdout_base64"] = stdout.base64

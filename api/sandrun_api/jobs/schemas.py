@@ -113,6 +113,32 @@ class LeftOut(Schema):
     count: int
 
 
+class MissingBytes(Schema):
+    """Bytes of each stream that the job printed and the server does not keep."""
+
+    stdout: int
+    stderr: int
+
+
+_Truncated = Annotated[bool, Field(description="Whether the job printed more than is kept.")]
+_Missing = Annotated[
+    MissingBytes | None,
+    Field(description="How much more; null for a job with `encrypt_to`, of which only its key can tell."),
+]
+
+
+class Hint(Schema):
+    """What to do about a failure: `module_missing`, `install_in_job` or `no_network`."""
+
+    code: str
+    message: str
+
+
+_Hints = Annotated[
+    list[Hint], Field(description="What may help, by the end of stderr; of a sealed job there are none.")
+]
+
+
 class JobStatus(Schema):
     """Where a job is and how it ended."""
 
@@ -124,6 +150,9 @@ class JobStatus(Schema):
     exit_code: int | None
     signal: int | None
     detail: str | None
+    truncated: _Truncated
+    missing_bytes: _Missing
+    hints: _Hints
     metrics: Metrics
     limits: dict[str, Any]
     execution_metadata: ExecutionMetadata
@@ -145,7 +174,8 @@ class Logs(Schema):
     encoding: str
     stdout_bytes: int
     stderr_bytes: int
-    truncated: bool
+    truncated: _Truncated
+    missing_bytes: _Missing
     next_offset: int
 
 
@@ -167,7 +197,7 @@ class OutputList(Schema):
     model_config = _shown(examples.OUTPUT_LIST)
     files: list[str]
     details: list[OutputDetail]
-    truncated: bool
+    truncated: Annotated[bool, Field(description="Whether the job left more than is kept: `left_out`.")]
     left_out: list[LeftOut]
 
 
@@ -194,12 +224,19 @@ class RunResult(Schema):
     stderr: str
     stdout_base64: str | None = None
     stderr_base64: str | None = None
-    truncated: bool
+    truncated: _Truncated
+    missing_bytes: _Missing
+    hints: _Hints
     metrics: Metrics
     files: list[OutputDetail]
     left_out: list[LeftOut]
     images: list[Image]
+    images_left_out: Annotated[int, Field(description="Images among `files` that had no room in `images`.")]
     receipt: Receipt | None
+    expires_at: Annotated[
+        str | None,
+        Field(description="When its files are forgotten; null: it left none."),
+    ]
 
 
 class Health(Schema):
@@ -220,6 +257,8 @@ class ServerInfo(Schema):
     version: str
     description: str
     privacy: dict[str, Any]
+    notice: Annotated[str | None, Field(description="What the operator wants users to know.")]
+    contact: Annotated[str | None, Field(description="Where to report abuse.")]
     limits: dict[str, Any]
     interpreters: list[str]
     interpreter_versions: dict[str, str]

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sandrun_api.admission.accounts import Accounts
 from sandrun_api.admission.budget import MemoryBudget, Reservation
-from sandrun_api.admission.quotas import Clock, Ledger, clock
-from sandrun_api.admission.ratelimits import QUEUE_RETRY_SECONDS, fields
+from sandrun_api.admission.gate import Gate, unavailable
+from sandrun_api.admission.quotas import Clock, clock
 from sandrun_api.admission.threads import Threads
 from sandrun_api.edge.middleware import report
-from sandrun_api.errors import ApiError
 from sandrun_api.jobs.gpus import Shares
+from sandrun_api.jobs.hints import hints_of
 from sandrun_api.jobs.idempotency import IdempotencyKeys
 from sandrun_api.jobs.model import Job, JobRequest, State
 from sandrun_api.jobs.outputs import BadIndex, Outputs, adopt
@@ -100,17 +101,20 @@ class JobService:
         self.budget = MemoryBudget(
             limits.memory_budget_mb << 20, limits.memory_pressure_percent, share_of(settings)
         )
-        self.budget.too_much = self._too_many
         self.store = JobStore(settings.api, self.budget, self.idempotency.forget)
-        self.ledger = Ledger(settings.quota, now)
+        self.ledger = Accounts(settings.quota, now)
         self.threads = Threads(self._charge_thread)
         self.queue = FairQueue(
             settings.quota.concurrent_jobs,
             batch_patience_seconds=limits.batch_patience_seconds,
             hold=self.ledger.cpu_wait,
-            ready=self._has_its_gpu,
+            ready=self._may_run,
             now=now,
         )
+        self.ledger.network_is_busy = self.queue.knows_network
+        self.gate = Gate(settings, self.ledger, self.queue, self.budget)
+        self.gate.is_closed = lambda: self._stopping or self.draining
+        self.budget.too_much = self.gate.too_many
 
     async def worker(
         self, *, fresh: bool = False, environment: str | None = None, try_sandbox: bool = False
@@ -143,7 +147,7 @@ class JobService:
             yield self._executor
         except ExecutorLost:
             self._worker = None
-            raise ApiError(503, "The executor is not there; try again soon.", retry_after=5) from None
+            raise unavailable("The executor is not there; try again soon.", 5, "executor") from None
 
     @property
     def capacity(self) -> int:
@@ -157,28 +161,11 @@ class JobService:
 
     def admit(self, client: str) -> None:
         """Whether the client may submit one more job. Raises ApiError (429, 503)."""
-        quota, limits = self._settings.quota, self._settings.limits
-        if self._stopping or self.draining:
-            raise ApiError(503, "The server is stopping.", retry_after=5)
-        shortage = self.ledger.shortage(client)
-        if shortage is not None:
-            raise self._too_many(client, shortage.reason, shortage.retry_after)
-        if quota.queued_jobs and self.queue.waiting(client) >= quota.queued_jobs:
-            reason = f"{quota.queued_jobs} of your jobs are waiting already."
-            raise self._too_many(client, reason, QUEUE_RETRY_SECONDS)
-        if len(self.queue) >= limits.queue_length:
-            raise ApiError(503, "The queue is full; try again soon.", retry_after=10)
-        if self.budget.is_spent:
-            raise ApiError(503, "The server is short of memory; try again soon.", retry_after=10)
-        if not self.ledger.has_room(client, self.queue.knows):
-            raise ApiError(503, "The server has too many clients; try again soon.", retry_after=60)
+        self.gate.admit(client)
 
     def rate_limits(self, client: str) -> dict[str, str]:
         """The RateLimit header fields of an answer to the client."""
-        return fields(self._settings.quota, self.ledger, client, self.queue.waiting(client))
-
-    def _too_many(self, client: str, reason: str, retry_after: int) -> ApiError:
-        return ApiError(429, reason, retry_after=retry_after, headers=self.rate_limits(client))
+        return self.gate.rate_limits(client)
 
     def submit(self, request: JobRequest, upload: Memfd, reservation: Reservation) -> Job:
         """Take a job over, its upload and reservation included. Raises ApiError, and then takes nothing."""
@@ -203,6 +190,16 @@ class JobService:
         self.store.remove(job.job_id)
         self._dispatch()
 
+    def cancel(self, job: Job, detail: str) -> None:
+        """End a job that is not finished; its client sees that it was cancelled, and why."""
+        job.cancelled_as = detail
+        if self.queue.remove(job):
+            self._conclude(job, Outcome(Verdict.cancelled, detail=detail))
+            self.store.retain(job)
+        elif (task := self._running.get(job.job_id)) is not None:
+            task.cancel()
+        self._dispatch()
+
     def stop(self) -> None:
         """Take no more jobs, end those there are."""
         self._stopping = True
@@ -225,8 +222,9 @@ class JobService:
             task.add_done_callback(functools.partial(self._ended, job))
         self._wake_when_due()
 
-    def _has_its_gpu(self, job: Job) -> bool:
-        return not job.needs_device or self._gpus.has_one(job.request.gpus)
+    def _may_run(self, job: Job) -> bool:
+        has_its_gpu = not job.needs_device or self._gpus.has_one(job.request.gpus)
+        return has_its_gpu and self.gate.may_run(job.request.client)
 
     def _may_start_one(self) -> bool:
         # What a job leaves is kept whether there is room or not: beyond the budget one at a time.
@@ -268,6 +266,9 @@ class JobService:
     def _conclude(self, job: Job, outcome: Outcome, outputs: Outputs | None = None) -> None:
         """The end of every job, whatever it came to: charge it and tell who waits."""
         self._charge(job, outcome.cpu_seconds + outcome.setup_cpu_seconds)
+        # Said before anybody is woken: who waited for the job is told, too.
+        job.expires_at = time.time() + self.store.kept_seconds(failed=outcome.verdict is not Verdict.ok)
+        job.hints = hints_of(job, self._worker)
         job.finish(outcome, outputs)
 
     def _resume(self) -> None:
@@ -280,7 +281,7 @@ class JobService:
             await self._execute(job)
         except asyncio.CancelledError:
             self._charge_unmeasured(job)
-            self._fail(job, Verdict.cancelled, "cancelled")
+            self._fail(job, Verdict.cancelled, job.cancelled_as)
         except _NotTaken as refusal:
             return refusal
         except _Silent:
@@ -303,7 +304,7 @@ class JobService:
         if job.gpu is not None:
             self._gpus.give_back(job.gpu)
         if task.cancelled():
-            self._fail(job, Verdict.cancelled, "cancelled")
+            self._fail(job, Verdict.cancelled, job.cancelled_as)
         elif (refusal := task.result()) is not None:
             # Not in the task: the job must not be started again before the task counts as ended.
             self._put_back(job, refusal)
@@ -477,5 +478,5 @@ class JobService:
 def ready(worker: Description) -> Description:
     """The worker, if a job could run on it. Raises ApiError (503) with the cause."""
     if worker.problem:
-        raise ApiError(503, f"{worker.problem[0].upper()}{worker.problem[1:]}.", retry_after=5)
+        raise unavailable(f"{worker.problem[0].upper()}{worker.problem[1:]}.", 5, "sandbox")
     return worker

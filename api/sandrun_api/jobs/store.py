@@ -1,7 +1,6 @@
 """The jobs there are, and when they are forgotten."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 
 from sandrun_api.admission.budget import MemoryBudget
@@ -37,13 +36,15 @@ class JobStore:
         """The job, if it is still known."""
         return self._jobs.get(job_id)
 
+    def kept_seconds(self, *, failed: bool) -> float:
+        """How long a finished job is kept."""
+        return self._settings.failed_retention_seconds if failed else self._settings.retention_seconds
+
     def retain(self, job: Job) -> None:
         """Start the time after which a finished job is forgotten."""
         if job.job_id not in self._jobs:
             return
-        failed = job.state is State.failed
-        seconds = self._settings.failed_retention_seconds if failed else self._settings.retention_seconds
-        job.expires_at = time.time() + seconds
+        seconds = self.kept_seconds(failed=job.state is State.failed)
         loop = asyncio.get_running_loop()
         self._finished[job.job_id] = loop.call_later(seconds, self.remove, job.job_id)
         if self._budget.under_pressure:

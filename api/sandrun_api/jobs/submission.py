@@ -19,7 +19,7 @@ from sandrun_api.jobs.views import service_of
 from sandrun_api.uploads import documents
 from sandrun_api.uploads.receive import Upload
 from sandrun_shared import languages, receipts
-from sandrun_shared.jobs import Verdict
+from sandrun_shared.jobs import UploadKind, Verdict
 from sandrun_shared.paths import clean, shown
 from sandrun_shared.settings import Settings
 
@@ -82,16 +82,18 @@ async def _checked(
     manifests.check(manifest, settings.limits)
     encrypt_to = manifests.encryption_key_of(manifest)
     entrypoint = clean(manifest.entrypoint)
-    if entrypoint not in upload.contents.files:
+    root = "" if upload.kind is UploadKind.bundle else upload.contents.root_of(entrypoint)
+    path = f"{root}/{entrypoint}" if root else entrypoint
+    if path not in upload.contents.files:
         raise bad_request(_missing(entrypoint, upload.contents.files), "/entrypoint")
-    head = upload.contents.heads.get(entrypoint, b"")
+    head = upload.contents.heads.get(path, b"")
     interpreter = manifests.interpreter_of(manifest, head)
     worker = await service.worker_for_job(manifest.environment)
     manifests.check_worker(interpreter, manifest.environment, worker, head)
     blocking = service.threads.of(client)
     required = None
     if (installer := requirements.installer_of(manifest, worker, settings)) is not None:
-        required = await requirements.of_upload(manifest, installer, upload, settings, blocking)
+        required = await requirements.of_upload(manifest, installer, upload, settings, blocking, root=root)
         upload.reservation.reserve(required.held_bytes)
     limits = settings.limits.granted(
         timeout_seconds=manifest.timeout, memory_mb=manifest.memory_mb, cpu_seconds=manifest.cpu_seconds
@@ -112,7 +114,7 @@ async def _checked(
         requirements=required,
         encrypt_to=encrypt_to,
     )
-    return asked, [*upload.notes, *_bom_note(entrypoint, interpreter, head)]
+    return asked, [*upload.notes, *_root_note(root), *_bom_note(entrypoint, interpreter, head)]
 
 
 async def _digest_of(manifest: Manifest, blocking: Blocking) -> str:
@@ -127,6 +129,12 @@ def _missing(entrypoint: str, files: frozenset[str]) -> str:
     similar = sorted(path for path in files if path.rsplit("/", 1)[-1] == name)
     hint = f"; there is '{shown(similar[0])}'" if similar else ""
     return f"The entrypoint '{shown(entrypoint)}' is not a file of the upload{hint}."
+
+
+def _root_note(root: str) -> list[str]:
+    if not root:
+        return []
+    return [f"The folder '{shown(root)}' of the archive is its root: the entrypoint is only there."]
 
 
 def _bom_note(entrypoint: str, interpreter: str, head: bytes) -> list[str]:

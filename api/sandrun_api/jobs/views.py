@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from sandrun_api.edge.json_pieces import Chunks, Members
 from sandrun_api.errors import ApiError, unknown_job
+from sandrun_api.jobs import truncation
 from sandrun_api.jobs.logs import STDERR, STDOUT
 from sandrun_api.jobs.model import Job, State
 from sandrun_api.jobs.outputs import OutputFile, Outputs
@@ -80,6 +81,8 @@ def status_of(job: Job, service: JobService) -> dict[str, Any]:
         "exit_code": outcome.exit_code if outcome else None,
         "signal": outcome.signal if outcome else None,
         "detail": outcome.detail if outcome else None,
+        **truncation.members(job),
+        "hints": hint_documents(job),
         "metrics": metrics_of(job),
         "limits": jobs.shown(request.limits),
         "execution_metadata": {
@@ -98,7 +101,7 @@ def status_of(job: Job, service: JobService) -> dict[str, Any]:
             "signature": text_of(receipt.signature) if receipt else None,
         },
         "receipt": receipt_document(job),
-        "expires_at": _iso(job.expires_at),
+        "expires_at": expiry_of(job),
     }
 
 
@@ -117,16 +120,20 @@ def logs_of(job: Job, offset: int) -> dict[str, Any]:
     end = max(offset, logs.text_end())
     stdout, stderr = (logs.bytes_of(stream, offset, end) for stream in (STDOUT, STDERR))
     is_text = stdout.is_utf8 and stderr.is_utf8
-    outcome = job.outcome
     return {
         "stdout": stdout.text if is_text else stdout.base64,
         "stderr": stderr.text if is_text else stderr.base64,
         "encoding": "utf-8" if is_text else "base64",
-        "stdout_bytes": max(logs.seen_bytes[1], outcome.stdout_bytes if outcome else 0),
-        "stderr_bytes": max(logs.seen_bytes[2], outcome.stderr_bytes if outcome else 0),
-        "truncated": logs.truncated or bool(outcome and outcome.logs_truncated),
+        "stdout_bytes": truncation.printed_bytes(job, STDOUT),
+        "stderr_bytes": truncation.printed_bytes(job, STDERR),
+        **truncation.members(job),
         "next_offset": min(end, logs.size),
     }
+
+
+def hint_documents(job: Job) -> list[dict[str, str]]:
+    """What the client can do about the job's failure, where Sandrun is its cause."""
+    return [{"code": code, "message": message} for code, message in job.hints]
 
 
 def detail_of(job: Job, file: OutputFile) -> dict[str, Any]:
@@ -148,24 +155,30 @@ def left_out_of(job: Job) -> list[dict[str, Any]]:
     return [{"reason": item.reason.value, "count": item.count} for item in left_out]
 
 
-def images_of(job: Job) -> list[dict[str, Any]]:
-    """The images among the outputs, as many as fit."""
+def images_of(job: Job) -> tuple[list[dict[str, Any]], int]:
+    """The images among the outputs, as many as fit, and how many do not."""
     found: list[dict[str, Any]] = []
+    left_out = 0
     left = images.MAX_BYTES
     outputs = job.outputs
     for file in outputs.files if outputs is not None else ():
-        if file.mime_type in images.TYPES and file.entry.size_bytes <= left and outputs is not None:
+        if file.mime_type not in images.TYPES or outputs is None:
+            continue
+        if file.entry.size_bytes > left:
+            left_out += 1
+        else:
             left -= file.entry.size_bytes
             data = _bytes_of(outputs, file).base64
             found.append({"path": file.path, "mime_type": file.mime_type, "data_base64": data})
-    return found
+    return found, left_out
 
 
 def _bytes_of(outputs: Outputs, file: OutputFile) -> Chunks:
     return Chunks(lambda: outputs.data.pieces(file.entry.offset, file.entry.size_bytes))
 
 
-def _iso(seconds: float | None) -> str | None:
-    if seconds is None:
+def expiry_of(job: Job) -> str | None:
+    """When a finished job is forgotten (RFC 3339)."""
+    if job.expires_at is None:
         return None
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+    return datetime.datetime.fromtimestamp(job.expires_at, datetime.UTC).isoformat(timespec="seconds")

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from sandrun_api.errors import ApiError
+from sandrun_shared.archives import names
 from sandrun_shared.languages import BOM
-from sandrun_shared.paths import PathError, clean, link_stays_inside, names_folder, shown
+from sandrun_shared.paths import PathError, clean, encoded, link_stays_inside, names_folder, shown
 
 HEAD_BYTES = 256  # what is kept of a script's first line, or of an ELF header
 MANIFEST_NAME = "job.json"
 MANIFEST_BYTES = 16 << 20  # as much as a whole run, of which stdin may be the most
 NAMES_BYTES = 32 << 20  # of memory for the names of all members and of the folders above them
 ENTRY_BYTES = 240  # what one name takes besides its characters, in all tables
+MOST_TOPS = 2  # at the top of an archive with a folder that is its root
 MANIFEST_ALONE = MappingProxyType({MANIFEST_NAME: MANIFEST_BYTES})
 
 
@@ -30,13 +32,23 @@ class Bounds:
 class Contents:
     """An upload's files, first bytes of those that begin with '#!', ELF or a BOM, and those wanted whole.
 
-    held_bytes is what all this takes in memory.
+    held_bytes is what all this takes in memory. tops are the names at the top of an archive, folders too.
     """
 
     files: frozenset[str]
     heads: dict[str, bytes] = field(default_factory=dict)
     kept: dict[str, bytes] = field(default_factory=dict)
     held_bytes: int = 0
+    tops: frozenset[str] = frozenset()
+
+    def root_of(self, entrypoint: str) -> str:
+        """The folder that is the root of this archive (`names.root_of`); "" if that is the archive itself."""
+        if len(self.tops) > MOST_TOPS or entrypoint in self.files:
+            return ""
+        files = {path for path in self.files if path.endswith(f"/{entrypoint}")}
+        tops = [encoded(top) for top in self.tops]
+        root = names.root_of(encoded(entrypoint), {encoded(path) for path in files}, tops)
+        return root.decode("utf-8", "surrogateescape")
 
 
 class Table:
@@ -147,7 +159,8 @@ class Table:
     def contents(self) -> Contents:
         """What was seen."""
         files = frozenset(path for path, kind in self._kinds.items() if kind != "dir")
-        return Contents(files, self._heads, self._kept, self.held_bytes)
+        tops = frozenset(path for path in self._kinds if "/" not in path)
+        return Contents(files, self._heads, self._kept, self.held_bytes, tops)
 
     def _entered(self, path: str, kind: str) -> str:
         """What the path is: what it was before, or this."""

@@ -82,9 +82,10 @@ class Sandbox:
     ) -> "Sandbox":
         """Prepare everything but the job, with the default limits.
 
-                gpu: the job's, if it is to have one. installs: its job may write to the folder of packages, once that
-        is mounted. Raises SandboxError, SlotsRetiredError, NoSlotError, CgroupError, OSError; `Slots` destroys
-        what is left then.
+        gpu: the job's, if it is to have one. installs: its job may write to the folder of packages, once that
+        is mounted.
+
+        Raises SandboxError, SlotsRetiredError, NoSlotError, CgroupError, OSError; `Slots` destroys the rest.
         """
         slot = slots.acquire()
         try:

@@ -6,6 +6,10 @@ The api refuses by these rules and the sandbox unpacks by them. They are stricte
 
 from __future__ import annotations
 
+TYPE_CHECKING = False  # as typing's, without importing it
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
 MAX_PATH = 1024  # bytes
 MAX_COMPONENT = 255  # bytes; NAME_MAX
 MAX_DEPTH = 64  # names in a path
@@ -14,6 +18,21 @@ MAX_TARGET = 4095  # bytes; PATH_MAX without its NUL
 
 class PathError(ValueError):
     """A name is not allowed; the text says why, without the name."""
+
+
+# What macOS adds to the archives that it makes, besides the folder that was packed.
+NO_CONTENT = b"__MACOSX"
+
+
+def root_of(entrypoint: bytes, files: Collection[bytes], tops: Iterable[bytes]) -> bytes:
+    """The only name at the top of an archive, if it is a folder and the entrypoint is only there; else b"".
+
+    That folder then is the upload's root. Paths are clean; files are those that are no folders.
+    """
+    names = [name for name in tops if name != NO_CONTENT]
+    if len(names) != 1 or entrypoint in files or b"%b/%b" % (names[0], entrypoint) not in files:
+        return b""
+    return names[0]
 
 
 def clean(name: bytes) -> bytes:

@@ -32,7 +32,7 @@ def test_what_cannot_be_given_to_jobs_is_named() -> None:
     gpus = (FakeGpu(0, instances=True), FakeGpu(1, broken=True), FakeGpu(2, uuid="MIG-x"), FakeGpu(3))
     probed = gpu_probe.probe(FakeNvml(*gpus))
     assert [minor for _, minor in probed.gpus] == [3]
-    for words in ("GPU 0: is divided into instances", "GPU 1: GPU is lost", "GPU 2: its name"):
+    for words in ("GPU 0: is divided into instances", "GPU 1: GPU is lost", "GPU 2: its UUID"):
         assert words in probed.problem
 
 

@@ -141,7 +141,7 @@ def test_descriptors_that_cannot_be_frozen_are_refused(make: Make, tmp_path: Pat
     file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     try:
         for fd in (unsealable, read_end, file):
-            with pytest.raises(RecordError, match="frozen"):
+            with pytest.raises(RecordError, match="sealed"):
                 Record(KEY, request(), [make(b""), fd])
     finally:
         for fd in (unsealable, read_end, write_end, file):

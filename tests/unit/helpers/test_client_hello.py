@@ -61,7 +61,7 @@ def test_a_greeting_may_come_in_several_records() -> None:
         (b"\x16\x03\x01\x00\x00", "not TLS"),
         (b"\x16\x03\x01\x00\x04\x02\x00\x00\x00", "not a TLS greeting"),
         (in_records(b"\x01" + MAX_HELLO.to_bytes(3) + bytes(MAX_HELLO), 8000), "too long"),
-        (in_records(greeting("a.test")[5:] + b"\x14", 9000), "more follows"),
+        (in_records(greeting("a.test")[5:] + b"\x14", 9000), "data follow"),
     ],
 )
 def test_what_cannot_be_checked_is_refused(sent: bytes, why: str) -> None:

@@ -36,12 +36,13 @@ def work(tmp_path: Path) -> Path:
     return work
 
 
-def unpack(work: Path, kind: str, data: bytes, **limits: int) -> dict[bytes, tuple[int, int]]:
+def unpack(work: Path, kind: str, data: bytes, **limits: int | bytes) -> dict[bytes, tuple[int, int]]:
     fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
     before = len(os.listdir("/proc/self/fd"))
     try:
         with memfd(data) as upload:
-            fields = module.unpack(kind, upload, fd, **limits).split(b"\0")
+            made = module.unpack(kind, upload, fd, **limits)  # type: ignore[arg-type]
+            fields = made.split(b"\0")
         assert len(os.listdir("/proc/self/fd")) == before
     finally:
         os.close(fd)
@@ -333,3 +334,32 @@ def test_a_full_disk_is_told_from_a_bad_archive(
 def test_an_unknown_kind(work: Path) -> None:
     with pytest.raises(UnpackError):
         unpack(work, "rar", b"")
+
+
+def test_the_only_folder_at_the_top_becomes_the_root(work: Path) -> None:
+    entries = (folder("top"), file("top/main.py"), file("top/top/x", b"12"), link("top/link", "main.py"))
+    made = unpack(work, "tar", tar(*entries), entrypoint=b"./main.py")
+    assert sorted(made) == [b"main.py", b"top/x"]
+    assert sorted(os.listdir(work)) == ["link", "main.py", "top"]
+    assert (work / "link").read_bytes() == b"data"
+    assert made[b"top/x"] == (1_600_000_000 * 10**9, 2)
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "entries"),
+    [
+        (b"main.py", (file("main.py"), file("top/x"))),
+        (b"main.py", (file("top/main.py"), file("x"))),
+        (b"main.py", (file("top/main.py"), folder("empty"))),
+        (b"main.py", (file("top/main.py"), link("x", "top"))),
+        (b"main.py", (file("top/below/main.py"),)),
+        (b"top/main.py", (file("top/main.py"),)),
+        (b"top", (folder("top/top"),)),
+        (b"", (file("top/main.py"),)),
+    ],
+    ids=str,
+)
+def test_any_other_root_stays(work: Path, entrypoint: bytes, entries: tuple[Entry, ...]) -> None:
+    tops = sorted({name.partition("/")[0] for name, _, _ in entries})
+    unpack(work, "tar", tar(*entries), entrypoint=entrypoint)
+    assert sorted(os.listdir(work)) == tops

@@ -20,7 +20,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         os.umask(mask)
     assert path.stat().st_mode & 0o7777 == 0o600
     assert read(path, KeyKind.worker) == SEED
-    with pytest.raises(KeyFileError, match=r"no sandrun-encryption-key-x25519.*--encryption"):
+    with pytest.raises(KeyFileError, match=r"not a sandrun-encryption-key-x25519.*--encryption"):
         read(path, KeyKind.encryption)
 
 

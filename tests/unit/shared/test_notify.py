@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandrun_api.edge.listener import ConnectionLimiter, listen
-from sandrun_shared.notify import notify, passed_fds, watchdog_seconds
+from sandrun_shared.notify import is_service, notify, passed_fds, watchdog_seconds
 from sandrun_shared.settings import Api
 
 
@@ -105,3 +105,12 @@ def test_a_kept_listener_of_another_address_is_given_up(
     second.close()
     for fd in (kept, *kept_by(manager)):
         os.close(fd)
+
+
+def test_a_service_is_told_from_a_terminal() -> None:
+    error = os.fstat(2)
+    assert not is_service({})
+    assert not is_service({"INVOCATION_ID": "0" * 32, "SYSTEMD_EXEC_PID": "1", "JOURNAL_STREAM": "1:1"})
+    assert is_service({"NOTIFY_SOCKET": "/run/notify"})
+    assert is_service({"SYSTEMD_EXEC_PID": str(os.getpid())})
+    assert is_service({"JOURNAL_STREAM": f"{error.st_dev}:{error.st_ino}"})
