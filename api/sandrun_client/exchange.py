@@ -109,19 +109,42 @@ class Emit:
     value: Any
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A wait that begins now: how many seconds it takes, and what for."""
+
+    seconds: float
+    reason: str
+
+    def __str__(self) -> str:
+        return f"waiting {errors.when(self.seconds)}: {self.reason}"
+
+
+def log_waiting(waiting: Waiting) -> None:
+    """Log a wait, as a warning if it takes a second or more: Python prints those on standard error."""
+    import logging  # noqa: PLC0415 - slow to load, and most programs never wait
+
+    level = logging.WARNING if waiting.seconds >= 1 else logging.INFO
+    logging.getLogger("sandrun_client").log(level, "%s", waiting)
+
+
 Effect = Send | Open | Read | Close | Sleep | Call | Emit
 Flow = Generator[Effect, Any, T]
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How patient and how trusting a client is; max_wait_seconds is the longest Retry-After it obeys."""
+    """How patient and how trusting a client is; max_wait_seconds is the longest Retry-After it obeys.
+
+    on_wait is told of every wait before another attempt.
+    """
 
     retries: int = 4
     max_wait_seconds: float = 60.0
     verify_with: str | None = None
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
+    on_wait: Callable[[Waiting], None] = log_waiting
 
 
 def ask(policy: Policy, request: Request, *, repeatable: bool | None = None) -> Flow[Reply]:
@@ -158,6 +181,8 @@ def exchange(policy: Policy, effect: Send | Open, *, repeatable: bool | None = N
             failure, delay = refusal, wait
         if attempt > policy.retries:
             raise failure
+        reason = failure.reason if isinstance(failure, errors.Refused) else str(failure)
+        policy.on_wait(Waiting(delay, reason))
         yield Sleep(delay)
 
 

@@ -7,6 +7,7 @@ descriptor), for the death of a child (its pidfd) and for the executor's READY=1
 import contextlib
 import fcntl
 import http.client
+import json
 import os
 import pwd
 import selectors
@@ -37,15 +38,22 @@ class StartError(Exception):
     """Sandrun cannot be started; the text says what to do."""
 
 
+class NeedsRoot(StartError):
+    """It must be root; the text says what for."""
+
+
 class Stopping(Exception):
     """A signal asked for the end."""
 
 
-def run(config: Path | None, overrides: Mapping[str, str], ready_fd: int | None = None) -> int:
+def run(
+    config: Path | None, overrides: Mapping[str, str], ready_fd: int | None = None, *, as_json: bool = False
+) -> int:
     """Serve until SIGINT or SIGTERM; 0 then, 1 if a service could not be kept alive.
 
-    overrides are keys of [api] and their values. Once it serves, the address goes to standard output
-    and, with a line's end, to ready_fd, which is then closed. Raises StartError, SettingsError.
+    overrides are keys of [api] and their values. Once it serves, the address goes to standard output, as
+    JSON if asked for, and, with a line's end, to ready_fd, which is then closed. Raises StartError,
+    SettingsError.
     """
     environ = {**os.environ, **{f"SANDRUN_API__{key.upper()}": value for key, value in overrides.items()}}
     chosen = settings.load(config, environ)
@@ -53,7 +61,7 @@ def run(config: Path | None, overrides: Mapping[str, str], ready_fd: int | None 
     tls.tls_context(chosen.api)
     _check_key(chosen.executor.worker_key, environ)
     if os.geteuid() != 0:
-        raise StartError("`up` must run as root: the executor makes namespaces and cgroups")
+        raise NeedsRoot("the executor makes namespaces and cgroups")
     try:
         user = pwd.getpwnam(chosen.executor.user)
     except KeyError:
@@ -64,7 +72,7 @@ def run(config: Path | None, overrides: Mapping[str, str], ready_fd: int | None 
     with contextlib.ExitStack() as undo:
         folder = _runtime_folder(Path(chosen.executor.socket).parent, user.pw_gid, undo)
         supervisor = Supervisor(chosen, user, folder, undo, config=config, environ=child_environment(environ))
-        return supervisor.serve(ready_fd)
+        return supervisor.serve(ready_fd, as_json=as_json)
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -166,14 +174,14 @@ class Supervisor:
         self._executor: Child | None = None
         self._api: Child | None = None
 
-    def serve(self, ready_fd: int | None) -> int:
+    def serve(self, ready_fd: int | None, *, as_json: bool = False) -> int:
         """Start both, announce it, and wait for the end."""
         try:
             self._start_executor()
             self._start_api()
             api = self._settings.api
             address = url(api.host, api.port, "https" if api.cert else "http")
-            print(f"Sandrun is ready on {address}", flush=True)
+            print(json.dumps({"url": address}) if as_json else f"Sandrun is ready on {address}", flush=True)
             if ready_fd is not None:
                 with open(ready_fd, "w") as ready:
                     ready.write(f"{address}\n")
