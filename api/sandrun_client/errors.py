@@ -1,6 +1,5 @@
 """What can go wrong, as exceptions; a program that fails is none of them, but a result."""
 
-import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,8 +57,10 @@ class Refused(SandrunError):
         retry_after: float | None = None,
         errors: Sequence[Fault] = (),
     ) -> None:
-        again = "" if retry_after is None else f" Try again in {when(retry_after)}."
-        super().__init__((reason or error) + again)
+        text = reason or error
+        if retry_after is not None:
+            text += f"{'' if text.endswith('.') else '.'} Try again in {when(retry_after)}."
+        super().__init__(text)
         self.status = status
         self.error = error
         self.reason = reason
@@ -125,6 +126,8 @@ class ReceiptError(SandrunError):
 
 def when(seconds: float) -> str:
     """ "59 s, at 14:03:22": how long it is until then, and the time of day there."""
+    import datetime  # noqa: PLC0415 - most programs meet no error
+
     at = datetime.datetime.now().astimezone() + datetime.timedelta(seconds=seconds)
     days = f" on {at:%Y-%m-%d}" if seconds >= 43200 else ""
     return f"{duration(seconds)}, at {at:%H:%M:%S}{days}"

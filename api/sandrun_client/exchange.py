@@ -5,9 +5,7 @@ with a synchronous and once with an asynchronous HTTP client) and sends the answ
 implementation of everything, and it can be tested without a server.
 """
 
-import email.utils
 import json
-import random
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -132,6 +130,12 @@ Effect = Send | Open | Read | Close | Sleep | Call | Emit
 Flow = Generator[Effect, Any, T]
 
 
+def _random() -> float:
+    import random  # noqa: PLC0415 - slow to load, and only further attempts need it
+
+    return random.random()  # noqa: S311
+
+
 @dataclass(frozen=True)
 class Policy:
     """How patient and how trusting a client is; max_wait_seconds is the longest Retry-After it obeys.
@@ -143,7 +147,7 @@ class Policy:
     max_wait_seconds: float = 60.0
     verify_with: str | None = None
     clock: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = random.random
+    jitter: Callable[[], float] = _random
     on_wait: Callable[[Waiting], None] = log_waiting
 
 
@@ -221,6 +225,8 @@ def _retry_after(reply: Reply) -> float | None:
     text = reply.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    import email.utils  # noqa: PLC0415 - slow to load, and rare
+
     try:
         at = email.utils.parsedate_to_datetime(text)
     except ValueError:

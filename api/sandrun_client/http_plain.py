@@ -7,7 +7,7 @@ certificates.
 import contextlib
 import http.client
 import json
-import secrets
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +87,7 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 def _body(request: Request, progress: Progress | None) -> tuple[Any, dict[str, str]]:
     if request.upload is not None:
-        boundary = secrets.token_hex(16)
+        boundary = os.urandom(16).hex()
         before, after = _parts(request.upload, boundary)
         request.upload.file.seek(0, 2)
         total = len(before) + request.upload.file.tell() + len(after)

@@ -1,13 +1,12 @@
 """Operations on jobs: submit, ask, wait, read what it printed, cancel."""
 
 import os
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from sandrun_client import dependencies, packing, receipts
+from sandrun_client import packing, receipts
 from sandrun_client.errors import InvalidUpload, UnexpectedAnswer, WaitTimeout
 from sandrun_client.exchange import Call, Flow, Policy, Progress, Request, Send, Sleep, Upload, ask, exchange
 from sandrun_client.models import JobOptions, Logs, Status, Submitted
@@ -47,7 +46,7 @@ def submit_code(
     if entrypoint in files:
         raise InvalidUpload(f"{entrypoint!r} is the name of the code, and of one of the files.")
     contents = {path: content(value) for path, value in files.items()}
-    options, extra = dependencies.added(options, language, contents)
+    options, extra = with_packages(options, language, contents)
     if contents or extra:
         packed = packing.pack_files({**contents, **extra, entrypoint: data})
     else:
@@ -77,10 +76,23 @@ def submit_directory(
             options.get("interpreter") or languages.of_extension(PurePosixPath(entrypoint or "").suffix)
         )
         names = [path.name for path in Path(folder).iterdir()] if os.path.isdir(folder) else []
-        options, extra = dependencies.added(options, language, dict.fromkeys(names))
+        options, extra = with_packages(options, language, dict.fromkeys(names))
     manifest = None if entrypoint is None else {"entrypoint": entrypoint, **options}
     packed = yield Call(lambda: packing.pack_directory(folder, exclude, extra))
     return (yield from _submit(policy, packed, manifest, progress, idempotency_key))
+
+
+def with_packages(
+    options: JobOptions, language: str, files: Mapping[str, Any]
+) -> tuple[JobOptions, dict[str, bytes]]:
+    """The options as the server takes them, and the file that their packages need. Raises InvalidUpload."""
+    if not options.get("packages"):
+        options = options.copy()
+        options.pop("packages", None)
+        return options, {}
+    from sandrun_client import dependencies  # noqa: PLC0415 - few jobs need it
+
+    return dependencies.added(options, language, files)
 
 
 def _submit(
@@ -91,7 +103,7 @@ def _submit(
     idempotency_key: str | None,
 ) -> Flow[Submitted]:
     # One key for all attempts: should an answer get lost, the next attempt is told the same job.
-    key = idempotency_key or uuid.uuid4().hex
+    key = idempotency_key or os.urandom(16).hex()
     try:
         request = Request(
             "POST",

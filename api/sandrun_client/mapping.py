@@ -106,7 +106,8 @@ async def run_all_async(run: Callable[..., Any], batch: Batch, concurrency: int)
                 outcome = error
             batch.put(number, outcome)
 
+    checked(concurrency)
     async with anyio.create_task_group() as group:
-        for _ in range(checked(concurrency)):
+        for _ in range(concurrency):
             group.start_soon(work)
     return batch.all()

@@ -4,8 +4,6 @@ import hashlib
 import io
 import os
 import stat
-import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,8 @@ from sandrun_client.errors import InvalidUpload
 from sandrun_shared.orders import bundle_sha256
 
 if TYPE_CHECKING:
+    import tarfile
+
     from pathspec import GitIgnoreSpec
 
 IGNORE_FILES = (".gitignore", ".sandrunignore")  # a later one outranks an earlier one
@@ -24,6 +24,7 @@ IGNORED = (
     ".idea/ .vscode/"
 ).split()
 PIECE = 1 << 20
+SYMLINK = b"2"  # the type of a member, tarfile.SYMTYPE
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def pack_directory(
     top = Path(folder)
     if not top.is_dir():
         raise InvalidUpload(f"{top} is not a folder.")
+    import tempfile  # noqa: PLC0415 - slow to load, and a single file needs none
+
     # It has no name, and the folder may not fit into memory.
     file = tempfile.TemporaryFile()  # noqa: SIM115
     try:
@@ -132,11 +135,11 @@ def _ignored(path: Path, is_folder: bool, specs: "list[tuple[Path, GitIgnoreSpec
     return False
 
 
-def _add(archive: tarfile.TarFile, top: Path, path: Path) -> None:
+def _add(archive: "tarfile.TarFile", top: Path, path: Path) -> None:
     member = _member(path.relative_to(top).as_posix())
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
-        member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
+        member.type, member.linkname = SYMLINK, os.readlink(path)
         archive.addfile(member)
         return
     with path.open("rb") as source:
@@ -146,20 +149,24 @@ def _add(archive: tarfile.TarFile, top: Path, path: Path) -> None:
         archive.addfile(member, source)
 
 
-def _add_content(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+def _add_content(archive: "tarfile.TarFile", name: str, content: bytes) -> None:
     member = _member(name)
     member.size = len(content)
     archive.addfile(member, io.BytesIO(content))
 
 
-def _member(name: str) -> tarfile.TarInfo:
+def _member(name: str) -> "tarfile.TarInfo":
+    import tarfile  # noqa: PLC0415
+
     member = tarfile.TarInfo(name)
     member.mtime = member.uid = member.gid = 0
     member.mode = 0o644
     return member
 
 
-def _tar(file: IO[bytes]) -> tarfile.TarFile:
+def _tar(file: IO[bytes]) -> "tarfile.TarFile":
+    import tarfile  # noqa: PLC0415 - likewise
+
     # The GNU format: names are bytes, and no header holds a time of its own.
     return tarfile.open(
         fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape"

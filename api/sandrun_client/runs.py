@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from sandrun_client import dependencies, jobs, live, outputs, receipts
+from sandrun_client import jobs, live, receipts
 from sandrun_client.errors import InvalidUpload, SandrunError
 from sandrun_client.exchange import Emit, Flow, Policy, Progress, Request, ask
 from sandrun_client.jobs import Content
@@ -39,7 +39,7 @@ def run(
     if listening or texts is None:
         return (yield from _run_as_job(policy, code, contents, options, listening))
     language = languages.canonical(interpreter)
-    options, extra = dependencies.added(options, language, contents)
+    options, extra = jobs.with_packages(options, language, contents)
     texts |= {name: data.decode() for name, data in extra.items()}
     asked: dict[str, Any] = {**options}
     body = {"code": code, **asked, **({"files": texts} if texts else {})}
@@ -184,6 +184,8 @@ def _result_of(policy: Policy, job: Submitted, wait_timeout: float | None) -> Fl
         receipt = receipts.check_status(status, policy.verify_with)
         receipts.check_job(receipt, job.upload_sha256, job.manifest)
     logs = yield from jobs.get_logs(policy, job.job_id)
+    from sandrun_client import outputs  # noqa: PLC0415 - slow to load, and the command needs none of it
+
     files = yield from outputs.list_outputs(policy, job.job_id) if status.output_files else _nothing()
     images = yield from outputs.images_of(policy, job.job_id, files)
     return Result.of_status(status, logs, files, images)

@@ -1,6 +1,5 @@
 """What all commands of `sandrun` share, the client's and the server's: types, help, errors in words."""
 
-import difflib
 import json
 import re
 import sys
@@ -70,6 +69,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """ " Did you mean 'x'?", or nothing where no known word is near."""
+    import difflib  # noqa: PLC0415 - slow to load, and only mistakes need it
+
     by_folded = {name.lower(): name for name in known}
     found = difflib.get_close_matches(word.lower(), by_folded, 1)
     return f" Did you mean {by_folded[found[0]]!r}?" if found else ""

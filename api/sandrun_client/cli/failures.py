@@ -1,6 +1,5 @@
 """What went wrong, in words for people or as JSON: on one line, with the way out where there is one."""
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -125,8 +124,7 @@ def way_out(error: ConnectionFailed) -> str:
 def _hint(name: str, commands: Collection[str]) -> str:
     if name in commands:
         return f" Options of `{name}` come after it."
-    similar = difflib.get_close_matches(name, commands, 1)
-    return f" Did you mean `{similar[0]}`?" if similar else ""
+    return commandline.nearest(name, commands)
 
 
 def _fault(fault: Fault, error: Exception) -> str | None:

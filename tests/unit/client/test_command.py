@@ -111,7 +111,7 @@ def test_sizes(count: float, text: str) -> None:
         (("config", "show", "api.prot"), "Did you mean 'api.port'?"),
         (("config", "check", "--config", "/no/such/file"), "/no/such/file cannot be read: No such file"),
         (("stats",), "Is it running? Start it with: sudo sandrun up; or set SANDRUN_URL"),
-        (("statsu", "x"), "Did you mean `stats`?"),
+        (("statsu", "x"), "Did you mean 'stats'?"),
         (("--url", "http://127.0.0.1:1", "stats"), "Options of `stats` come after it."),
         (("run", "--bogus"), "--bogus"),
         (("run", "-", "--env", "X"), "NAME=VALUE"),
