@@ -32,7 +32,7 @@ _PACKAGES = {
     "description": "Packages to install first, like pandas or numpy==2.1.0. Leave out if none is needed.",
 }
 _TIMEOUT = {"type": "number", "description": "Time limit in seconds. Leave out for the server's."}
-_LANGUAGE = {"type": "string", "description": "Language: python, javascript, bash, ruby, R, perl, php, go."}
+_LANGUAGE = {"type": "string", "description": "Like python, javascript, bash, ruby, R, perl, php, go."}
 
 Tool = Callable[..., str]
 

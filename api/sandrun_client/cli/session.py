@@ -15,7 +15,6 @@ from sandrun_client.models import Output, Status, Submitted
 
 # A server keeps at least this much of a job's output, so that less is surely whole.
 LEAST_KEPT = 1 << 20
-PAST_THE_END = 1 << 40  # an offset at which no logs are
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def _truncated(policy: Policy, status: Status, printed: Printed) -> Flow[str | N
     known = status.raw.get("truncated")
     if known is False or (known is None and printed.bytes < LEAST_KEPT):
         return None
-    logs = yield from jobs.get_logs(policy, status.job_id, PAST_THE_END)
+    logs = yield from jobs.get_logs(policy, status.job_id, printed.bytes)  # after what is there
     if not logs.truncated:
         return None
     size = f"{terminal.size_text(logs.printed_bytes)}" if logs.printed_bytes else "more than that"
