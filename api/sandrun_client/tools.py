@@ -22,8 +22,8 @@ from sandrun_client.outcomes import describe_outcome
 
 SHOWN_CHARACTERS = 20_000  # of each stream; a model reads no more
 _ABOUT = (
-    "in a sandbox without network, and return what it prints and how it ends. Every call starts from scratch: "
-    "no variables or files of an earlier one. Print results."
+    "in a sandbox without network, and return what it prints and how it ends. Every call starts from "
+    "scratch: no variables or files of an earlier one. Print results."
 )
 _CODE = {"type": "string", "description": "The whole program."}
 _PACKAGES = {
