@@ -99,8 +99,15 @@ def test_given_up_while_it_waits_for_its_turn(
 ) -> None:
     """At once, although the upload is sent: it was refused, and there is no job to learn of."""
     monkeypatch.setattr("sandrun_client.drivers.time.sleep", lambda _: stopped(signal.SIGINT))
+    seen: list[bytes] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.read())
+        return answer.refusal(429, "CPU quota exhausted", Retry_After="59")
+
     with pytest.raises(Interrupted):
-        once(lambda request: answer.refusal(429, "CPU quota exhausted", Retry_After="59"), retries=1)
+        once(handler, retries=1)
+    assert len(seen) == 1
     said = capsys.readouterr().err
     assert "waiting 59 s, at " in said
     assert "CPU quota exhausted; Ctrl-C stops" in said
