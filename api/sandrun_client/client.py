@@ -2,16 +2,19 @@
 
 import os
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import httpx
 
-from sandrun_client import connecting, jobs, live, outputs, runs, servers
+from sandrun_client import connecting, jobs, live, mapping, outputs, runs, servers
 from sandrun_client.drivers import SyncDriver
-from sandrun_client.exchange import Policy, Progress
+from sandrun_client.exchange import Policy, Progress, Waiting, log_waiting
+from sandrun_client.http_httpx import HttpxTransport
+from sandrun_client.jobs import Content
+from sandrun_client.mapping import Batch, OnResult, Outcome
 from sandrun_client.models import (
     Connection,
     JobOptions,
@@ -20,8 +23,11 @@ from sandrun_client.models import (
     OutputFile,
     Result,
     Status,
+    Stream,
     Submitted,
 )
+from sandrun_client.runs import Listener
+from sandrun_client.server_models import Environments, Stats
 
 
 class SandrunClient:
@@ -29,8 +35,9 @@ class SandrunClient:
 
     retries: how often a request is sent again when that is safe. max_retry_wait: the longest `Retry-After`,
     in seconds, that is waited for. timeout: seconds that the server may be silent. verify_with: the worker
-    id whose receipts are demanded and checked for everything it ran. transport: another way to reach the
-    server (httpx). Raises SandrunError for an address that is none.
+    id whose receipts are demanded and checked for everything it ran. on_wait: called with each Waiting that
+    begins, instead of logging it. transport: another way to reach the server (httpx). Raises SandrunError
+    for an address that is none.
     """
 
     def __init__(
@@ -43,13 +50,14 @@ class SandrunClient:
         timeout: float = 30.0,
         tls: ssl.SSLContext | bool = True,
         headers: Mapping[str, str] | None = None,
+        on_wait: Callable[[Waiting], None] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = connecting.base_url(url)
         options = connecting.http_options(self.url, timeout, tls, headers or {})
         self._http = httpx.Client(**options, transport=transport)
-        self._driver = SyncDriver(self._http)
-        self._policy = Policy(retries, max_retry_wait, verify_with)
+        self._driver = SyncDriver(HttpxTransport(self._http))
+        self._policy = Policy(retries, max_retry_wait, verify_with, on_wait=on_wait or log_waiting)
 
     def close(self) -> None:
         """Close its connections."""
@@ -67,13 +75,38 @@ class SandrunClient:
         self.close()
 
     def run(
-        self, code: str, *, files: Mapping[str, str] | None = None, **options: Unpack[JobOptions]
+        self,
+        code: str,
+        *,
+        files: Mapping[str, Content] | None = None,
+        on_stdout: Listener | None = None,
+        on_stderr: Listener | None = None,
+        **options: Unpack[JobOptions],
     ) -> Result:
-        """Run code and wait for it, in one request that cancels the job when it is given up.
+        """Run code and wait for it; given up, it cancels the job.
 
-        `files` are more text files by path. A program that fails is a result too. Raises SandrunError.
+        `files` are more files by path: text, bytes, or paths of this machine. on_stdout and on_stderr are
+        called with text as the program prints it. A program that fails is a result too. Raises SandrunError.
         """
-        return self._driver.run(runs.run(self._policy, code, files or {}, options))
+        listeners: dict[Stream, Listener | None] = {"stdout": on_stdout, "stderr": on_stderr}
+        return self._driver.run(runs.run(self._policy, code, files or {}, options, listeners))
+
+    def map(
+        self,
+        programs: Iterable[str | Mapping[str, Any]],
+        *,
+        concurrency: int = 2,
+        on_result: OnResult | None = None,
+        **options: Unpack[JobOptions],
+    ) -> list[Outcome]:
+        """Run many programs, some at a time: in their order, the Result of each, or the SandrunError it met.
+
+        A program is code, or keywords of `run` with `code` among them. on_result is called with a program's
+        number and outcome as soon as it is known. After a RateLimited or ConnectionFailed the others are not
+        tried and share it. Raises InvalidUpload for what is no program.
+        """
+        batch = Batch(programs, options, on_result)
+        return mapping.run_all(self.run, batch, concurrency)
 
     def run_and_wait(
         self,
@@ -81,7 +114,7 @@ class SandrunClient:
         code: str | bytes | None = None,
         directory: str | os.PathLike[str] | None = None,
         entrypoint: str | None = None,
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, Content] | None = None,
         exclude: Iterable[str] = (),
         wait_timeout: float | None = None,
         progress: Progress | None = None,
@@ -110,7 +143,7 @@ class SandrunClient:
         code: str | bytes,
         *,
         name: str | None = None,
-        files: Mapping[str, str | bytes] | None = None,
+        files: Mapping[str, Content] | None = None,
         progress: Progress | None = None,
         idempotency_key: str | None = None,
         **options: Unpack[JobOptions],
@@ -216,10 +249,10 @@ class SandrunClient:
         """Whether a healthy server answers and, with `verify_with`, that worker. Raises SandrunError."""
         return self._driver.run(servers.test_connection(self._policy, self.url))
 
-    def get_stats(self) -> dict[str, Any]:
+    def get_stats(self) -> Stats:
         """What this address has used and may use, and how busy the server is. Raises SandrunError."""
         return self._driver.run(servers.get_stats(self._policy))
 
-    def list_environments(self) -> dict[str, Any]:
+    def list_environments(self) -> Environments:
         """The environments a job may name, with their packages. Raises SandrunError."""
         return self._driver.run(servers.list_environments(self._policy))

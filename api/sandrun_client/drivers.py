@@ -1,20 +1,15 @@
-"""The two drivers: the same effects, done with a synchronous and with an asynchronous HTTP client.
+"""What does the effects of operations: one driver over any synchronous transport, and how both drivers step.
 
-Both are as thin as they can be: everything that decides anything is in the operations.
+Drivers are as thin as they can be: everything that decides anything is in the operations. The transports are
+in `http_httpx.py`, with the asynchronous driver, and in `http_plain.py`.
 """
 
-import contextlib
-import json
-import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from typing import Any, Generic, TypeVar
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Generic, Protocol, TypeVar
 
-import anyio
-import anyio.to_thread
-import httpx
-
-from sandrun_client.errors import ConnectionFailed, UnexpectedAnswer
+from sandrun_client.errors import UnexpectedAnswer
 from sandrun_client.exchange import (
     Call,
     Close,
@@ -33,88 +28,19 @@ from sandrun_client.exchange import (
 T = TypeVar("T")
 
 MAX_BODY = 256 << 20  # bytes of an answer that is kept in memory
-CLEANUP_SECONDS = 5.0  # for what an operation still does after it was cancelled
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
-class _Counted(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that tells how much of it was sent."""
+class Body(bytearray):
+    """An answer's bytes, bounded."""
 
-    def __init__(self, body: Any, total: int | None, progress: Progress) -> None:
-        self._body = body
-        self._total = total
-        self._progress = progress
-
-    def __iter__(self) -> Iterator[bytes]:
-        done = 0
-        for piece in self._body:
-            # Told before: the last piece is sent once the next one is asked for.
-            self._progress(done, self._total)
-            yield piece
-            done += len(piece)
-        self._progress(done, self._total)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self:
-            yield piece
-
-
-def _built(
-    http: httpx.Client | httpx.AsyncClient, request: Request, progress: Progress | None
-) -> httpx.Request:
-    timeout = httpx.Timeout(http.timeout)
-    if request.read_seconds is not None:
-        timeout.read = request.read_seconds
-    files: list[tuple[str, Any]] | None = None
-    if request.upload is not None:
-        upload = request.upload
-        files = [("files", (upload.name, upload.file, "application/octet-stream"))]
-        if upload.manifest is not None:
-            files.insert(0, ("manifest", (None, json.dumps(upload.manifest).encode(), "application/json")))
-    built = http.build_request(
-        request.method,
-        request.path,
-        params=dict(request.params) or None,
-        headers=dict(request.headers),
-        json=request.json,
-        files=files,
-        timeout=timeout,
-    )
-    if progress is not None:
-        length = built.headers.get("content-length")
-        built.stream = _Counted(built.stream, int(length) if length else None, progress)
-    return built
-
-
-@contextlib.contextmanager
-def _mapped(url: httpx.URL) -> Iterator[None]:
-    """The HTTP library's errors as ours."""
-    try:
-        yield
-    except httpx.TransportError as error:
-        sent = not isinstance(error, _NOT_SENT)
-        what = "The connection to {} broke" if sent else "{} cannot be reached"
-        raise ConnectionFailed(f"{what.format(url)}: {_text(error)}", sent=sent) from error
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-        raise UnexpectedAnswer(f"The answer of {url} cannot be read: {_text(error)}") from error
-
-
-def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-def _reply(response: httpx.Response, body: bytes = b"") -> Reply:
-    return Reply(response.status_code, {key.lower(): value for key, value in response.headers.items()}, body)
-
-
-class _Body(bytearray):
     def add(self, piece: bytes) -> None:
+        """Keep a piece. Raises UnexpectedAnswer."""
         self += piece
         if len(self) > MAX_BODY:
             raise UnexpectedAnswer(f"The answer has more than {MAX_BODY >> 20} MiB.")
 
 
-class _Steps(Generic[T]):
+class Steps(Generic[T]):
     """An operation, and what it gets next: an answer or an exception."""
 
     def __init__(self, flow: Flow[T]) -> None:
@@ -129,11 +55,32 @@ class _Steps(Generic[T]):
         return self._flow.send(answer) if error is None else self._flow.throw(error)
 
 
-class SyncDriver:
-    """Drives operations with httpx.Client."""
+class Opened(Protocol):
+    """An answer whose body is read piece by piece."""
 
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
+    status: int
+    headers: Mapping[str, str]
+    pieces: Iterator[bytes]
+
+    def close(self) -> None:
+        """Be done with it."""
+
+
+class Transport(Protocol):
+    """How the synchronous driver reaches a server."""
+
+    def open(self, request: Request, progress: Progress | None) -> Opened:
+        """Send a request, and read the head of its answer."""
+
+    def mapped(self) -> AbstractContextManager[None]:
+        """Turns the errors of what it is made of, in opening and in reading, into SandrunError."""
+
+
+class SyncDriver:
+    """Drives operations over a transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
 
     def run(self, flow: Flow[T]) -> T:
         """Do what the operation asks until it returns."""
@@ -147,8 +94,8 @@ class SyncDriver:
 
     def iterate(self, flow: Flow[T]) -> Generator[Any, None, T]:
         """The items that the operation emits."""
-        opened = _SyncAnswer()
-        steps = _Steps(flow)
+        opened: list[Opened] = []
+        steps = Steps(flow)
         try:
             while True:
                 try:
@@ -165,143 +112,41 @@ class SyncDriver:
                     steps.error = error
         finally:
             flow.close()
-            opened.close()
+            _close(opened)
 
-    def _perform(self, effect: Effect, opened: "_SyncAnswer") -> Any:
-        answer: Any = None
-        with _mapped(self._http.base_url):
+    def _perform(self, effect: Effect, opened: list[Opened]) -> Any:
+        with self._transport.mapped():
             match effect:
                 case Send(request, progress):
-                    answer = self._send(_built(self._http, request, progress))
+                    answer = self._transport.open(request, progress)
+                    try:
+                        return Reply(answer.status, answer.headers, _read(answer.pieces))
+                    finally:
+                        answer.close()
                 case Open(request):
-                    opened.close()
-                    response = self._http.send(_built(self._http, request, None), stream=True)
-                    opened.response, opened.pieces = response, response.iter_bytes()
-                    body = b"" if response.status_code < 300 else self._read(opened.pieces)
-                    answer = _reply(response, body)
+                    _close(opened)
+                    answer = self._transport.open(request, None)
+                    opened.append(answer)
+                    body = b"" if answer.status < 300 else _read(answer.pieces)
+                    return Reply(answer.status, answer.headers, body)
                 case Read():
-                    answer = next(opened.pieces, b"")
+                    return next(opened[0].pieces, b"") if opened else b""
                 case Close():
-                    opened.close()
+                    _close(opened)
                 case Sleep(seconds):
                     time.sleep(seconds)
                 case Call(function):
-                    answer = function()
-        return answer
-
-    def _send(self, request: httpx.Request) -> Reply:
-        response = self._http.send(request, stream=True)
-        try:
-            return _reply(response, self._read(response.iter_bytes()))
-        finally:
-            response.close()
-
-    @staticmethod
-    def _read(pieces: Iterator[bytes]) -> bytes:
-        body = _Body()
-        for piece in pieces:
-            body.add(piece)
-        return bytes(body)
+                    return function()
+        return None
 
 
-class _SyncAnswer:
-    def __init__(self) -> None:
-        self.response: httpx.Response | None = None
-        self.pieces: Iterator[bytes] = iter(())
-
-    def close(self) -> None:
-        response, self.response, self.pieces = self.response, None, iter(())
-        if response is not None:
-            response.close()
+def _close(opened: list[Opened]) -> None:
+    while opened:
+        opened.pop().close()
 
 
-class AsyncDriver:
-    """Drives operations with httpx.AsyncClient."""
-
-    def __init__(self, http: httpx.AsyncClient) -> None:
-        self._http = http
-
-    async def run(self, flow: Flow[T]) -> T:
-        """Do what the operation asks until it returns."""
-        result: list[T] = []
-        async with contextlib.aclosing(self.iterate(flow, result)) as items:
-            async for _ in items:
-                pass
-        return result[0]
-
-    async def iterate(self, flow: Flow[T], result: list[T] | None = None) -> AsyncGenerator[Any, None]:
-        """The items that the operation emits; what it returns is added to result."""
-        opened = _AsyncAnswer()
-        steps = _Steps(flow)
-        cancelled = False
-        try:
-            while True:
-                try:
-                    effect = steps.next()
-                except StopIteration as stop:
-                    if result is not None:
-                        result.append(stop.value)
-                    return
-                if isinstance(effect, Emit):
-                    yield effect.value
-                    continue
-                try:
-                    # After a cancellation every wait would be cancelled again, but one that is shielded.
-                    limit = CLEANUP_SECONDS if cancelled else math.inf
-                    with anyio.fail_after(limit, shield=cancelled):
-                        steps.answer = await self._perform(effect, opened)
-                except BaseException as error:  # the operation may want to tidy up
-                    cancelled = cancelled or not isinstance(error, Exception)
-                    steps.error = error
-        finally:
-            flow.close()
-            with anyio.CancelScope(shield=True):
-                await opened.close()
-
-    async def _perform(self, effect: Effect, opened: "_AsyncAnswer") -> Any:
-        answer: Any = None
-        with _mapped(self._http.base_url):
-            match effect:
-                case Send(request, progress):
-                    answer = await self._send(_built(self._http, request, progress))
-                case Open(request):
-                    await opened.close()
-                    response = await self._http.send(_built(self._http, request, None), stream=True)
-                    opened.response, opened.pieces = response, response.aiter_bytes()
-                    body = b"" if response.status_code < 300 else await self._read(opened.pieces)
-                    answer = _reply(response, body)
-                case Read():
-                    answer = b"" if opened.pieces is None else await anext(opened.pieces, b"")
-                case Close():
-                    await opened.close()
-                case Sleep(seconds):
-                    await anyio.sleep(seconds)
-                case Call(function):
-                    answer = await anyio.to_thread.run_sync(function)
-        return answer
-
-    async def _send(self, request: httpx.Request) -> Reply:
-        response = await self._http.send(request, stream=True)
-        try:
-            return _reply(response, await self._read(response.aiter_bytes()))
-        finally:
-            with anyio.CancelScope(shield=True):
-                await response.aclose()
-
-    @staticmethod
-    async def _read(pieces: AsyncIterator[bytes]) -> bytes:
-        body = _Body()
-        async for piece in pieces:
-            body.add(piece)
-        return bytes(body)
-
-
-class _AsyncAnswer:
-    def __init__(self) -> None:
-        self.response: httpx.Response | None = None
-        self.pieces: AsyncIterator[bytes] | None = None
-
-    async def close(self) -> None:
-        response, self.response, self.pieces = self.response, None, None
-        if response is not None:
-            await response.aclose()
+def _read(pieces: Iterator[bytes]) -> bytes:
+    body = Body()
+    for piece in pieces:
+        body.add(piece)
+    return bytes(body)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class SandrunError(Exception):
@@ -20,6 +21,7 @@ class SandrunError(Exception):
     ├── UnexpectedAnswer      no answer of a Sandrun server, or a download that was damaged
     ├── WaitTimeout           `wait` ran out of time; the job goes on: .job_id
     ├── InvalidUpload         a folder or file on this side that cannot be sent
+    ├── JobFailed             `Result.check()`: the program failed: .result
     ├── InvalidTarget         a place on this side where a download cannot go
     └── ReceiptError          with `verify_with`: what came is not what that worker signed
     ```
@@ -27,11 +29,12 @@ class SandrunError(Exception):
 
 
 class ConnectionFailed(SandrunError):
-    """The server was not reached; `sent` says whether it may have read the request."""
+    """The server at `host` was not reached; `sent` says whether it may have read the request."""
 
-    def __init__(self, reason: str, *, sent: bool = True) -> None:
+    def __init__(self, reason: str, *, sent: bool = True, host: str = "") -> None:
         super().__init__(reason)
         self.sent = sent
+        self.host = host
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Fault:
 
 
 class Refused(SandrunError):
-    """An error the server answered with; retry_after is in seconds."""
+    """An error the server answered with; retry_after is in seconds. Its text says when to come back."""
 
     def __init__(
         self,
@@ -54,7 +57,10 @@ class Refused(SandrunError):
         retry_after: float | None = None,
         errors: Sequence[Fault] = (),
     ) -> None:
-        super().__init__(reason or error)
+        text = reason or error
+        if retry_after is not None:
+            text += f"{'' if text.endswith('.') else '.'} Try again in {when(retry_after)}."
+        super().__init__(text)
         self.status = status
         self.error = error
         self.reason = reason
@@ -90,6 +96,14 @@ class UnexpectedAnswer(SandrunError):
     """The answer is not one of Sandrun's, or not what it claims to be."""
 
 
+class JobFailed(SandrunError):
+    """The program did not end well; `result` has what it printed and how it ended."""
+
+    def __init__(self, reason: str, result: Any) -> None:
+        super().__init__(reason)
+        self.result = result
+
+
 class WaitTimeout(SandrunError):
     """The job was not finished in time; it goes on."""
 
@@ -108,3 +122,25 @@ class InvalidTarget(SandrunError):
 
 class ReceiptError(SandrunError):
     """A receipt is missing, does not hold, or speaks of something else."""
+
+
+def when(seconds: float) -> str:
+    """ "59 s, at 14:03:22": how long it is until then, and the time of day there."""
+    import datetime  # noqa: PLC0415 - most programs meet no error
+
+    at = datetime.datetime.now().astimezone() + datetime.timedelta(seconds=seconds)
+    days = f" on {at:%Y-%m-%d}" if seconds >= 43200 else ""
+    return f"{duration(seconds)}, at {at:%H:%M:%S}{days}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 0.5 s, 59 s, 12 min, 2 h 5 min."""
+    if seconds < 10 and seconds != int(seconds):
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    hours, rest = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {rest} min" if rest else f"{hours} h"

@@ -5,9 +5,7 @@ with a synchronous and once with an asynchronous HTTP client) and sends the answ
 implementation of everything, and it can be tested without a server.
 """
 
-import email.utils
 import json
-import random
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -109,19 +107,48 @@ class Emit:
     value: Any
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A wait that begins now: how many seconds it takes, and what for."""
+
+    seconds: float
+    reason: str
+
+    def __str__(self) -> str:
+        return f"waiting {errors.when(self.seconds)}: {self.reason}"
+
+
+def log_waiting(waiting: Waiting) -> None:
+    """Log a wait, as a warning if it takes a second or more: Python prints those on standard error."""
+    import logging  # noqa: PLC0415 - slow to load, and most programs never wait
+
+    level = logging.WARNING if waiting.seconds >= 1 else logging.INFO
+    logging.getLogger("sandrun_client").log(level, "%s", waiting)
+
+
 Effect = Send | Open | Read | Close | Sleep | Call | Emit
 Flow = Generator[Effect, Any, T]
 
 
+def _random() -> float:
+    import random  # noqa: PLC0415 - slow to load, and only further attempts need it
+
+    return random.random()  # noqa: S311
+
+
 @dataclass(frozen=True)
 class Policy:
-    """How patient and how trusting a client is; max_wait_seconds is the longest Retry-After it obeys."""
+    """How patient and how trusting a client is; max_wait_seconds is the longest Retry-After it obeys.
+
+    on_wait is told of every wait before another attempt.
+    """
 
     retries: int = 4
     max_wait_seconds: float = 60.0
     verify_with: str | None = None
     clock: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = random.random
+    jitter: Callable[[], float] = _random
+    on_wait: Callable[[Waiting], None] = log_waiting
 
 
 def ask(policy: Policy, request: Request, *, repeatable: bool | None = None) -> Flow[Reply]:
@@ -158,6 +185,8 @@ def exchange(policy: Policy, effect: Send | Open, *, repeatable: bool | None = N
             failure, delay = refusal, wait
         if attempt > policy.retries:
             raise failure
+        reason = failure.reason if isinstance(failure, errors.Refused) else str(failure)
+        policy.on_wait(Waiting(delay, reason))
         yield Sleep(delay)
 
 
@@ -196,6 +225,8 @@ def _retry_after(reply: Reply) -> float | None:
     text = reply.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
+    import email.utils  # noqa: PLC0415 - slow to load, and rare
+
     try:
         at = email.utils.parsedate_to_datetime(text)
     except ValueError:

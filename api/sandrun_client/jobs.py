@@ -1,8 +1,8 @@
 """Operations on jobs: submit, ask, wait, read what it printed, cancel."""
 
 import os
-import uuid
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ from sandrun_client.packing import Packed
 from sandrun_shared import languages
 
 T = TypeVar("T")
+Content = str | bytes | os.PathLike[str]  # of a file: text, bytes, or where it is on this machine
 
 WAIT_SECONDS = 30.0  # of one request; the server allows 60, proxies often less
 MIN_WAIT_SECONDS = 0.5  # between two requests, should the server not wait at all
@@ -29,7 +30,7 @@ def submit_code(
     policy: Policy,
     *,
     code: str | bytes,
-    files: Mapping[str, str | bytes],
+    files: Mapping[str, Content],
     name: str | None,
     options: JobOptions,
     progress: Progress | None,
@@ -38,15 +39,16 @@ def submit_code(
     """Submit one file of code, and what it needs besides."""
     interpreter = options.get("interpreter", None if name else languages.DEFAULT)
     language = languages.canonical(interpreter or languages.DEFAULT)
-    entrypoint, data = name or languages.file_name_of(language), _bytes(code)
+    entrypoint, data = name or languages.file_name_of(language), content(code)
     if not interpreter:
         language = languages.of_file(entrypoint, data)
     data = languages.code_for(language, data)
     if entrypoint in files:
         raise InvalidUpload(f"{entrypoint!r} is the name of the code, and of one of the files.")
-    if files:
-        contents = {path: _bytes(content) for path, content in files.items()}
-        packed = packing.pack_files({**contents, entrypoint: data})
+    contents = {path: content(value) for path, value in files.items()}
+    options, extra = with_packages(options, language, contents)
+    if contents or extra:
+        packed = packing.pack_files({**contents, **extra, entrypoint: data})
     else:
         packed = packing.pack_code(entrypoint, data)
     manifest: dict[str, Any] = {"entrypoint": entrypoint, **options}
@@ -66,11 +68,31 @@ def submit_directory(
     idempotency_key: str | None,
 ) -> Flow[Submitted]:
     """Submit a folder; without an entrypoint its job.json says how it is run."""
-    manifest = None if entrypoint is None else {"entrypoint": entrypoint, **options}
-    if manifest is None and options:
+    if entrypoint is None and options:
         raise InvalidUpload("Options need an entrypoint; without one job.json in the folder says everything.")
-    packed = yield Call(lambda: packing.pack_directory(folder, exclude))
+    extra: dict[str, bytes] = {}
+    if options.get("packages"):
+        language = languages.canonical(
+            options.get("interpreter") or languages.of_extension(PurePosixPath(entrypoint or "").suffix)
+        )
+        names = [path.name for path in Path(folder).iterdir()] if os.path.isdir(folder) else []
+        options, extra = with_packages(options, language, dict.fromkeys(names))
+    manifest = None if entrypoint is None else {"entrypoint": entrypoint, **options}
+    packed = yield Call(lambda: packing.pack_directory(folder, exclude, extra))
     return (yield from _submit(policy, packed, manifest, progress, idempotency_key))
+
+
+def with_packages(
+    options: JobOptions, language: str, files: Mapping[str, Any]
+) -> tuple[JobOptions, dict[str, bytes]]:
+    """The options as the server takes them, and the file that their packages need. Raises InvalidUpload."""
+    if not options.get("packages"):
+        options = options.copy()
+        options.pop("packages", None)
+        return options, {}
+    from sandrun_client import dependencies  # noqa: PLC0415 - few jobs need it
+
+    return dependencies.added(options, language, files)
 
 
 def _submit(
@@ -81,7 +103,7 @@ def _submit(
     idempotency_key: str | None,
 ) -> Flow[Submitted]:
     # One key for all attempts: should an answer get lost, the next attempt is told the same job.
-    key = idempotency_key or uuid.uuid4().hex
+    key = idempotency_key or os.urandom(16).hex()
     try:
         request = Request(
             "POST",
@@ -158,5 +180,16 @@ def read(model: Callable[[dict[str, Any]], T], document: dict[str, Any]) -> T:
         raise UnexpectedAnswer(f"The server's answer lacks something: {error!r}.") from None
 
 
-def _bytes(content: str | bytes) -> bytes:
-    return content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+def content(given: Content) -> bytes:
+    """The bytes of a text, of bytes, or of a file of this machine. Raises InvalidUpload."""
+    if isinstance(given, str):
+        return given.encode("utf-8", "surrogateescape")
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        return bytes(given)
+    if not isinstance(given, os.PathLike):
+        kind = type(given).__name__
+        raise InvalidUpload(f"The content of a file is text, bytes, or a path of this machine, not {kind}.")
+    try:
+        return Path(given).read_bytes()
+    except OSError as error:
+        raise InvalidUpload(f"{os.fspath(given)} cannot be read: {error.strerror}.") from None

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypedDict
 
-from sandrun_client.errors import UnexpectedAnswer
+from sandrun_client import outcomes
+from sandrun_client.errors import JobFailed, UnexpectedAnswer
 
 Stream = Literal["stdout", "stderr"]
 FINISHED = frozenset({"completed", "failed"})
@@ -18,7 +19,8 @@ class JobOptions(TypedDict, total=False):
 
     timeout and cpu_seconds are seconds, memory_mb is MiB. `env` adds to the sandbox's environment, `outputs`
     are patterns of files to keep (default: every file that changed). `encrypt_to` is an X25519 public key in
-    base64: logs and outputs then come sealed, and `sandrun decrypt` opens them.
+    base64: logs and outputs then come sealed, and `sandrun decrypt` opens them. `packages` are installed
+    before the program runs, named as for pip or npm; `requirements` names a file of the upload that does.
     """
 
     interpreter: str
@@ -28,6 +30,7 @@ class JobOptions(TypedDict, total=False):
     stdin: str
     outputs: list[str]
     requirements: str
+    packages: list[str]
     timeout: float
     memory_mb: int
     cpu_seconds: float
@@ -38,8 +41,36 @@ class JobOptions(TypedDict, total=False):
     encrypt_to: str
 
 
+class Subscripts:
+    """Lets a value be read like the JSON it came from: `result["logs"]["stdout"]`."""
+
+    def __getitem__(self, name: str) -> Any:
+        raw = getattr(self, "raw", None) or {}
+        if name in raw:
+            return raw[name]
+        if name not in self.keys():
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.keys() or name in (getattr(self, "raw", None) or {})
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of that name, or the default."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def keys(self) -> list[str]:
+        """The names that a subscript may be."""
+        kind = type(self)
+        properties = [name for name in dir(kind) if isinstance(getattr(kind, name), property)]
+        return [*getattr(kind, "__dataclass_fields__", ()), *properties]
+
+
 @dataclass(frozen=True)
-class Submitted:
+class Submitted(Subscripts):
     """A job that the server took; upload_sha256 is of what was sent, manifest says how it is to be run."""
 
     job_id: str
@@ -49,7 +80,7 @@ class Submitted:
 
 
 @dataclass(frozen=True)
-class Metrics:
+class Metrics(Subscripts):
     """What a job used: seconds, and MiB at its peak."""
 
     cpu_seconds: float = 0.0
@@ -68,7 +99,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class OutputFile:
+class OutputFile(Subscripts):
     """A file that a job left."""
 
     path: str
@@ -85,7 +116,7 @@ class OutputFile:
 
 
 @dataclass(frozen=True)
-class Image:
+class Image(Subscripts):
     """An image that a job left, with its bytes."""
 
     path: str
@@ -94,7 +125,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Subscripts):
     """Some live output; `sequence` resumes after it, `data` is exactly what was printed."""
 
     stream: Stream
@@ -108,13 +139,17 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Logs:
-    """What a job printed: the bytes that were kept of each stream."""
+class Logs(Subscripts):
+    """What a job printed: the bytes that were kept of each stream.
+
+    truncated says that it printed more, and printed_bytes how much in all, on both streams together.
+    """
 
     stdout_bytes: bytes
     stderr_bytes: bytes
     truncated: bool = False
     next_offset: int = 0
+    printed_bytes: int = 0
 
     @property
     def stdout(self) -> str:
@@ -135,11 +170,12 @@ class Logs:
             decode(document["stderr"]),
             bool(document["truncated"]),
             int(document["next_offset"]),
+            int(document.get("stdout_bytes") or 0) + int(document.get("stderr_bytes") or 0),
         )
 
 
 @dataclass(frozen=True)
-class Status:
+class Status(Subscripts):
     """Where a job is and how it ended; verdict, exit_code and signal are None before it has."""
 
     job_id: str
@@ -178,7 +214,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Subscripts):
     """How a program ran: what it printed, how it ended, what it left."""
 
     job_id: str
@@ -192,6 +228,7 @@ class Result:
     files: tuple[OutputFile, ...]
     images: tuple[Image, ...]
     receipt: Mapping[str, Any] | None = field(repr=False)
+    limits: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -213,6 +250,22 @@ class Result:
         """The same as files."""
         return self.files
 
+    @property
+    def truncated(self) -> bool:
+        """Whether it printed more than the server keeps, so that stdout and stderr are not all of it."""
+        return self.logs.truncated
+
+    def check(self) -> Self:
+        """This result if the program ended well. Raises JobFailed, with the last line of its stderr."""
+        if self.ok:
+            return self
+        words = outcomes.describe_outcome(
+            {name: getattr(self, name) for name in ("verdict", "signal", "detail", "limits")}
+        )
+        last = self.stderr.strip().rpartition("\n")[2]
+        ended = f"it {words}" if words else f"it ended with exit code {self.exit_code}"
+        raise JobFailed(f"The program failed: {ended}{f': {last}' if last else ''}.", self)
+
     @classmethod
     def of_run(cls, document: Mapping[str, Any]) -> Self:
         """From the JSON of POST /run."""
@@ -229,6 +282,7 @@ class Result:
                 for item in document["images"]
             ),
             receipt=document.get("receipt"),
+            limits=document.get("limits") or {},
         )
 
     @classmethod
@@ -243,11 +297,12 @@ class Result:
             files=files,
             images=images,
             receipt=status.receipt,
+            limits=status.raw.get("limits") or {},
         )
 
 
 @dataclass(frozen=True)
-class Connection:
+class Connection(Subscripts):
     """A server that answered; `verified` when it proved to be the worker named by `verify_with`."""
 
     url: str

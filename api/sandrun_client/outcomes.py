@@ -12,7 +12,7 @@ def describe_outcome(status: Mapping[str, Any]) -> str | None:
     limits = status.get("limits") or {}
     verdict = status.get("verdict")
     words = {
-        "wall_time_limit": f"timed out after {limits.get('timeout', 0):g} s",
+        "wall_time_limit": "timed out" + _after(limits.get("timeout")),
         "cpu_time_limit": "used up its CPU time" + _of(limits.get("cpu_seconds"), "s"),
         "memory_limit": "ran out of memory" + _of(limits.get("memory_mb"), "MB"),
         "disk_limit": "ran out of disk space" + _of(limits.get("disk_mb"), "MB"),
@@ -24,6 +24,10 @@ def describe_outcome(status: Mapping[str, Any]) -> str | None:
     if verdict in FAULTS:
         return f"could not be run: {status.get('detail') or verdict}"
     return words.get(str(verdict))
+
+
+def _after(seconds: float | None) -> str:
+    return "" if seconds is None else f" after {seconds:g} s"
 
 
 def _of(limit: float | None, unit: str) -> str:

@@ -4,17 +4,18 @@ import hashlib
 import io
 import os
 import stat
-import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
-
-from pathspec import GitIgnoreSpec
+from typing import IO, TYPE_CHECKING
 
 from sandrun_client.errors import InvalidUpload
 from sandrun_shared.orders import bundle_sha256
+
+if TYPE_CHECKING:
+    import tarfile
+
+    from pathspec import GitIgnoreSpec
 
 IGNORE_FILES = (".gitignore", ".sandrunignore")  # a later one outranks an earlier one
 # What no job needs. A .sandrunignore takes any of it back in with a line like `!.venv/`.
@@ -23,6 +24,7 @@ IGNORED = (
     ".idea/ .vscode/"
 ).split()
 PIECE = 1 << 20
+SYMLINK = b"2"  # the type of a member, tarfile.SYMTYPE
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,29 @@ class Packed:
         self.file.close()
 
 
-def pack_directory(folder: str | os.PathLike[str], exclude: Iterable[str] = ()) -> Packed:
+def pack_directory(
+    folder: str | os.PathLike[str], exclude: Iterable[str] = (), extra: Mapping[str, bytes] | None = None
+) -> Packed:
     """An uncompressed tar of a folder. Raises InvalidUpload.
 
     Excluded is what `.gitignore` and `.sandrunignore` name, in every folder, and what `exclude` names in the
     same syntax (gitignore(5)). Names are sorted; owners, times and all modes but the executable bit are left
-    out; compression would make the bytes depend on a library's version.
+    out; compression would make the bytes depend on a library's version. `extra` are contents by path that the
+    folder does not have.
     """
     top = Path(folder)
     if not top.is_dir():
         raise InvalidUpload(f"{top} is not a folder.")
+    import tempfile  # noqa: PLC0415 - slow to load, and a single file needs none
+
     # It has no name, and the folder may not fit into memory.
     file = tempfile.TemporaryFile()  # noqa: SIM115
     try:
         with _tar(file) as archive:
             for path in files_of(top, exclude):
                 _add(archive, top, path)
+            for name, content in (extra or {}).items():
+                _add_content(archive, name, content)
         return _packed("upload.tar", file)
     except OSError as error:
         file.close()
@@ -69,9 +78,7 @@ def pack_files(files: Mapping[str, bytes]) -> Packed:
     file = io.BytesIO()
     with _tar(file) as archive:
         for name in sorted(files):
-            member = _member(name)
-            member.size = len(files[name])
-            archive.addfile(member, io.BytesIO(files[name]))
+            _add_content(archive, name, files[name])
     return _packed("upload.tar", file)
 
 
@@ -88,10 +95,12 @@ def pack_code(name: str, code: bytes) -> Packed:
 
 def files_of(top: Path, exclude: Iterable[str] = ()) -> Iterator[Path]:
     """The files and links of a folder that are not ignored, sorted by the bytes of their paths."""
+    from pathspec import GitIgnoreSpec  # noqa: PLC0415 - slow to load, and only folders need it
+
     base = GitIgnoreSpec.from_lines(IGNORED)
     last = GitIgnoreSpec.from_lines(exclude)
 
-    def walk(folder: Path, specs: list[tuple[Path, GitIgnoreSpec]]) -> Iterator[Path]:
+    def walk(folder: Path, specs: "list[tuple[Path, GitIgnoreSpec]]") -> Iterator[Path]:
         specs = [*specs, *_specs_in(folder)]
         for entry in sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name)):
             path = Path(entry.path)
@@ -106,7 +115,9 @@ def files_of(top: Path, exclude: Iterable[str] = ()) -> Iterator[Path]:
     return walk(top, [])
 
 
-def _specs_in(folder: Path) -> Iterator[tuple[Path, GitIgnoreSpec]]:
+def _specs_in(folder: Path) -> "Iterator[tuple[Path, GitIgnoreSpec]]":
+    from pathspec import GitIgnoreSpec  # noqa: PLC0415
+
     for name in IGNORE_FILES:
         try:
             lines = (folder / name).read_text("utf-8", "replace").splitlines()
@@ -115,7 +126,7 @@ def _specs_in(folder: Path) -> Iterator[tuple[Path, GitIgnoreSpec]]:
         yield folder, GitIgnoreSpec.from_lines(lines)
 
 
-def _ignored(path: Path, is_folder: bool, specs: list[tuple[Path, GitIgnoreSpec]]) -> bool:
+def _ignored(path: Path, is_folder: bool, specs: "list[tuple[Path, GitIgnoreSpec]]") -> bool:
     for folder, spec in reversed(specs):
         name = path.relative_to(folder).as_posix() + ("/" if is_folder else "")
         include = spec.check_file(name).include
@@ -124,11 +135,11 @@ def _ignored(path: Path, is_folder: bool, specs: list[tuple[Path, GitIgnoreSpec]
     return False
 
 
-def _add(archive: tarfile.TarFile, top: Path, path: Path) -> None:
+def _add(archive: "tarfile.TarFile", top: Path, path: Path) -> None:
     member = _member(path.relative_to(top).as_posix())
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
-        member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
+        member.type, member.linkname = SYMLINK, os.readlink(path)
         archive.addfile(member)
         return
     with path.open("rb") as source:
@@ -138,14 +149,24 @@ def _add(archive: tarfile.TarFile, top: Path, path: Path) -> None:
         archive.addfile(member, source)
 
 
-def _member(name: str) -> tarfile.TarInfo:
+def _add_content(archive: "tarfile.TarFile", name: str, content: bytes) -> None:
+    member = _member(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _member(name: str) -> "tarfile.TarInfo":
+    import tarfile  # noqa: PLC0415
+
     member = tarfile.TarInfo(name)
     member.mtime = member.uid = member.gid = 0
     member.mode = 0o644
     return member
 
 
-def _tar(file: IO[bytes]) -> tarfile.TarFile:
+def _tar(file: IO[bytes]) -> "tarfile.TarFile":
+    import tarfile  # noqa: PLC0415 - likewise
+
     # The GNU format: names are bytes, and no header holds a time of its own.
     return tarfile.open(
         fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape"

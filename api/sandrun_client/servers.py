@@ -1,12 +1,13 @@
 """Operations on the server itself."""
 
 import secrets
-from typing import Any
 
 from sandrun_client import receipts
 from sandrun_client.errors import UnexpectedAnswer
 from sandrun_client.exchange import Flow, Policy, Request, ask
+from sandrun_client.jobs import read
 from sandrun_client.models import Connection
+from sandrun_client.server_models import Environments, Stats
 
 
 def test_connection(policy: Policy, url: str) -> Flow[Connection]:
@@ -29,11 +30,11 @@ def test_connection(policy: Policy, url: str) -> Flow[Connection]:
     )
 
 
-def get_stats(policy: Policy) -> Flow[dict[str, Any]]:
+def get_stats(policy: Policy) -> Flow[Stats]:
     """What this address has used and may use, and how busy the server is."""
-    return (yield from ask(policy, Request("GET", "/stats"))).document()
+    return read(Stats.of, (yield from ask(policy, Request("GET", "/stats"))).document())
 
 
-def list_environments(policy: Policy) -> Flow[dict[str, Any]]:
+def list_environments(policy: Policy) -> Flow[Environments]:
     """The environments a job may name."""
-    return (yield from ask(policy, Request("GET", "/environments"))).document()
+    return read(Environments.of, (yield from ask(policy, Request("GET", "/environments"))).document())

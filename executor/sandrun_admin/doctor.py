@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from sandrun_shared import settings
+from sandrun_shared import commandline, settings
 from sandrun_shared.executor_client import ExecutorAway, ExecutorClient, ExecutorLost
 
 CHECK_SECONDS = 60.0
@@ -25,12 +25,16 @@ class Check(msgspec.Struct, frozen=True):
     mend: str
 
 
-def run(config: Path | None) -> int:
-    """Print the table; 0 if jobs can run safely, else 1."""
+def run(config: Path | None, *, as_json: bool = False) -> int:
+    """Print the table, or a JSON document; 0 if jobs can run safely, else 1."""
     executor = settings.load(config).executor
     checks = [_user(executor.user), *_executor_checks(config), *_running(executor.socket)]
-    print(table(checks))
-    return int(any(check.required and not check.ok for check in checks))
+    unsafe = any(check.required and not check.ok for check in checks)
+    if as_json:
+        commandline.print_json({"safe": not unsafe, "checks": msgspec.to_builtins(checks)})
+    else:
+        print(table(checks))
+    return int(unsafe)
 
 
 def table(checks: Sequence[Check]) -> str:

@@ -1,14 +1,16 @@
 """`sandrun env`: build, list, remove and lock environments."""
 
-import argparse
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import click
 from uv import find_uv_bin
 
 from sandrun_admin import builds
-from sandrun_shared import environments, settings
+from sandrun_shared import commandline, environments, settings
 
 _REMOVE_SECONDS = 30.0
 _LOCK_OPTIONS = (
@@ -26,66 +28,89 @@ _LOCK_OPTIONS = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
-    actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
-    for name, text in (
-        ("build", "build environments from their locks (root)"),
-        ("list", "list environments and whether they are built"),
-        ("remove", "delete what was built (root)"),
-        ("lock", "write the locks anew: versions and hashes of all packages"),
-    ):
-        action = actions.add_parser(name, help=text)
-        action.add_argument("--config", type=Path, help=f"settings file (default: {settings.DEFAULT_PATH})")
-        if name != "list":
-            group = action.add_mutually_exclusive_group(required=True)
-            group.add_argument("names", nargs="*", default=[], metavar="NAME")
-            group.add_argument("--all", action="store_true", help="every environment")
-        if name == "lock":
-            action.add_argument("--upgrade", action="store_true", help="take the newest versions")
+@dataclass(frozen=True)
+class Chosen:
+    """Which environments a command line names: some, or every one."""
+
+    names: tuple[str, ...]
+    every: bool
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Do it. Raises SettingsError, OSError; 1 when one of several failed."""
-    executor = settings.load(arguments.config).executor
+def names(config: Path | None = None) -> list[str]:
+    """The names of all environments that are defined here. Raises SettingsError, OSError."""
+    executor = settings.load(config).executor
+    return sorted(environments.definition_files(executor.environment_definitions))
+
+
+def each(
+    action: Literal["build", "remove", "lock"],
+    chosen: Chosen,
+    config: Path | None,
+    *,
+    as_json: bool = False,
+    upgrade: bool = False,
+) -> int:
+    """Build, remove or lock environments; OWN_FAILURE when that failed for one of them.
+
+    Raises SettingsError, OSError, UsageError.
+    """
+    if bool(chosen.names) == chosen.every:
+        raise click.UsageError("Name environments, or give --all.", click.get_current_context(silent=True))
+    executor = settings.load(config).executor
     folder = Path(executor.environments_dir)
     files = environments.definition_files(executor.environment_definitions)
-    if arguments.action == "list":
-        return _list(files, folder)
-    if arguments.action == "remove" and arguments.all:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != ".cache")
+    if action == "remove" and chosen.every:
+        wanted = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != ".cache")
     else:
-        names = sorted(files) if arguments.all else arguments.names
-    failed = 0
-    for name in names:
+        wanted = sorted(files) if chosen.every else list(chosen.names)
+    done: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    for name in wanted:
         try:
-            _one(arguments, name, files, executor)
+            if (text := _one(action, name, files, executor, every=chosen.every, upgrade=upgrade)) is not None:
+                done[name] = text
+                _say(f"{name}: {text}")
         except (builds.BuildError, environments.DefinitionError) as error:
+            failed[name] = str(error)
             _say(f"{name}: {error}")
-            failed = 1
-    return failed
+    if as_json:
+        commandline.print_json({"done": done, "failed": failed})
+    return commandline.OWN_FAILURE if failed else 0
 
 
 def _one(
-    arguments: argparse.Namespace, name: str, files: dict[str, Path], executor: settings.Executor
-) -> None:
+    action: str,
+    name: str,
+    files: dict[str, Path],
+    executor: settings.Executor,
+    *,
+    every: bool,
+    upgrade: bool,
+) -> str | None:
+    """What was done, None for nothing."""
     folder = Path(executor.environments_dir)
-    if arguments.action == "remove":
+    if action == "remove":
+        if not (folder / name).is_dir() and name not in files:
+            raise _unknown(name, files)
         builds.remove(name, folder, _REMOVE_SECONDS)
-        _say(f"{name}: removed")
-        return
+        return "removed"
     if name not in files:
-        raise environments.DefinitionError(
-            f"there is no such environment; there is: {', '.join(sorted(files))}"
-        )
+        raise _unknown(name, files)
     definition = environments.load(files[name])
-    if arguments.action == "lock":
-        write_lock(definition, files[name], upgrade=arguments.upgrade)
-    elif arguments.all and not definition.packages:
-        return
-    else:
-        digest = builds.build(name, definition, files[name], folder, _say, uid=executor.first_uid - 1)
-        _say(f"{name}: {folder / name / digest} is ready")
+    if action == "lock":
+        write_lock(definition, files[name], upgrade=upgrade)
+        return "locked"
+    if every and not definition.packages:
+        return None
+    digest = builds.build(name, definition, files[name], folder, _say, uid=executor.first_uid - 1)
+    return f"{folder / name / digest} is ready"
+
+
+def _unknown(name: str, files: dict[str, Path]) -> environments.DefinitionError:
+    known = ", ".join(sorted(files))
+    return environments.DefinitionError(
+        f"there is no such environment; there are {known}.{commandline.nearest(name, files)}"
+    )
 
 
 def write_lock(definition: environments.Definition, path: Path, *, upgrade: bool = False) -> None:
@@ -106,15 +131,22 @@ def write_lock(definition: environments.Definition, path: Path, *, upgrade: bool
         new.unlink(missing_ok=True)
 
 
-def _list(files: dict[str, Path], folder: Path) -> int:
+def listing(config: Path | None, *, as_json: bool = False) -> int:
+    """Print every environment and whether it is built. Raises SettingsError, OSError."""
+    executor = settings.load(config).executor
+    folder = Path(executor.environments_dir)
     rows = []
-    for name, path in sorted(files.items()):
+    for name, path in sorted(environments.definition_files(executor.environment_definitions).items()):
         try:
             definition = environments.load(path)
             state, digest = builds.listed(name, definition, path, folder)
             rows.append((name, state, digest, definition.description))
         except (builds.BuildError, environments.DefinitionError) as error:
             rows.append((name, f"unusable: {error}", "", ""))
+    if as_json:
+        keys = ("name", "state", "digest", "description")
+        commandline.print_json([dict(zip(keys, row, strict=True)) for row in rows])
+        return 0
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, (14, 22, 17, 0), strict=True)).rstrip())
     return 0

@@ -7,6 +7,7 @@ descriptor), for the death of a child (its pidfd) and for the executor's READY=1
 import contextlib
 import fcntl
 import http.client
+import json
 import os
 import pwd
 import selectors
@@ -39,18 +40,27 @@ class StartError(Exception):
     """Sandrun cannot be started; the text says what to do."""
 
 
+class NeedsRoot(StartError):
+    """It must be root; the text says what for."""
+
+
 class Stopping(Exception):
     """A signal asked for the end."""
 
 
 def run(
-    config: Path | None, overrides: Mapping[str, str], ready_fd: int | None = None, *, quotas: bool = False
+    config: Path | None,
+    overrides: Mapping[str, str],
+    ready_fd: int | None = None,
+    *,
+    quotas: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Serve until SIGINT or SIGTERM; 0 then, 1 if a service could not be kept alive.
 
-    overrides are keys of [api] and their values. Once it serves, the address goes to standard output
-    and, with a line's end, to ready_fd, which is then closed. With quotas this machine's own requests have
-    some, too. Raises StartError, SettingsError.
+    overrides are keys of [api] and their values. Once it serves, the address goes to standard output, as
+    JSON if asked for, and, with a line's end, to ready_fd, which is then closed. With quotas this machine's
+    requests have some, too. Raises StartError, SettingsError.
     """
     environ = {**os.environ, **{f"SANDRUN_API__{key.upper()}": value for key, value in overrides.items()}}
     chosen = settings.load(config, environ)
@@ -58,7 +68,7 @@ def run(
     tls.tls_context(chosen.api)
     _check_key(chosen.executor.worker_key, environ)
     if os.geteuid() != 0:
-        raise StartError("`up` must run as root: the executor makes namespaces and cgroups")
+        raise NeedsRoot("the executor makes namespaces and cgroups")
     try:
         user = pwd.getpwnam(chosen.executor.user)
     except KeyError:
@@ -78,7 +88,7 @@ def run(
             environ={**child_environment(environ), RUNTIME_FOLDER: str(own)},
             exempt_loopback=not quotas and exempts_loopback(chosen, environ),
         )
-        return supervisor.serve(ready_fd)
+        return supervisor.serve(ready_fd, as_json=as_json)
 
 
 def exempts_loopback(chosen: settings.Settings, environ: Mapping[str, str]) -> bool:
@@ -187,7 +197,7 @@ class Supervisor:
         self._executor: Child | None = None
         self._api: Child | None = None
 
-    def serve(self, ready_fd: int | None) -> int:
+    def serve(self, ready_fd: int | None, *, as_json: bool = False) -> int:
         """Start both, announce it, and wait for the end."""
         try:
             self._start_executor()
@@ -196,7 +206,7 @@ class Supervisor:
                 _say("requests of this machine are exempt from quotas (--quotas keeps them)")
             api = self._settings.api
             address = url(api.host, api.port, "https" if api.cert else "http")
-            print(f"Sandrun is ready on {address}", flush=True)
+            print(json.dumps({"url": address}) if as_json else f"Sandrun is ready on {address}", flush=True)
             if ready_fd is not None:
                 with open(ready_fd, "w") as ready:
                     ready.write(f"{address}\n")

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from sandrun_shared import jobs, settings_access
+from sandrun_shared.settings_faults import Origins, in_words
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Access = settings_access.Access
@@ -409,24 +410,41 @@ DEFAULT_PATH = Path("/etc/sandrun/sandrun.toml")
 def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the file (the default one only if it exists), then SANDRUN_<TABLE>__<KEY> over it.
 
-    Raises SettingsError with the key's name for anything unknown, mistyped or out of range.
+    Raises SettingsError for anything unknown, mistyped or out of range, which names the variable or the file
+    and line.
     """
+    return load_with_origins(path, environ)[0]
+
+
+def load_with_origins(
+    path: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> tuple[Settings, Origins]:
+    """The settings, and which variable or line each comes from. Raises SettingsError."""
     tables: dict[str, Any] = {}
+    text = ""
     source = path or DEFAULT_PATH
     if path is not None or source.exists():
         try:
-            tables = tomllib.loads(source.read_text())
-        except (OSError, ValueError) as error:
+            text = source.read_text()
+            tables = tomllib.loads(text)
+        except OSError as error:
+            raise SettingsError(f"{source} cannot be read: {error.strerror}") from None
+        except ValueError as error:
             raise SettingsError(f"{source}: {error}") from None
+    variables: dict[tuple[str, str], str] = {}
     for name, value in environ.items():
         table, separator, key = name.removeprefix(PREFIX).partition("__")
         if name.startswith(PREFIX) and separator:
             table, key = table.lower(), key.lower()
-            tables.setdefault(table, {})[key] = words(value) if _is_list(table, key) else value
+            if not isinstance(tables.setdefault(table, {}), dict):
+                break  # a value where a table must be: the conversion says so
+            variables[table, key] = name
+            tables[table][key] = words(value) if _is_list(table, key) else value
+    origins = Origins(str(source), text, variables)
     try:
-        return msgspec.convert(tables, Settings, strict=False)
+        return msgspec.convert(tables, Settings, strict=False), origins
     except msgspec.ValidationError as error:
-        raise SettingsError(str(error)) from None
+        raise SettingsError(in_words(str(error), Settings, origins)) from None
 
 
 def _is_list(table: str, key: str) -> bool:

@@ -31,6 +31,8 @@ AIMS = (
     Aim("executor node", "bare node", 1.2),
     Aim("run node", "bare node", 1.2),
 )
+# `sandrun run`, from its start to its end, to so many times curl's whole process and a constant.
+COMMAND_TIMES, COMMAND_MS = 3, 100.0
 RATES = (("executor python", 1.2), ("run python", 1.5))
 
 
@@ -49,6 +51,10 @@ def _latency(latency: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for kind in aim.kinds if {aim.subject, aim.other} <= latency.keys() else ():
             ratio = latency[aim.subject][kind]["p50_ms"] / latency[aim.other][kind]["p50_ms"]
             yield _entry(f"{aim.subject} to {aim.other}, p50 {kind}", ratio, "≤", aim.most)
+    if {"command python", "curl python"} <= latency.keys():
+        curl, command = (latency[f"{kind} python"][BACK_TO_BACK]["p50_ms"] for kind in ("curl", "command"))
+        name = f"sandrun run to {COMMAND_TIMES} × curl + {COMMAND_MS:g} ms, p50"
+        yield _entry(name, command / (COMMAND_TIMES * curl + COMMAND_MS), "≤", 1.0)
 
 
 def _rates(rates: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -49,6 +50,7 @@ PROGRAMS = (
     Program("bash", "bash", "/usr/bin/bash", "true", b""),
 )
 ML_BASIC = "ml-basic"
+WHOLE = ("curl", "command")  # kinds whose figure is how long one start takes
 
 
 def programs(environments: Path) -> list[Program]:
@@ -107,6 +109,27 @@ class ProcessClient:
 
     def close(self) -> None:
         """Nothing is kept."""
+
+
+class WholeProcess(ProcessClient):
+    """A client's whole process, from its start to its end, for a job of the api."""
+
+    def __init__(self, program: Program, command: list[str], port: int) -> None:
+        super().__init__(program, [])
+        self._command = command
+        self._path = shutil.which(command[0]) or command[0]
+        self._environment["SANDRUN_URL"] = f"http://127.0.0.1:{port}"
+
+
+def _curl(port: int, program: Program) -> WholeProcess:
+    url = f"http://127.0.0.1:{port}/run?interpreter={program.interpreter}"
+    words = ["curl", "-sS", "-H", "Content-Type: text/plain", "--data-binary", program.code, url]
+    return WholeProcess(program, words, port)
+
+
+def _command(port: int, program: Program) -> WholeProcess:
+    command = str(Path(sys.executable).with_name("sandrun"))
+    return WholeProcess(program, [command, "run", "--lang", program.interpreter, "-c", program.code], port)
 
 
 def _memfd(data: bytes) -> int:
@@ -272,6 +295,9 @@ def subjects(socket_path: str, port: int, environments: Path) -> list[Subject]:
     kinds["executor"] = lambda p: ExecutorClient(socket_path, p)
     kinds["run"] = lambda p: RunClient(port, p)
     kinds["submit"] = lambda p: SubmitClient(port, p)
+    if shutil.which("curl"):
+        kinds["curl"] = functools.partial(_curl, port)
+        kinds["command"] = functools.partial(_command, port)
     return [
         Subject(kind, program, functools.partial(make, program))
         for kind, make in kinds.items()

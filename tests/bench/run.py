@@ -15,7 +15,7 @@ import memory
 import recovery
 import report
 import request_latency
-from clients import PROGRAMS, subjects
+from clients import PROGRAMS, WHOLE, subjects
 from stack import Stack, StackError
 
 ROUNDS = 20
@@ -67,7 +67,9 @@ def main(arguments: list[str]) -> int:
             samples = measures.latencies(chosen, rounds if "latency" in parts else 1)
             rates: measures.Rates = {}
             if "throughput" in parts:
-                simple = [subject for subject in chosen if subject.program in PROGRAMS]
+                simple = [
+                    subject for subject in chosen if subject.program in PROGRAMS and subject.kind not in WHOLE
+                ]
                 rates = measures.throughputs(simple, max(1, rounds // 4), 0.5 if options.quick else 1.0)
             logs: dict[str, list[float]] = {}
             for count in SUBSCRIBERS if "logs" in parts else ():

@@ -134,8 +134,8 @@ def test_it_works_alone(alone: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"sandrun \d+\.\d+\.\d+\n", done.stdout)
     for words, lacking in (
-        (("mcp",), "pip install 'sandrun-client[mcp]'"),
-        (("up",), "pip install sandrun-server"),
+        (("mcp",), "in a checkout of Sandrun, pip install './client[mcp]'"),
+        (("up",), "`sandrun up` belongs to the server, which is not installed here: in a checkout"),
         (("keygen", "worker.key"), "`sandrun keygen` without `--encryption` belongs to the server"),
     ):
         done = run(alone, *words)

@@ -292,3 +292,122 @@ def test_nothing_to_run_in_a_terminal_is_help(terminal: Callable[..., "pexpect.s
     said, status = ended(terminal("run"))
     assert "Nothing to run" in said
     assert status == 125
+
+
+def test_code_of_the_command_line(piped: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+    done = piped("-c", "import sys; print(sys.argv[1:], input())", "a", "--", "-b", stdin=b"typed\n")
+    assert (done.stdout, done.stderr, done.returncode) == (b"['a', '-b'] typed\n", b"", 0)
+    assert piped("run", "-l", "bash", "-c", "echo $((6 * 7))").stdout == b"42\n"
+
+
+def test_what_is_piped_in_is_the_programs_input(
+    piped: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_text("import sys; print(len(sys.stdin.read()))")
+    assert piped("a.py", stdin=b"x" * 100_000).stdout == b"100000\n"
+    (tmp_path / "other").write_text("four")
+    assert piped("a.py", "--stdin", "other", stdin=b"x").stdout == b"4\n"
+    assert piped("a.py").stdout == b"0\n"
+
+
+def test_a_file_on_standard_output(
+    piped: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path, service: Service
+) -> None:
+    one = piped("submit", "-c", "open('f', 'wb').write(bytes(range(256)))").stdout.decode().strip()
+    piped("status", one, "--wait")
+    assert piped("download", one, "f", "-o", "-").stdout == bytes(range(256))
+    assert service.status(one)["status"] == "completed"  # as when a single file is saved
+    assert piped("download", one, "-o", "-").stdout == bytes(range(256))
+    assert piped("status", one).returncode == 125
+    two = piped("submit", "-c", "open('a', 'w'); open('b', 'w')").stdout.decode().strip()
+    piped("status", two, "--wait")
+    done = piped("download", two, "-o", "-")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"it left a, b" in done.stderr
+    piped("cancel", two)
+    assert sorted(path.name for path in tmp_path.iterdir()) == []
+
+
+def test_limits_and_names_in_words(piped: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+    for words, told in (
+        (("--memory", "1"), b"memory must be between 16 and 2048 MB"),
+        (("--memory", "3g"), b"memory must be between 16 and 2048 MB"),
+        (("--timeout", "2h"), b"timeout must be above 0 and at most 3600 seconds"),
+        (("--lang", "python3.12"), b"Did you mean 'python3'?"),
+        (("--environment", "defalt"), b"Did you mean 'default'?"),
+    ):
+        done = piped("-c", "1", *words)
+        assert (done.returncode, done.stdout) == (125, b"")
+        assert told in done.stderr, done.stderr
+        assert b"Input should be" not in done.stderr
+    document = json.loads(piped("-c", "1", "--memory", "1", "--json").stdout)
+    assert document["error"] == "Invalid request"
+    assert document["errors"][0]["pointer"] == "/memory_mb"
+    assert piped("-c", "print(1)", "--memory", "0.5g", "--timeout", "1m").stdout == b"1\n"
+
+
+def test_output_that_is_cut_is_told(
+    piped: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+) -> None:
+    (tmp_path / "a.py").write_text("print('y' * 99 + '\\n' + 'z' * 12_000_000)")
+    done = piped("a.py", "--quiet")
+    assert done.returncode == 0
+    assert len(done.stdout) == 10 << 20
+    assert (
+        b"OUTPUT CUT: this is the first 10 MB; the program printed 12 MB, and the rest is lost" in done.stderr
+    )
+    assert json.loads(piped("a.py", "--json").stdout)["truncated"] is True
+    assert json.loads(piped("-c", "1", "--json").stdout)["truncated"] is False
+
+
+def test_packages_of_a_server_that_installs_none(
+    piped: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+) -> None:
+    """What was asked for is refused; what was only noticed is told and left out."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "main.py").write_text("print('ran')")
+    (folder / "requirements.txt").write_text("cowsay\n")
+    done = piped("in")
+    assert (done.stdout, done.returncode) == (b"ran\n", 0)
+    assert b"installing what requirements.txt names" in done.stderr
+    assert b"Running without what requirements.txt names." in done.stderr
+    done = piped("in", "--no-install")
+    assert (done.stdout, done.stderr) == (b"ran\n", b"")
+    for words in (("in", "--with", "cowsay"), ("-c", "1", "--with", "cowsay")):
+        done = piped(*words)
+        assert (done.stdout, done.returncode) == (b"", 125)
+        assert b"installs no packages" in done.stderr
+    script = b"# /// script\n# dependencies = ['cowsay']\n# ///\nprint('ran')\n"
+    assert piped(stdin=script).returncode == 125
+    assert piped("--no-install", stdin=script).stdout == b"ran\n"
+
+
+def test_environments_are_completed(piped: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
+    done = piped(_SANDRUN_COMPLETE="bash_complete", COMP_WORDS="sandrun run --environment d", COMP_CWORD="3")
+    assert done.stdout == b"plain,default\n"
+
+
+def test_a_wait_for_quota_is_told(tmp_path: Path) -> None:
+    """What for and until when, on standard error; and Ctrl-C ends it."""
+    variables = {"SANDRUN_QUOTA__CPU_SECONDS_PER_MINUTE": "0.05"}
+    with Service(environment=variables) as service:
+        burns = "import time\nwhile time.process_time() < 0.2: pass"
+        job_id = service.submit(burns)
+        service.client.get(f"/status/{job_id}", params={"wait": 60})
+        with subprocess.Popen(
+            [*COMMAND, "-c", "1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            cwd=tmp_path,
+            env=environment(service),
+        ) as process:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(SECONDS) == 130
+    assert line.startswith(b"sandrun: waiting ")
+    assert b" s, at " in line
+    assert b"CPU quota exhausted" in line
+    assert line.rstrip().endswith(b"Ctrl-C stops")

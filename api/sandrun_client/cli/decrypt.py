@@ -16,33 +16,38 @@ from sandrun_shared.outputs import OutputEntry
 from sandrun_shared.paths import shown
 from sandrun_shared.sealing import FIRST_MAGIC, MAGIC, SealedOutputs, SealError, open_logs
 
+_STREAMS = ((1, "stdout"), (2, "stderr"))
 MAX_LOGS = 256 << 20  # bytes
 
 
-def run(key_file: Path, name: str, folder: Path) -> int:
+def run(key_file: Path, name: str, folder: Path, *, as_json: bool = False) -> int:
     """Print the logs, or write the outputs to a new folder; 1 if they cannot be opened.
+
+    as_json: the logs as text, or the names of the files, in one document.
 
     name is that of the sealed file, "-" for standard input. Raises KeyFileError, OSError.
     """
     key = PrivateKey(keys.read(key_file, keys.KeyKind.encryption))
     try:
         if name == "-":
-            return _open(key, sys.stdin.buffer, folder)
+            return _open(key, sys.stdin.buffer, folder, as_json)
         with open(name, "rb") as file:
-            return _open(key, file, folder)
+            return _open(key, file, folder, as_json)
     except (SealError, InvalidTarget) as error:
+        if as_json:
+            terminal.print_json({"error": "It cannot be opened", "reason": str(error)})
         terminal.complain(str(error))
         return 1
 
 
-def _open(key: PrivateKey, file: BinaryIO, folder: Path) -> int:
+def _open(key: PrivateKey, file: BinaryIO, folder: Path, as_json: bool) -> int:
     head = file.read(len(MAGIC))
     if head in (MAGIC, FIRST_MAGIC):
-        return _write_outputs(SealedOutputs(key, file, head), folder)
+        return _write_outputs(SealedOutputs(key, file, head), folder, as_json)
     data = head + file.read(MAX_LOGS)
     if file.read(1):
         raise SealError(f"the logs have more than {MAX_LOGS} bytes")
-    return _print_logs(key, _sealed_text(data))
+    return _print_logs(key, _sealed_text(data), as_json)
 
 
 def _sealed_text(data: bytes) -> bytes:
@@ -57,8 +62,15 @@ def _sealed_text(data: bytes) -> bytes:
     return text.encode()
 
 
-def _print_logs(key: PrivateKey, text: bytes) -> int:
+def _print_logs(key: PrivateKey, text: bytes, as_json: bool) -> int:
     records, complete = open_logs(key, text)
+    if as_json:
+        whole = {
+            name: b"".join(data for stream, data in records if stream == number) for number, name in _STREAMS
+        }
+        shown = {name: data.decode("utf-8", "replace") for name, data in whole.items()}
+        terminal.print_json({**shown, "complete": complete})
+        return int(not complete)
     streams = {1: sys.stdout.buffer, 2: sys.stderr.buffer}
     for stream, data in records:
         streams[stream].write(data)
@@ -68,7 +80,7 @@ def _print_logs(key: PrivateKey, text: bytes) -> int:
     return int(not complete)
 
 
-def _write_outputs(outputs: SealedOutputs, folder: Path) -> int:
+def _write_outputs(outputs: SealedOutputs, folder: Path, as_json: bool) -> int:
     # All names are looked at before anything is written.
     places = [place_of(folder, entry.path) for entry in outputs.entries]
     try:
@@ -82,7 +94,10 @@ def _write_outputs(outputs: SealedOutputs, folder: Path) -> int:
             file.writelines(pieces)
             file.flush()
             _restore(file.fileno(), entry)
-        print(shown(entry.path))
+        if not as_json:
+            print(shown(entry.path))
+    if as_json:
+        terminal.print_json({"saved": [str(target) for target in places]})
     return 0
 
 

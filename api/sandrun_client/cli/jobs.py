@@ -1,7 +1,6 @@
-"""Commands about jobs: submit, status, logs, outputs, download, cancel."""
+"""Commands about jobs: submit, status, logs, outputs, cancel."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
@@ -9,33 +8,27 @@ import click
 from sandrun_client import outcomes
 from sandrun_client.cli import terminal
 from sandrun_client.cli.options import Server, job_options, server_options
-from sandrun_client.cli.programs import program_of
-from sandrun_client.cli.session import interruptible
+from sandrun_client.cli.programs import Asked, program_of
+from sandrun_client.cli.session import submitted
+from sandrun_client.cli.signals import Signals, interruptible
 from sandrun_client.errors import SandrunError
 from sandrun_client.models import Status
+from sandrun_shared import commandline
 
 
-@click.command()
-@click.argument("file", type=click.Path(), metavar="DIR|FILE|-")
+@click.command(cls=commandline.Command)
+@click.argument("file", required=False, type=click.Path(), metavar="DIR|FILE|-")
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @job_options
 @server_options
-def submit(
-    *,
-    server: Server,
-    file: str,
-    args: tuple[str, ...],
-    entrypoint: str | None,
-    exclude: tuple[str, ...],
-    job: dict[str, Any],
-) -> int:
-    """Submit a folder or a file, and print the job's id without waiting for it."""
-    program = program_of(file, entrypoint, args, exclude, job)
+def submit(*, server: Server, asked: Asked, job: dict[str, Any]) -> int:
+    """Submit a folder, a file or CODE, and print the job's id without waiting for it."""
+    program = program_of(asked, job)
 
-    async def main() -> int:
-        async with server.async_client() as client:
-            with terminal.transfer("Uploading", shown=not server.json) as progress:
-                job = await program.submit(client, progress)
+    def main(signals: Signals) -> int:
+        with server.driver() as driver:
+            flow = submitted(program, server.policy(), signals, shown=not server.json)
+            job = driver.run(flow)
         if server.json:
             terminal.print_json({"job_id": job.job_id, "queue_position": job.queue_position})
         else:
@@ -45,13 +38,14 @@ def submit(
     return interruptible(main)
 
 
-@click.command()
+@click.command(cls=commandline.Command)
 @click.argument("job_id")
 @click.option("--wait", is_flag=True, help="Wait until the job is finished.")
 @server_options
 def status(server: Server, job_id: str, wait: bool) -> int:
     """Say where a job is and how it ended."""
-    with server.client() as client:
+    text = f"waiting for the job {job_id} to be finished; Ctrl-C stops" if wait else ""
+    with server.client() as client, terminal.Patience(text):
         found = client.wait(job_id) if wait else client.get_status(job_id)
     if server.json:
         terminal.print_json(dict(found.raw))
@@ -60,7 +54,7 @@ def status(server: Server, job_id: str, wait: bool) -> int:
     return 0
 
 
-@click.command()
+@click.command(cls=commandline.Command)
 @click.argument("job_id")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job is finished.")
 @server_options
@@ -81,11 +75,11 @@ def logs(server: Server, job_id: str, follow: bool) -> int:
     terminal.write("stdout", found.stdout_bytes)
     terminal.write("stderr", found.stderr_bytes)
     if found.truncated:
-        terminal.say("this is not all: the job printed more than the server keeps")
+        terminal.complain("OUTPUT CUT: this is not all; the job printed more than the server keeps")
     return 0
 
 
-@click.command()
+@click.command(cls=commandline.Command)
 @click.argument("job_id")
 @server_options
 def outputs(server: Server, job_id: str) -> int:
@@ -100,35 +94,7 @@ def outputs(server: Server, job_id: str) -> int:
     return 0
 
 
-@click.command()
-@click.argument("job_id")
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(),
-    help="Folder to save in [default: this one].",
-)
-@click.option("--keep", is_flag=True, help="Do not delete the job after all its files were saved.")
-@server_options
-def download(server: Server, job_id: str, paths: tuple[str, ...], output: Path, keep: bool) -> int:
-    """Save the files that a job left, and then delete the job; or only those named, and leave it."""
-    with server.client() as client, terminal.transfer("Downloading", shown=not server.json) as progress:
-        if paths:
-            output.mkdir(parents=True, exist_ok=True)
-            saved = tuple(client.download_file(job_id, path, output, progress=progress) for path in paths)
-        else:
-            saved = client.download_all(job_id, output, keep=keep, progress=progress)
-    if server.json:
-        terminal.print_json({"saved": [str(path) for path in saved]})
-    else:
-        for path in saved:
-            print(path)
-    return 0
-
-
-@click.command()
+@click.command(cls=commandline.Command)
 @click.argument("job_ids", nargs=-1, required=True, metavar="JOB_ID...")
 @server_options
 def cancel(server: Server, job_ids: tuple[str, ...]) -> int:

@@ -1,31 +1,64 @@
 """The command: which subcommand it is, and what it exits with."""
 
-import difflib
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem
 
-from sandrun_client.cli import jobs, mcp, offline, programs, running, servers, terminal
-from sandrun_client.errors import Refused, SandrunError
+from sandrun_client.cli import failures, servers, terminal
+from sandrun_shared import commandline
 
 COMPLETE_VARIABLE = "_SANDRUN_COMPLETE"
 
+# Each is loaded when it is called: what others need would make every `sandrun FILE` wait.
+OWN = {
+    "run": "running:run",
+    "submit": "jobs:submit",
+    "status": "jobs:status",
+    "logs": "jobs:logs",
+    "outputs": "jobs:outputs",
+    "download": "downloads:download",
+    "cancel": "jobs:cancel",
+    "envs": "asking:envs",
+    "stats": "asking:stats",
+    "mcp": "mcp:mcp",
+    "verify": "offline:verify",
+    "decrypt": "offline:decrypt",
+    "keygen": "offline:keygen",
+    "completion": "about:completion",
+    "help": "about:show_help",
+    "version": "about:version",
+}
+NAMES = (*OWN, *servers.COMMANDS)
+_ROOT_OPTIONS = ("-h", "--help", "-V", "--version")
 
-class Commands(click.Group):
+
+class Commands(commandline.Group):
     """The subcommands, with the server's in a section of their own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names: the client's, then the server's."""
+        return list(NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, loaded."""
+        if cmd_name in servers.COMMANDS:
+            return servers.command(cmd_name)
+        if cmd_name not in OWN:
+            return None
+        module, _, name = OWN[cmd_name].partition(":")
+        found: click.Command = getattr(importlib.import_module(f"sandrun_client.cli.{module}"), name)
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write both sections."""
-        for title, own in (("Commands", True), ("Commands of the server", False)):
-            rows = [
-                (name, command.get_short_help_str(80))
-                for name, command in self.commands.items()
-                if (name not in servers.COMMANDS) is own
-            ]
+        for title, names in (("Commands", OWN), ("Commands of the server", servers.COMMANDS)):
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(name, command.get_short_help_str(80)) for name, command in found if command is not None]
             with formatter.section(title):
                 formatter.write_dl(rows)
 
@@ -36,50 +69,18 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
-    epilog="`sandrun FILE` runs FILE, and code that is piped in runs too: echo 'print(1)' | sandrun "
-    "--lang python. SANDRUN_URL names the server.",
+    epilog="`sandrun FILE` runs FILE, `sandrun -c CODE` runs code, and code that is piped in runs too: "
+    "echo 'print(1)' | sandrun --lang python. SANDRUN_URL names the server.",
 )
-@click.version_option(package_name=None, message="%(prog)s %(version)s", version=servers.version())
 def sandrun() -> None:
-    """Run code that nobody trusts."""
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> int:
-    """Print what makes a shell complete this command: eval "$(sandrun completion bash)"."""
-    found = get_completion_class(shell)
-    if found is None:
-        raise click.UsageError(f"There is no completion for {shell}.")
-    print(found(sandrun, {}, "sandrun", COMPLETE_VARIABLE).source())
-    return 0
-
-
-for command in (
-    running.run,
-    jobs.submit,
-    jobs.status,
-    jobs.logs,
-    jobs.outputs,
-    jobs.download,
-    jobs.cancel,
-    servers.envs,
-    servers.stats,
-    mcp.mcp,
-    offline.verify,
-    offline.decrypt,
-    offline.keygen,
-    completion,
-    *(servers.server_command(name) for name in servers.COMMANDS),
-):
-    sandrun.add_command(command)
+    """Run untrusted code in a sandbox: on a Sandrun server, named by SANDRUN_URL."""
 
 
 def dispatched(words: Sequence[str]) -> list[str]:
     """The words with `run` in front of those that name no command."""
     if not words:
         return ["--help"] if sys.stdin.isatty() else ["run"]
-    if words[0] in sandrun.commands or words[0] in ("--help", "--version"):
+    if words[0] in NAMES or words[0] in _ROOT_OPTIONS:
         return list(words)
     return ["run", *words]
 
@@ -97,34 +98,14 @@ def _status_of(words: list[str]) -> int:
     try:
         status: Any = sandrun.main(words, prog_name="sandrun", standalone_mode=False)
         sys.stdout.flush()
-    except programs.NoSuchFile as error:
-        _fail(words, error.format_message() + _hint(error.name))
-    except click.ClickException as error:
-        _fail(words, error.format_message())
-    except Refused as error:
-        _fail(words, str(error), retry_after=error.retry_after, status=error.status)
     except (click.Abort, KeyboardInterrupt):
         return 130
     except (terminal.ReaderGone, BrokenPipeError):
         # Nobody reads any more; nor shall the interpreter try to write what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return terminal.BROKEN_PIPE
-    except (SandrunError, OSError) as error:
-        _fail(words, str(error))
-    else:
-        return status if isinstance(status, int) else 0
-    return terminal.OWN_FAILURE
-
-
-def _hint(name: str) -> str:
-    if name in sandrun.commands:
-        return f" Options of `{name}` come after it."
-    similar = difflib.get_close_matches(name, sandrun.commands, 1)
-    return f" Did you mean `{similar[0]}`?" if similar else ""
-
-
-def _fail(words: list[str], reason: str, **more: Any) -> None:
-    if "--json" in words:
-        document = {"error": "Sandrun failed", "reason": reason, **more}
-        terminal.print_json({key: value for key, value in document.items() if value is not None})
-    terminal.complain(reason)
+    except Exception as error:
+        if not failures.tell(error, as_json=commandline.wants_json(words), commands=NAMES):
+            raise
+        return terminal.OWN_FAILURE
+    return status if isinstance(status, int) else 0

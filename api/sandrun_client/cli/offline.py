@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
-from sandrun_client.cli import servers
+from sandrun_client.cli import servers, terminal
+from sandrun_shared import commandline
 
 _PATH = click.Path(path_type=Path)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
 
 
-@click.command()
+@click.command(cls=commandline.Command)
 @click.argument("receipt")
 @click.argument("files", nargs=-1, type=_PATH)
 @click.option("--worker", metavar="ID", help="Worker id that must have signed.")
@@ -27,7 +29,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--stdout", type=_PATH, metavar="FILE", help="What the job printed, byte for byte.")
 @click.option("--stderr", type=_PATH, metavar="FILE", help="What it printed on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@_JSON
 def verify(as_json: bool, **given: Any) -> int:
     """Check a receipt and what it speaks of, offline.
 
@@ -39,7 +41,7 @@ def verify(as_json: bool, **given: Any) -> int:
     return checks.run(checks.Checked(**given), as_json=as_json)
 
 
-@click.command()
+@click.command(cls=commandline.Command)
 @click.argument("key", type=_PATH)
 @click.argument("file")
 @click.option(
@@ -50,7 +52,8 @@ def verify(as_json: bool, **given: Any) -> int:
     metavar="DIR",
     help="Folder for the outputs, which is made [default: outputs].",
 )
-def decrypt(key: Path, file: str, output: Path) -> int:
+@_JSON
+def decrypt(key: Path, file: str, output: Path, as_json: bool) -> int:
     """Open logs and outputs that were sealed with --encrypt-to.
 
     KEY is the file that `sandrun keygen --encryption` made. FILE is outputs.sealed, or logs: as text, as
@@ -60,22 +63,30 @@ def decrypt(key: Path, file: str, output: Path) -> int:
     from sandrun_shared.keys import KeyFileError  # noqa: PLC0415
 
     try:
-        return sealed.run(key, file, output)
+        return sealed.run(key, file, output, as_json=as_json)
     except KeyFileError as error:
         raise click.ClickException(str(error)) from None
 
 
-@click.command()
+@click.command(cls=commandline.Command)
 @click.argument("file", type=_PATH)
 @click.option(
     "--encryption",
     is_flag=True,
     help="A key pair to encrypt to: prints the public key. Without: a worker's key, which the server makes.",
 )
-def keygen(file: Path, encryption: bool) -> int:
+@_JSON
+@click.pass_context
+def keygen(ctx: click.Context, file: Path, encryption: bool, as_json: bool) -> int:
     """Make a key, in a FILE that must not exist yet, and print the public one."""
     if not encryption:
-        return servers.hand_over(["keygen", "--", str(file)], "`sandrun keygen` without `--encryption`")
+        try:
+            command = servers.group().commands["keygen"]
+        except click.ClickException as error:
+            text = f"`sandrun keygen` without `--encryption` {error.message}"
+            raise click.ClickException(text) from None
+        made: int = ctx.invoke(command, file=file, as_json=as_json)
+        return made
     from nacl.public import PrivateKey  # noqa: PLC0415
 
     from sandrun_shared import keys  # noqa: PLC0415
@@ -85,5 +96,9 @@ def keygen(file: Path, encryption: bool) -> int:
         keys.write_new(file, keys.KeyKind.encryption, bytes(pair))
     except keys.KeyFileError as error:
         raise click.ClickException(str(error)) from None
-    print(keys.text_of(bytes(pair.public_key)))
+    public = keys.text_of(bytes(pair.public_key))
+    if as_json:
+        terminal.print_json({"public_key": public, "file": str(file)})
+    else:
+        print(public)
     return 0

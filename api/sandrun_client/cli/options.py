@@ -1,18 +1,28 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sandrun_client.aio import AsyncSandrunClient
-from sandrun_client.cli import terminal
-from sandrun_client.client import SandrunClient
+from sandrun_client import connecting
+from sandrun_client.cli import failures, terminal
+from sandrun_client.cli.programs import Asked
 from sandrun_client.connecting import DEFAULT_URL
-from sandrun_shared import languages
+from sandrun_client.drivers import SyncDriver
+from sandrun_client.errors import InvalidRequest, SandrunError
+from sandrun_client.exchange import Policy, Request, ask
+from sandrun_shared import commandline, languages
+
+if TYPE_CHECKING:
+    from sandrun_client.client import SandrunClient
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+ASKED_SECONDS = 30.0  # that a server may be silent
+ASIDE_SECONDS = 2.0  # likewise, where its answer only makes something nicer
 
 
 @dataclass(frozen=True)
@@ -23,13 +33,63 @@ class Server:
     verify_with: str | None
     json: bool
 
-    def client(self) -> SandrunClient:
-        """A client of it."""
-        return SandrunClient(self.url, verify_with=self.verify_with)
+    def policy(self) -> Policy:
+        """How patient to be, with every wait told."""
+        return Policy(verify_with=self.verify_with, on_wait=terminal.say_waiting)
 
-    def async_client(self) -> AsyncSandrunClient:
-        """An asynchronous client of it."""
-        return AsyncSandrunClient(self.url, verify_with=self.verify_with)
+    @contextlib.contextmanager
+    def driver(self, seconds: float = ASKED_SECONDS) -> Iterator[SyncDriver]:
+        """What does operations at it: with the standard library alone where it is on this machine."""
+        url = connecting.base_url(self.url)
+        if connecting.is_plain(url):
+            from sandrun_client.http_plain import PlainTransport  # noqa: PLC0415
+
+            yield SyncDriver(PlainTransport(url, seconds, {"User-Agent": connecting.USER_AGENT}))
+            return
+        import httpx  # noqa: PLC0415 - slow to load
+
+        from sandrun_client.http_httpx import HttpxTransport  # noqa: PLC0415
+
+        with httpx.Client(**connecting.http_options(url, seconds, True, {})) as http:
+            yield SyncDriver(HttpxTransport(http))
+
+    def client(self) -> "SandrunClient":
+        """A client of it."""
+        from sandrun_client.client import SandrunClient  # noqa: PLC0415 - slow to load
+
+        return SandrunClient(self.url, verify_with=self.verify_with, on_wait=terminal.say_waiting)
+
+    def aside(self, path: str) -> dict[str, Any]:
+        """What a route says, {} if it does not say it soon."""
+        policy = Policy(retries=0, on_wait=lambda _: None)
+        try:
+            with self.driver(ASIDE_SECONDS) as driver:
+                request = Request("GET", path, headers={"Accept": "application/json"})
+                return driver.run(ask(policy, request)).document()
+        except SandrunError:
+            return {}
+
+    def explained(self, error: InvalidRequest) -> SandrunError:
+        """The refusal of a job, with what the server has instead."""
+        pointers = {item.pointer for item in error.errors}
+        if not pointers & failures.EXPLAINED:
+            return error
+        server = self.aside("/")
+        names = self.aside("/environments").get("templates") if "/environment" in pointers else None
+        return failures.Faulty(
+            error,
+            limits=server.get("limits") or {},
+            interpreters=tuple(server.get("interpreters") or ()),
+            environments=tuple(names or ()),
+        )
+
+
+def _environments(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    try:
+        found = Server(ctx.params.get("url"), None, True).aside("/environments").get("templates")
+    except SandrunError:
+        return []
+    return [str(name) for name in found or () if str(name).startswith(incomplete)]
 
 
 def _variables(
@@ -50,10 +110,13 @@ def server_options(function: F) -> F:
 
     def wrapped(url: str | None, verify_with: str | None, as_json: bool, quiet: bool, **rest: Any) -> Any:
         terminal.set_quiet(quiet)
+        server = Server(url, verify_with, as_json)
         try:
-            return function(server=Server(url, verify_with, as_json), **rest)
+            return function(server=server, **rest)
         except BrokenPipeError:
             raise terminal.ReaderGone from None
+        except InvalidRequest as error:
+            raise server.explained(error) from error
 
     wrapped.__name__, wrapped.__doc__ = function.__name__, function.__doc__
     # Options that were put on the function by the decorators below this one.
@@ -71,7 +134,10 @@ def server_options(function: F) -> F:
 
 
 def job_options(function: F) -> F:
-    """What a job is given: the command gets them as `job`, a dictionary without what was not said."""
+    """What a job is given: the command gets them as `job`, a dictionary without what was not said.
+
+    What says which program it is comes as `asked`.
+    """
 
     def wrapped(**given: Any) -> Any:
         job = {
@@ -86,11 +152,23 @@ def job_options(function: F) -> F:
             "priority": "batch" if given.pop("batch") else None,
             "encrypt_to": given.pop("encrypt_to"),
         }
+        asked = Asked(
+            file=given.pop("file"),
+            args=given.pop("args"),
+            code=given.pop("code"),
+            entrypoint=given.pop("entrypoint"),
+            exclude=given.pop("exclude"),
+            packages=given.pop("packages"),
+            install=not given.pop("no_install"),
+        )
         stdin = given.pop("stdin")
         if stdin is not None:
-            job["stdin"] = stdin.read().decode("utf-8", "surrogateescape")
+            with terminal.Patience("waiting for the end of standard input; Ctrl-C stops"):
+                job["stdin"] = stdin.read().decode("utf-8", "surrogateescape")
         return function(
-            job={key: value for key, value in job.items() if value not in (None, {}, [])}, **given
+            asked=asked,
+            job={key: value for key, value in job.items() if value not in (None, {}, [])},
+            **given,
         )
 
     wrapped.__name__, wrapped.__doc__ = function.__name__, function.__doc__
@@ -98,14 +176,34 @@ def job_options(function: F) -> F:
     for option in reversed(
         (
             click.option(
+                "-c", "--code", metavar="CODE", help="Code to run; FILE is then the first of its arguments."
+            ),
+            click.option(
                 "-l",
                 "--lang",
                 metavar="NAME",
                 shell_complete=_languages,
-                help="What runs it, like python, node or bash [default: told by the file's name].",
+                help="Language (python, node, bash, ...) [default: from the file's name].",
             ),
             click.option("-e", "--entrypoint", metavar="FILE", help="The file of a folder to run."),
-            click.option("--environment", metavar="NAME", help="The environment; `sandrun envs` lists them."),
+            click.option(
+                "--environment",
+                metavar="NAME",
+                shell_complete=_environments,
+                help="The environment; `sandrun envs` lists them.",
+            ),
+            click.option(
+                "--with",
+                "packages",
+                multiple=True,
+                metavar="PACKAGE",
+                help="A package to install first, as pip or npm names it. Repeatable.",
+            ),
+            click.option(
+                "--no-install",
+                is_flag=True,
+                help="Install nothing that the program, or a file beside it, says that it needs.",
+            ),
             click.option(
                 "--env",
                 multiple=True,
@@ -113,15 +211,22 @@ def job_options(function: F) -> F:
                 metavar="NAME=VALUE",
                 help="A variable. Repeatable.",
             ),
-            click.option("--stdin", type=click.File("rb"), help="What the program reads; - for ours."),
+            click.option(
+                "--stdin",
+                type=click.File("rb"),
+                metavar="FILE",
+                help="What the program reads; - for ours, which is the default where something is piped in.",
+            ),
             click.option(
                 "--pattern",
                 multiple=True,
                 help="Which files to keep [default: all that it makes or changes]. Repeatable.",
             ),
-            click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS"),
-            click.option("--memory", type=click.IntRange(1), metavar="MB"),
-            click.option("--cpu-seconds", type=click.FloatRange(0, min_open=True), metavar="SECONDS"),
+            click.option(
+                "--timeout", type=commandline.Duration(), help="Time limit: seconds, or 90s, 5m, 1h30m."
+            ),
+            click.option("--memory", type=commandline.Size(), help="Memory limit: MB, or 512m, 1g."),
+            click.option("--cpu-seconds", type=commandline.Duration(), help="Limit of CPU time, likewise."),
             click.option(
                 "--buffered/--no-buffered",
                 default=None,

@@ -1,21 +1,23 @@
 """What a person sees: messages on standard error, colours and progress only where somebody looks."""
 
-import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 import click
 
-from sandrun_client.exchange import Progress
+from sandrun_client.exchange import Progress, Waiting
 from sandrun_client.models import TIMEOUTS, Stream
 from sandrun_client.outcomes import FAULTS
+from sandrun_shared.commandline import OWN_FAILURE, print_json
 
-OWN_FAILURE = 125
+__all__ = ["OWN_FAILURE", "print_json"]
+
 TIMED_OUT = 124
 NOT_COMPILED = 1
 BROKEN_PIPE = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 141
@@ -51,6 +53,41 @@ def complain(text: str) -> None:
     _print("sandrun:", text, fg="red", bold=True)
 
 
+def say_waiting(waiting: Waiting) -> None:
+    """What a wait is for and until when, unless --quiet."""
+    say(f"{waiting}; Ctrl-C stops")
+
+
+class Patience:
+    """Says what is waited for once a second has passed without an end; nothing for an empty text."""
+
+    SECONDS: ClassVar[float] = 1.0
+    _current: ClassVar["threading.Timer | None"] = None
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __enter__(self) -> "Patience":
+        if self._text:
+            Patience.end()
+            Patience._current = threading.Timer(self.SECONDS, say, [self._text])
+            Patience._current.daemon = True
+            Patience._current.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        Patience.end()
+
+    @classmethod
+    def end(cls) -> None:
+        """Say nothing any more: what was waited for is there."""
+        if cls._current is not None:
+            cls._current.cancel()
+            cls._current = None
+
+
 def _print(prefix: str, text: str, **style: Any) -> None:
     if colours(sys.stderr):
         prefix = click.style(prefix, **style)
@@ -64,11 +101,6 @@ def printable(text: str) -> str:
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
         for char in text.encode("utf-8", "backslashreplace").decode()
     )
-
-
-def print_json(document: Any) -> None:
-    """One JSON document on standard output: indented on a terminal, else on one line."""
-    print(json.dumps(document, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False), flush=True)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,1 +1,1 @@
-"""An MCP server before a Sandrun server: `sandrun mcp`. Needs `sandrun-client[mcp]`."""
+"""An MCP server before a Sandrun server: `sandrun mcp`. Needs the client's extra `mcp`."""

@@ -66,6 +66,12 @@ class Execute(Arguments):
         max_length=200,
         description="One that list_environments names [default: default].",
     )
+    packages: Annotated[list[str], _FromJson] = Field(
+        default=[],
+        max_length=200,
+        description="Packages to install before the program runs, named as for pip (Python) or npm "
+        "(JavaScript), like pandas or numpy==2.1.0. An environment that has them starts sooner.",
+    )
 
     def sources(self) -> dict[str, bytes]:
         """Files besides the code, by path."""
@@ -80,6 +86,8 @@ class Execute(Arguments):
             options["timeout"] = self.timeout
         if self.environment:
             options["environment"] = self.environment
+        if self.packages:
+            options["packages"] = self.packages
         return options
 
 

@@ -26,6 +26,7 @@ def failure(error: SandrunError | str) -> CallToolResult:
     """Sandrun itself failed, or refused."""
     text = str(error)
     if isinstance(error, Refused):
+        text = error.reason or error.error
         faults = "".join(f"\n{fault.pointer}: {fault.detail}" for fault in error.errors)
         again = f" Try again in {error.retry_after:g} seconds." if error.retry_after is not None else ""
         text = f"{text}{again}{faults}"

@@ -7,7 +7,7 @@ import anyio
 import httpx
 import pytest
 
-from sandrun_client import AsyncSandrunClient, SandrunClient, drivers
+from sandrun_client import AsyncSandrunClient, SandrunClient, drivers, http_httpx
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -55,5 +55,5 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         wanted.append(seconds)
 
     monkeypatch.setattr(drivers.time, "sleep", wanted.append)
-    monkeypatch.setattr(drivers.anyio, "sleep", nap)
+    monkeypatch.setattr(http_httpx.anyio, "sleep", nap)
     return wanted

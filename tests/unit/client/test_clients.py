@@ -22,6 +22,7 @@ from sandrun_client import (
 )
 from sandrun_client.drivers import SyncDriver
 from sandrun_client.exchange import Policy
+from sandrun_client.http_httpx import HttpxTransport
 from sandrun_shared import languages, orders
 from support import http_answers as answer
 
@@ -143,7 +144,8 @@ def test_wait_ends() -> None:
         now[0] += float(request.url.params["wait"])
         return httpx.Response(200, json=answer.status(state="running"))
 
-    driver = SyncDriver(httpx.Client(base_url="http://server.test", transport=httpx.MockTransport(handler)))
+    http = httpx.Client(base_url="http://server.test", transport=httpx.MockTransport(handler))
+    driver = SyncDriver(HttpxTransport(http))
     with pytest.raises(WaitTimeout) as caught:
         driver.run(jobs.wait(Policy(clock=lambda: now[0]), "job", 70))
     assert caught.value.job_id == "job"

@@ -1,8 +1,10 @@
 """The command without a server: what its words mean, and what it exits with."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from sandrun_client import outcomes
 from sandrun_client.cli import main, programs, servers, terminal
+from sandrun_shared import commandline
 
 VERDICTS = {
     "ok": (0, 0),
@@ -98,7 +101,17 @@ def test_sizes(count: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("statsu", "x"), "Did you mean `stats`?"),
+        (("run", "-", "--timeout", "5x"), "'5x' is not a time: write 30, 90s, 5m or 1h30m."),
+        (("run", "-", "--memory", "lots"), "'lots' is not a size"),
+        (("run", "-", "-o", "-"), "-o - is for `sandrun download`"),
+        (("env", "biuld"), "Did you mean 'build'?"),
+        (("env", "build"), "Name environments, or give --all."),
+        (("env", "build", "ml-basc"), "Did you mean 'ml-basic'?"),
+        (("up", "--port", "x"), "'x' is not a valid integer"),
+        (("config", "show", "api.prot"), "Did you mean 'api.port'?"),
+        (("config", "check", "--config", "/no/such/file"), "/no/such/file cannot be read: No such file"),
+        (("stats",), "Is it running? Start it with: sudo sandrun up; or set SANDRUN_URL"),
+        (("statsu", "x"), "Did you mean 'stats'?"),
         (("--url", "http://127.0.0.1:1", "stats"), "Options of `stats` come after it."),
         (("run", "--bogus"), "--bogus"),
         (("run", "-", "--env", "X"), "NAME=VALUE"),
@@ -115,6 +128,7 @@ def test_own_failures_are_125_and_one_line(words: tuple[str, ...], said: str) ->
     assert said in done.stderr
     assert done.stderr.startswith("sandrun: ")
     assert "Traceback" not in done.stderr
+    assert "[Errno" not in done.stderr
     assert "\x1b" not in done.stderr
 
 
@@ -141,10 +155,20 @@ def test_completion(shell: str) -> None:
 
 def test_completion_of_commands_and_files() -> None:
     done = run(_SANDRUN_COMPLETE="bash_complete", COMP_WORDS="sandrun st", COMP_CWORD="1")
-    assert done.stdout.split() == ["plain,stats", "plain,status", "file,st"]
+    assert sorted(done.stdout.split()) == ["file,st", "plain,stats", "plain,status"]
 
 
-def test_commands_of_the_server_are_handed_over(tmp_path: Path) -> None:
+def test_completion_of_languages_and_environments() -> None:
+    done = run(_SANDRUN_COMPLETE="bash_complete", COMP_WORDS="sandrun run --lang ru", COMP_CWORD="3")
+    assert done.stdout.split() == ["plain,ruby", "plain,rust"]
+    done = run(_SANDRUN_COMPLETE="bash_complete", COMP_WORDS="sandrun env build ml", COMP_CWORD="3")
+    assert done.stdout.split() == ["plain,ml-basic"]
+    # No server answers here: nothing is offered, and nothing is said.
+    done = run(_SANDRUN_COMPLETE="bash_complete", COMP_WORDS="sandrun run --environment m", COMP_CWORD="3")
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_commands_of_the_server_are_there(tmp_path: Path) -> None:
     done = run("keygen", str(tmp_path / "key"))
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "key").exists()
@@ -152,37 +176,120 @@ def test_commands_of_the_server_are_handed_over(tmp_path: Path) -> None:
 
 
 def test_commands_of_a_server_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers.importlib.metadata, "entry_points", lambda **_: [])
-    with pytest.raises(click.ClickException, match="pip install sandrun-server"):
-        servers.hand_over(["up"])
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [])
+    with pytest.raises(click.ClickException, match="not installed here: in a checkout"):
+        servers.group()
+    with pytest.raises(click.ClickException, match="`sandrun up` belongs to the server, which is not"):
+        main.sandrun.main(["up", "--port", "1"], standalone_mode=False)
 
 
 def test_a_client_and_a_server_of_different_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     """They share files, so whichever was installed last, the other one lacks some."""
-    monkeypatch.setattr(
-        servers.importlib.metadata, "version", {"sandrun-client": "1", "sandrun-server": "2"}.get
-    )
-    assert servers.version() == "1, 2"
+    monkeypatch.setattr(importlib.metadata, "version", {"sandrun-client": "1", "sandrun-server": "2"}.get)
+    assert commandline.version() == "1, 2"
     with pytest.raises(
         click.ClickException, match="sandrun-client 1 and sandrun-server 2 are both installed"
     ):
-        servers.hand_over(["doctor", "--help"])  # harmless, should it be handed over
-    monkeypatch.setattr(servers.importlib.metadata, "version", lambda _: "1")
-    assert servers.version() == "1"
+        servers.group()
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1")
+    assert commandline.version() == "1"
 
 
 def test_commands_of_a_server_that_lacks_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = servers.importlib.metadata.EntryPoint("server", "no_such_package:main", servers.GROUP)
-    monkeypatch.setattr(servers.importlib.metadata, "entry_points", lambda **_: [entry])
+    entry = importlib.metadata.EntryPoint("server", "no_such_package:main", servers.GROUP)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [entry])
     with pytest.raises(click.ClickException, match="lacks no_such"):
-        servers.hand_over(["up"])
+        servers.group()
 
 
-@pytest.mark.parametrize("name", servers.COMMANDS)
-def test_the_server_has_the_commands_that_are_listed(name: str) -> None:
-    done = run(name, "--help")
-    assert done.returncode == 0
-    assert f"sandrun {name}" in done.stdout
+def test_commands_of_a_server_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = importlib.metadata.EntryPoint("server", "json:dumps", servers.GROUP)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [entry])
+    with pytest.raises(click.ClickException, match="another version"):
+        servers.group()
+
+
+def test_the_server_has_the_commands_that_are_listed() -> None:
+    commands = servers.group().commands
+    assert commands.keys() - {"keygen"} == servers.COMMANDS.keys()
+    for name, text in servers.COMMANDS.items():
+        assert commands[name].get_short_help_str(1000).rstrip(".").startswith(text.rstrip("."))
+
+
+def every_command(group: click.Group, *before: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield (*before, name), command
+        if isinstance(command, click.Group):
+            yield from every_command(command, *before, name)
+
+
+COMMANDS = dict(every_command(main.sandrun))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_version(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, said in (("-h", "Usage: sandrun"), ("--help", "Usage: sandrun"), ("-V", "sandrun ")):
+        with pytest.raises(SystemExit) as ended:
+            main.main([*words, option])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith(said)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_answers_in_json(words: tuple[str, ...]) -> None:
+    command = COMMANDS[words]
+    if isinstance(command, click.Group) or words == ("mcp",):  # whose answers are the protocol's
+        return
+    assert any("--json" in param.opts for param in command.params)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_wrong_command_line_is_125_and_names_the_help(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main([*words, "--no-such-option", "--json"])
+    assert ended.value.code == 125
+    captured = capsys.readouterr()
+    assert f"`sandrun {' '.join(words)} --help` tells more" in captured.err
+    assert json.loads(captured.out)["error"] == "Wrong command line"
+
+
+def test_words_for_help_and_version() -> None:
+    assert run("help").stdout == run("-h").stdout
+    assert run("help", "env", "build").stdout == run("env", "build", "--help").stdout
+    assert run("version").stdout == run("-V").stdout == run("run", "-V").stdout
+    assert "Did you mean 'stats'" in run("help", "statz").stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 30), ("1.5", 1.5), ("5m", 300), ("1h30m", 5400), ("500ms", 0.5), ("90S", 90), ("1d", 86400)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert commandline.Duration().convert(text, None, None) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "mebibytes"),
+    [("512", 512), ("512m", 512), ("1g", 1024), ("1.5GiB", 1536), ("2048k", 2), ("1 GB", 1024), ("1k", 1)],
+)
+def test_sizes_that_are_given(text: str, mebibytes: int) -> None:
+    assert commandline.Size().convert(text, None, None) == mebibytes
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "-1", "5x", "m", "1h x", "inf", "nan", "1m-1m"])
+def test_what_is_no_duration_or_size(text: str) -> None:
+    for kind in (commandline.Duration(), commandline.Size()):
+        if isinstance(kind, commandline.Size) and text == "1m-1m":
+            continue
+        with pytest.raises(click.BadParameter, match="is not a"):
+            kind.convert(text, None, None)
 
 
 def directory(path: Path, *names: str, manifest: Any = None) -> Path:

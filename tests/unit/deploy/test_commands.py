@@ -1,5 +1,6 @@
 """`sandrun up` and `sandrun doctor`: what can be said without starting a service."""
 
+import json
 import socket
 import sys
 from pathlib import Path
@@ -97,3 +98,73 @@ def test_the_executor_of_an_installation_has_an_interpreter_of_its_own(tmp_path:
     python.parent.mkdir(parents=True)
     python.touch()
     assert doctor.executor_python(str(ours)) == str(python)
+
+
+def test_what_needs_root_names_the_whole_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/var/lib/sandrun")
+
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("sandrun_admin.builds.build", refused)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["env", "build", "ml-basic"])
+    assert ended.value.code == cli.FAILED
+    assert capsys.readouterr().err == "sandrun: needs root: sudo sandrun env build ml-basic\n"
+    with pytest.raises(SystemExit):
+        cli.main(["up", "--port", "1"])
+    assert "needs root: sudo sandrun up --port 1 (" in capsys.readouterr().err
+
+
+def test_an_environment_that_cannot_be_built_is_a_failure_of_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise cli.BuildError("no room")
+
+    monkeypatch.setattr("sandrun_admin.builds.build", fails)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["env", "build", "ml-basic", "--json"])
+    assert ended.value.code == cli.FAILED
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"done": {}, "failed": {"ml-basic": "no room"}}
+    assert "[Errno" not in captured.err
+
+
+def test_settings_are_checked_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sandrun.toml"
+    path.write_text("[quota]\njobs_per_hour = 7\n")
+    monkeypatch.setenv("SANDRUN_API__PORT", "9")
+
+    def answer(*words: str) -> tuple[object, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*words, "--config", str(path)])
+        return ended.value.code, capsys.readouterr().out
+
+    code, text = answer("config", "check")
+    assert (code, text) == (0, f"The settings are valid: {path}, 2 of them not the default.\n")
+    code, text = answer("config", "show", "--changed", "--json")
+    assert json.loads(text) == [
+        {"name": "api.port", "value": 9, "origin": "SANDRUN_API__PORT"},
+        {"name": "quota.jobs_per_hour", "value": 7, "origin": f"{path}:2"},
+    ]
+    code, text = answer("config", "show", "quota.queued_jobs")
+    assert (code, text.split()) == (0, ["quota.queued_jobs", "10", "default"])
+    path.write_text("[quota]\njobs_per_hor = 7\n")
+    code, text = answer("config", "check", "--json")
+    assert code == cli.FAILED
+    assert "Did you mean 'jobs_per_hour'?" in json.loads(text)["reason"]
+
+
+def test_doctor_in_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = doctor.Check("cgroup", False, True, "none", "mount it")
+    monkeypatch.setattr(doctor, "_executor_checks", lambda _: [missing])
+    monkeypatch.setattr(doctor, "_running", lambda _: [])
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor", "--json"])
+    assert ended.value.code == 1
+    document = json.loads(capsys.readouterr().out)
+    assert (document["safe"], document["checks"][-1]["mend"]) == (False, "mount it")
