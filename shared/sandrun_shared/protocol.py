@@ -142,7 +142,8 @@ class Interpreter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One environment a job may name; or, if it is not built, one that it might name elsewhere.
 
-    packages as `name==version`; warm: its modules are imported already.
+    packages as `name==version`, headline those that its definition asks for; warm: its modules are imported
+    already.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warm: bool = False
     built: bool = True
     disk_bytes: int = 0
+    headline: tuple[str, ...] = ()
 
 
 class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
