@@ -48,16 +48,11 @@ def test_quickstart(tmp_path: Path) -> None:
             assert not inside & machine.processes().keys()
             assert not own.socket.parent.exists()
             assert machine.cgroups(own) == set()
-
-
-def test_an_environment_that_there_is_not_ends_it(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    folders = {"environments_dir": place.built, "environment_definitions": place.own}
-    with closing(Service(environment=place.variables, **folders)) as own:
-        own.command = [str(ROOT / "deploy/quickstart.sh"), "--env=mine", "--env", "no-such"]
-        with pytest.raises(AssertionError, match="no-such: there is no such environment"):
-            own.start()
-        assert place.folders()  # the one before it is built
-        own.command = [str(ROOT / "deploy/quickstart.sh"), "--env"]
-        with pytest.raises(AssertionError, match="--env needs a name"):
-            own.start()
+        for words, reason in (
+            (["--env=no-such"], "no-such: there is no such environment"),
+            (["--env"], "a name"),
+        ):
+            own.command = [command, *words]
+            with pytest.raises(AssertionError, match=reason):
+                own.start()
+            assert own.wait() != 0
