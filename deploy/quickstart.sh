@@ -37,7 +37,7 @@ say_what_next() { # URL
     done
     if [[ ${#environments[@]} -eq 0 ]]; then
         echo "Python has its standard library alone. For pandas, matplotlib, scikit-learn and more, while this serves:"
-        echo "  sudo '$root/.venv/bin/sandrun' env build agent ${config[*]-}"
+        echo "  sudo '$root/.venv/bin/sandrun' env build agent${config[*]+ ${config[*]}}"
         echo "Other environments: $root/docs/environments.md"
     fi
     echo "Serving on $1 until Ctrl-C"
