@@ -53,7 +53,7 @@ Maintainer: The Sandrun maintainers <maintainers@sandrun.invalid>
 Section: net
 Priority: optional
 Depends: libseccomp2, python3 (>= $python), python3 (<< 3.$((${python#3.} + 1))), systemd, util-linux
-Recommends: nodejs, perl, python3-numpy
+Recommends: nodejs, perl
 Description: anonymous, ephemeral, sandboxed code execution over HTTP
  Code in, results out, then everything disappears: each job runs in a separate
  sandbox, in memory only. Two services: an HTTP server without privileges

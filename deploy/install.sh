@@ -14,7 +14,7 @@ readonly enabled=(sandrun.target sandrun-executor.socket sandrun-executor.servic
 readonly command=/usr/local/bin/sandrun
 readonly subgroup=$units/sandrun-executor.service.d/10-delegate-subgroup.conf
 readonly required=(libseccomp2 python3 python3-venv util-linux)
-readonly languages=(nodejs perl python3-numpy)
+readonly languages=(nodejs perl)
 
 say() { printf 'install: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }

@@ -9,7 +9,7 @@ unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 readonly user=sandrun
 readonly python=/usr/bin/python3 # other users may execute it, unlike one under /root
 readonly install_folder=/opt/sandrun-checkout # /opt/sandrun is deploy/install.sh's
-packages=(ca-certificates libseccomp2 nodejs perl python3 python3-numpy python3-venv util-linux)
+packages=(ca-certificates libseccomp2 nodejs perl python3 python3-venv util-linux)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -21,7 +21,7 @@ case "${1-}" in
     *) die "unknown argument $1; usage: deploy/setup.sh [--dev]" ;;
 esac
 [[ $EUID -eq 0 ]] || die "must run as root: sudo deploy/setup.sh"
-[[ -z $dev ]] || packages+=(curl jq openssl systemd)
+[[ -z $dev ]] || packages+=(curl jq openssl python3-numpy systemd) # numpy is one that no job may see
 [[ -z $dev ]] || command -v npm >/dev/null || packages+=(npm) # node's own packages bring one along
 [[ -z $dev ]] || command -v bundle >/dev/null || packages+=(ruby-bundler) # to install gems for jobs
 # Of the web page's tests. Ubuntu has Chromium only as a snap, which is not installed unasked.

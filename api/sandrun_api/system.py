@@ -147,6 +147,7 @@ async def list_environments(request: Request) -> Response:
             {
                 "name": item.name,
                 "description": item.description,
+                "headline": list(item.headline),
                 "packages": list(item.packages),
                 "interpreters": list(item.interpreters),
                 "interpreter_versions": {name: versions.get(name, "") for name in item.interpreters},

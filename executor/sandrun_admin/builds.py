@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -26,6 +27,7 @@ from sandrun_shared.environments import (
     current,
     digest_of,
     fill,
+    headline,
     lock_path,
     read_built,
     read_lock,
@@ -211,16 +213,18 @@ def _finish(work: Path, name: str, definition: Definition, digest: str, version:
             if not os.path.islink(path):
                 mode = os.stat(path).st_mode
                 os.chmod(path, (mode | (0o555 if mode & 0o100 else 0o444)) & 0o755)
+    packages = tuple(sorted(_packages(work)))
     built = Built(
         name=name,
         description=definition.description,
         digest=digest,
         python=version,
-        packages=tuple(sorted(_packages(work))),
+        packages=packages,
         modules=definition.modules,
         variables={key: fill(value, HOME) for key, value in definition.variables.items()},
         links=tuple(_links(work / "home")),
         disk_bytes=sum(path.lstat().st_size for path in work.rglob("*")),
+        headline=headline(definition.packages, packages),
     )
     (work / RECORD).write_bytes(msgspec.json.encode(built))
     # All of it, in one call, instead of a descriptor for each of some ten thousand files (sync(1)).
@@ -230,7 +234,7 @@ def _finish(work: Path, name: str, definition: Definition, digest: str, version:
 def _packages(work: Path) -> Iterator[str]:
     for info in work.glob("lib/python3*/site-packages/*.dist-info"):
         name, _, version = info.stem.rpartition("-")
-        yield f"{name.replace('_', '-').lower()}=={version}"
+        yield f"{re.sub(r'[-_.]+', '-', name).lower()}=={version}"
 
 
 def _links(home: Path) -> Iterator[str]:

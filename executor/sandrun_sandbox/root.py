@@ -95,6 +95,34 @@ def _list_masks(proc: str) -> str:
     return "\n".join(lines)
 
 
+def _emptied() -> list[str]:
+    """The folders of /usr that are empty in a job: with Python packages that the machine happens to have."""
+    folders = [name for name in sorted(os.listdir("/usr/lib")) if name.startswith("python3")]
+    paths = [f"lib/{name}/dist-packages" for name in folders]
+    return [path for path in paths if os.path.isdir("/usr/" + path)]
+
+
+def _hide(layer: str, emptied: list[str]) -> None:
+    """Make the layer over /usr that hides software of the host, and what is in the folders `emptied`."""
+    # Character device 0:0 is overlayfs' whiteout: the host's own software is not the job's to see.
+    for name in _HIDDEN:
+        os.mknod(f"{layer}/{name}", stat.S_IFCHR, 0)
+    for path in emptied:
+        os.makedirs(f"{layer}/{path}")
+        os.setxattr(f"{layer}/{path}", "trusted.overlay.opaque", b"y")
+        _keep_times(layer, path)
+
+
+def _keep_times(layer: str, path: str) -> None:
+    """Give the folders above a path in the layer the times of /usr's.
+
+    Importing lists a folder again, in every job, if its time is not the one that the zygote saw.
+    """
+    while path := os.path.dirname(path):
+        times = os.stat("/usr/" + path)
+        os.utime(f"{layer}/{path}", ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def _blank_stat() -> str:
     """Blank the counts of /proc/stat: keeps the processors, with %d for the boot time."""
     lines = []
@@ -133,9 +161,8 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
     gpu_files.build(base, gpus)
     for path in (INSTALLED, TOOLS):
         os.makedirs(base + "/hide" + path.removeprefix("/usr"))
-    # Character device 0:0 is overlayfs' whiteout, which hides the host's own software.
-    for name in _HIDDEN:
-        os.mknod(f"{base}/hide/{name}", stat.S_IFCHR, 0)
+    emptied = _emptied()
+    _hide(base + "/hide", emptied)
     if environment:
         os.mkdir(base + "/hide/environment")
         os.mkdir(base + "/environment")
@@ -145,11 +172,12 @@ def enter_image(program: bytes, gpus: dict[str, Any], environment: str = "") -> 
         # /proc/self/maps shows the zygote's mappings by their paths in a mount that is gone, so keep the
         # paths valid.
         for name in os.listdir(base + "/environment/lib"):
-            os.makedirs(f"{base}/hide/lib/{name}")
+            os.makedirs(f"{base}/hide/lib/{name}", exist_ok=True)
             os.symlink(f"{ENVIRONMENT}/lib/{name}/site-packages", f"{base}/hide/lib/{name}/site-packages")
+            _keep_times(base + "/hide", f"lib/{name}/site-packages")
     linux.mount("/usr", base + "/usr", "", linux.MS_BIND)
     linux.mount("", base + "/usr", "", linux.MS_BIND | linux.MS_REMOUNT | linux.MS_RDONLY | _SAFE)
-    for name in _HIDDEN:
+    for name in (*_HIDDEN, *emptied):
         if os.path.isdir(f"{base}/usr/{name}"):
             linux.mount(base + "/empty", f"{base}/usr/{name}", "", linux.MS_BIND)
     for name in ("bin", "sbin", "lib", "lib64"):

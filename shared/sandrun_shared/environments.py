@@ -9,6 +9,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,10 +58,19 @@ class Definition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def headline(asked: Iterable[str], packages: Iterable[str]) -> tuple[str, ...]:
+    """Of packages (`name==version`) those that requirements ask for by name, in the order of these."""
+    by_name = {package.partition("==")[0]: package for package in packages}
+    names = [re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0] for requirement in asked]
+    normal = [re.sub(r"[-_.]+", "-", name).lower() for name in names]
+    return tuple(by_name[name] for name in dict.fromkeys(normal) if name in by_name)
+
+
 class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """RECORD of a build: everything that an executor needs to know of it.
 
-    python is the full version it was built with; links are paths in `home`, folders with a trailing slash.
+    python is the full version it was built with; packages as `name==version`, headline those of them that the
+    definition names, in its order; links are paths in `home`, folders with a trailing slash.
     """
 
     name: str
@@ -73,6 +83,7 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     links: Annotated[tuple[str, ...], Meta(max_length=MAX_LINKS)]
     disk_bytes: int
     format: int = FORMAT
+    headline: tuple[str, ...] = ()  # not in what was built before there was such a field
 
 
 def shipped_folder() -> Path:

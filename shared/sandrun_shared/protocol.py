@@ -139,7 +139,8 @@ class Interpreter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One environment that a job may name; if it is not built, only on other workers.
 
-    packages as `name==version`; warm: its modules are already imported.
+    packages as `name==version`, headline those that its definition asks for; warm: its modules are imported
+    already.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warm: bool = False
     built: bool = True
     disk_bytes: int = 0
+    headline: tuple[str, ...] = ()
 
 
 class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

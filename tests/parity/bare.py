@@ -34,6 +34,7 @@ mkdir -p usr etc dev proc var/tmp tmp home/job work
 chmod 1777 tmp var/tmp
 mount --rbind /usr usr
 mount -t tmpfs -o mode=755 tmpfs usr/local
+for folder in usr/lib/python3*/dist-packages; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
 mount --rbind /dev dev
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 mount --rbind /proc proc

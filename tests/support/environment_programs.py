@@ -1,11 +1,68 @@
 """For every package that a shipped environment names, a small program that uses it once."""
 
+# A missing glyph is a warning, and here an error: whichever font a program asks for, and in every kind of file.
+CJK_PLOT = """
+import logging, warnings
+warnings.simplefilter("error")
+import matplotlib.pyplot as plt
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says so when a font is not there
+for family, kinds in {"sans-serif": ("png", "svg", "pdf"), "serif": ("png",), "SimHei": ("png",)}.items():
+    plt.rcParams["font.family"] = family
+    plt.figure(figsize=(2, 1))
+    plt.title("TEXT")
+    for kind in kinds:
+        plt.savefig("out." + kind)
+    plt.close()
+"""
+
 PROGRAMS: dict[str, dict[str, str]] = {
-    "default": {
-        "numpy": """
-import numpy
-a = numpy.arange(9.0).reshape(3, 3) + numpy.eye(3)
-assert numpy.allclose(a @ numpy.linalg.inv(a), numpy.eye(3))
+    "default": {"the standard library": "import ctypes, json, sqlite3, ssl, zlib\n"},
+    "agent": {
+        "manimgx-fonts": CJK_PLOT.replace("TEXT", "rocket \U0001f680, snake \U0001f40d, check \u2705"),
+        "matplotlib": CJK_PLOT.replace("TEXT", "Grüße, $x^2$, naïve"),
+        "numpy": "import numpy\nassert numpy.linalg.det(numpy.eye(3)) == 1\n",
+        "openpyxl": """
+import openpyxl
+book = openpyxl.Workbook()
+book.active.append(["漢字", 2])
+book.save("out.xlsx")
+assert [cell.value for cell in openpyxl.load_workbook("out.xlsx").active[1]] == ["漢字", 2]
+""",
+        "pandas": """
+import pandas
+pandas.DataFrame({"a": [1, 2]}).to_excel("out.xlsx", index=False)
+assert pandas.read_excel("out.xlsx").a.sum() == 3
+""",
+        "pillow": """
+from PIL import Image, ImageDraw, ImageFont
+image = Image.new("RGB", (200, 50), "white")
+ImageDraw.Draw(image).text((5, 5), "Sandrun", fill="black", font=ImageFont.load_default())
+for kind in "png", "jpeg", "webp":
+    image.save("out." + kind)
+    assert Image.open("out." + kind).size == (200, 50)
+""",
+        "pylopdf-fonts-ko": CJK_PLOT.replace("TEXT", "한국어"),
+        "pylopdf-fonts-zh-cn": CJK_PLOT.replace("TEXT", "漢字 简体中文 ひらがな カタカナ"),
+        "scikit-learn": """
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import cross_val_score
+X, y = load_iris(return_X_y=True)
+assert cross_val_score(RandomForestClassifier(20, n_jobs=2, random_state=0), X, y, cv=3).mean() > 0.9
+""",
+        "scipy": "from scipy import optimize\nassert abs(optimize.brentq(lambda x: x * x - 2, 0, 2) ** 2 - 2) < 1e-9\n",
+        "seaborn": """
+import warnings; warnings.simplefilter("error")
+import pandas, seaborn
+seaborn.set_theme()  # names other fonts
+frame = pandas.DataFrame({"時間": range(9), "값": range(9), "种类": list("abcabcabc")})
+axes = seaborn.scatterplot(frame, x="時間", y="값", hue="种类")
+axes.figure.savefig("out.png")
+""",
+        "sympy": """
+import sympy
+x = sympy.symbols("x")
+assert sympy.integrate(sympy.sin(x), (x, 0, sympy.pi)) == 2
 """,
     },
     "ml-basic": {

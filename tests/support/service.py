@@ -124,9 +124,9 @@ class Service:
         assert machine.eventually(holds), seen
         return seen[0]
 
-    def run(self, code: str) -> dict[str, object]:
+    def run(self, code: str, **more: object) -> dict[str, object]:
         """The answer of POST /run."""
-        answer = self.client.post("/run", json={"code": code, "interpreter": "python3"})
+        answer = self.client.post("/run", json={"code": code, "interpreter": "python3", **more})
         assert answer.status_code == httpx.codes.OK, answer.text
         body: dict[str, object] = answer.json()
         return body

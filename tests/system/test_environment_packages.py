@@ -15,7 +15,7 @@ from sandrun_shared.jobs import Limits
 from support import environment_programs as programs
 from support.executor import ExecutorProcess
 
-NAMES = ("default", "ml-basic", "data-science")
+NAMES = ("default", "agent", "ml-basic", "data-science")
 JOBS = 200
 LIMITS = Limits(wall_seconds=60.0, memory_bytes=512 << 20)
 

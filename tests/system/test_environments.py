@@ -240,6 +240,7 @@ def test_it_is_described(own: ExecutorProcess) -> None:
     assert next(iter(found)) == "default"
     mine = found["mine"]
     assert (mine.built, mine.warm, mine.packages) == (True, True, ("one==1.0",))
+    assert mine.headline == ("one==1.0",)
     assert mine.disk_bytes > 0
     assert mine.interpreters == found["default"].interpreters
     assert not found["nlp"].built
@@ -276,6 +277,10 @@ def test_over_http_a_new_one_is_there_without_a_restart(place: Place) -> None:
         assert status["status"] == "completed"
         assert status["execution_metadata"]["environment"] == "mine"  # type: ignore[index]
         found = service.client.get("/environments").json()
+        assert {item["name"]: item["headline"] for item in found["details"]} == {
+            "default": [],
+            "mine": ["one==1.0"],
+        }
         assert found["templates"] == ["default", "mine"]
         assert found["stats"]["total_templates"] == found["stats"]["cached_environments"] == 2
         assert found["stats"]["disk_usage_mb"] >= 0

@@ -1,16 +1,13 @@
 """The sandbox is not too strict: what people use works in a job, warm and cold."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from support.executor import QUICK, ExecutorProcess
 
 PROGRAMS = {
-    "numpy": """
-import numpy
-a = numpy.arange(10000.0).reshape(100, 100)
-assert numpy.allclose(a @ numpy.eye(100), a)
-assert numpy.linalg.inv(a + numpy.eye(100) * 1e6).shape == (100, 100)
-""",
     "threads": """
 import threading, queue
 results = queue.Queue()
@@ -145,6 +142,30 @@ def test_library(executor: ExecutorProcess, name: str, warm: bool) -> None:
     result = executor.run_job(PROGRAMS[name] + "\nprint('done')\n", "main.py", warm=warm)
     assert result.ok().endswith(b"done\n")
     assert result.stderr == b""
+
+
+PACKAGES = """
+import importlib.metadata, os, sys
+folders = [folder for folder in sys.path if folder.endswith("-packages")]
+print([name for folder in folders for name in os.listdir(folder)])
+print([found.name for found in importlib.metadata.distributions()])
+print([name for name in os.listdir("/usr/lib/python3/dist-packages")])
+"""
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+def test_no_package_of_this_machine_is_seen(executor: ExecutorProcess, warm: bool) -> None:
+    assert any(Path("/usr/lib/python3/dist-packages").iterdir())  # else this shows nothing
+    assert executor.run_job(PACKAGES, "main.py", warm=warm).ok() == b"[]\n" * 3
+
+
+@pytest.mark.parametrize("path", ["/usr/lib", "/usr/lib/python{}.{}".format(*sys.version_info)])
+def test_the_folders_of_the_library_have_the_times_that_the_zygote_saw(
+    executor: ExecutorProcess, path: str
+) -> None:
+    """Else importing would list them again in every job."""
+    program = f"import os; print(os.stat({path!r}).st_mtime_ns)"
+    assert int(executor.run_job(program, "main.py").ok()) == Path(path).stat().st_mtime_ns
 
 
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])

@@ -145,7 +145,8 @@ ENVIRONMENTS: JsonDict = {
     "details": [
         {
             "name": "default",
-            "description": "The interpreters as the system has them",
+            "description": "The interpreters as the system has them; Python with its standard library alone",
+            "headline": [],
             "packages": [],
             "interpreters": ["python3", "bash"],
             "interpreter_versions": {"python3": "3.11.2", "bash": "5.2.15"},
@@ -154,7 +155,14 @@ ENVIRONMENTS: JsonDict = {
         {
             "name": "ml-basic",
             "description": "Machine learning on tables: NumPy, SciPy, pandas, scikit-learn",
-            "packages": ["numpy==2.4.6", "pandas==3.1.1", "scikit-learn==1.9.1", "scipy==1.17.1"],
+            "headline": ["numpy==2.4.6", "pandas==3.1.1", "scikit-learn==1.9.1", "scipy==1.17.1"],
+            "packages": [
+                "joblib==1.6.0",
+                "numpy==2.4.6",
+                "pandas==3.1.1",
+                "scikit-learn==1.9.1",
+                "scipy==1.17.1",
+            ],
             "interpreters": ["python3", "bash"],
             "interpreter_versions": {"python3": "3.11.2", "bash": "5.2.15"},
             "warm": False,

@@ -266,10 +266,11 @@ class ServerInfo(Schema):
 
 
 class EnvironmentDetail(Schema):
-    """One environment."""
+    """One environment; `headline` has those of its packages that it was made for, without what these need."""
 
     name: str
     description: str
+    headline: list[str]
     packages: list[str]
     interpreters: list[str]
     interpreter_versions: dict[str, str]

@@ -22,6 +22,7 @@ from sandrun_shared.environments import (
 from sandrun_shared.languages import Language
 from sandrun_shared.protocol import Environment
 
+_OF_DEFAULT = "The interpreters as the system has them; Python with its standard library alone"
 _PATH = f"{PLACE}/bin:/usr/bin:/bin"
 
 
@@ -129,7 +130,7 @@ class BuildStore:
     def described(self, interpreters: Iterable[str], warm: Iterable[str]) -> tuple[Environment, ...]:
         """Describe all environments: `default` first, those that are not built last."""
         names, warm = tuple(interpreters), frozenset(warm)
-        found = [Environment(DEFAULT, "The interpreters as the system has them", (), names, warm=True)]
+        found = [Environment(DEFAULT, _OF_DEFAULT, (), names, warm=True)]
         for name in self.names():
             try:
                 build = self.open(name)
@@ -144,6 +145,7 @@ class BuildStore:
                     names,
                     warm=self._import_ahead and name in warm,
                     disk_bytes=record.disk_bytes,
+                    headline=record.headline,
                 )
             )
             build.close()

@@ -18,7 +18,7 @@ LOCK = """{header}one==1.0 \\
 
 def test_the_shipped_ones() -> None:
     assert environments.shipped_folder() == ROOT / "deploy" / "environments"
-    assert set(FILES) == {"default", "ml-basic", "vision", "nlp", "data-science", "scientific"}
+    assert set(FILES) == {"default", "agent", "ml-basic", "vision", "nlp", "data-science", "scientific"}
 
 
 def test_default_needs_no_build() -> None:
@@ -69,6 +69,12 @@ def test_a_definition_that_is_none(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(DefinitionError, match=str(path)):
         environments.load(path)
+
+
+def test_the_headline_is_what_a_definition_asks_for_in_its_order() -> None:
+    packages = ("numpy==2.4.6", "pandas==3.1.1", "ruamel-yaml==1.0", "six==1.17.0")
+    asked = ("Ruamel_YAML[jinja2] >=0.9", "pandas>=3,<4", "absent", "pandas")
+    assert environments.headline(asked, packages) == ("ruamel-yaml==1.0", "pandas==3.1.1")
 
 
 def test_a_stale_lock_fails(tmp_path: Path) -> None:
