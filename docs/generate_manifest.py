@@ -113,7 +113,7 @@ def render() -> dict[Path, str]:
         "The whole document:",
         table(("what", "refused", "answer"), [_document(*item) for item in DOCUMENTS.items()]),
         "A value can also be valid in itself and wrong for this upload or this server, such as an entrypoint"
-        " that is not in the upload. That gets 400 as well: see [troubleshooting](troubleshooting.md#requests).",
+        " that is not in the upload. That gets 400 too: see [troubleshooting](troubleshooting.md#requests).",
     ]
     return {TARGET: "\n\n".join(part.strip() for part in parts) + "\n"}
 
