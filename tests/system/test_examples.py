@@ -428,6 +428,8 @@ def test_what_programs_print(environment: dict[str, str]) -> None:
     for message, code in PROGRAMS.items():
         answer = httpx.post(f"{environment['SANDRUN_URL']}/run", json={"code": code}, timeout=60).json()
         assert message in answer["stderr"], (message, answer)
+        if answer["files"]:  # else it is deleted already
+            assert httpx.delete(f"{environment['SANDRUN_URL']}/jobs/{answer['job_id']}").status_code == 204
 
 
 def test_a_wrong_manifest_gets_what_its_page_says(environment: dict[str, str]) -> None:
