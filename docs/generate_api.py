@@ -65,15 +65,15 @@ def _operation(method: str, path: str, operation: dict[str, Any], common: set[tu
         (
             f"`{parameter['name']}`",
             parameter["in"] + (", required" if parameter.get("required") else ""),
-            _kind(parameter["schema"]),
-            _described(parameter["schema"], parameter.get("description", "")),
+            kind_of(parameter["schema"]),
+            described(parameter["schema"], parameter.get("description", "")),
         )
         for parameter in operation.get("parameters", ())
     ]
     if rows:
         parts.append(table(("parameter", "in", "type", ""), rows))
     bodies = [
-        (f"`{media}`", _kind(entry.get("schema", {})), _fields(entry.get("schema", {})))
+        (f"`{media}`", kind_of(entry.get("schema", {})), _fields(entry.get("schema", {})))
         for media, entry in operation.get("requestBody", {}).get("content", {}).items()
     ]
     if bodies:
@@ -82,7 +82,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], common: set[tu
     for status, answer in operation["responses"].items():
         if status < "400":
             kinds = [
-                f"`{media}` {_kind(entry.get('schema', {}))}"
+                f"`{media}` {kind_of(entry.get('schema', {}))}"
                 for media, entry in answer.get("content", {}).items()
             ]
             answers.append((status, _cell(answer["description"]), "<br>".join(kinds)))
@@ -114,7 +114,7 @@ def _schema(name: str, schema: dict[str, Any]) -> str:
         parts.append(schema["description"])
     required = schema.get("required", ())
     rows = [
-        (f"`{field}`" + (" *" if field in required else ""), _kind(own), _described(own, ""))
+        (f"`{field}`" + (" *" if field in required else ""), kind_of(own), described(own))
         for field, own in schema.get("properties", {}).items()
     ]
     if rows:
@@ -126,22 +126,22 @@ def _schema(name: str, schema: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _kind(schema: dict[str, Any]) -> str:
+def kind_of(schema: dict[str, Any]) -> str:
     """A type in a few words, with links to documents."""
     match schema:
         case {"$ref": str(target)}:
             name = target.rpartition("/")[2]
             return f"[{name}](#{name.lower()})"
         case {"anyOf": [*choices]} | {"oneOf": [*choices]}:
-            return " or ".join(dict.fromkeys(map(_kind, choices)))
+            return " or ".join(dict.fromkeys(map(kind_of, choices)))
         case {"enum": [*values]}:
             return ", ".join(_code(value) for value in values)
         case {"const": value}:
             return _code(value)
         case {"type": "array"}:
-            kind = f"list of {_kind(schema.get('items', {}))}"
+            kind = f"list of {kind_of(schema.get('items', {}))}"
         case {"type": "object", "additionalProperties": dict(inner)}:
-            kind = f"object of {_kind(inner)}"
+            kind = f"object of {kind_of(inner)}"
         case {"format": "binary"}:
             kind = "bytes"
         case {"type": [*kinds]}:
@@ -158,13 +158,13 @@ def _code(value: object) -> str:
 def _fields(schema: dict[str, Any]) -> str:
     """The fields of a form, which has no name to link to."""
     fields = [
-        f"`{name}` ({_kind(own)}): {_described(own, '')}".removesuffix(": ")
+        f"`{name}` ({kind_of(own)}): {described(own, '')}".removesuffix(": ")
         for name, own in schema.get("properties", {}).items()
     ]
-    return "<br>".join(fields) or _described(schema, "")
+    return "<br>".join(fields) or described(schema)
 
 
-def _described(schema: dict[str, Any], text: str) -> str:
+def described(schema: dict[str, Any], text: str = "") -> str:
     """What is said of a value, its default and its bounds."""
     parts = [_cell(text or schema.get("description", "")).rstrip(".")]
     if schema.get("default") is not None:
@@ -174,6 +174,8 @@ def _described(schema: dict[str, Any], text: str) -> str:
             ("minimum", "≥"),
             ("exclusiveMinimum", ">"),
             ("maximum", "≤"),
+            ("exclusiveMaximum", "<"),
+            ("minLength", "length ≥"),
             ("maxLength", "length ≤"),
             ("maxItems", "items ≤"),
         ):

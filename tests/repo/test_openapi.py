@@ -85,3 +85,43 @@ def test_every_json_answer_has_an_example(operations: dict[tuple[str, str], dict
         content = operation["responses"].get("200", {}).get("content", {})
         if "application/json" in content:
             assert content["application/json"]["schema"]["$ref"].rpartition("/")[2] in shown
+
+
+def undescribed(node: Any, place: str = "") -> list[str]:
+    """Where a document has a parameter, a field, a body or a header that it says nothing of."""
+    missing = []
+    if isinstance(node, dict):
+        for name, field in node.get("properties", {}).items() if "type" in node else ():
+            if "description" not in field:
+                missing.append(f"{place}/{name}")
+        for kind in ("parameters", "headers"):
+            named = node.get(kind, ())
+            for item in named.values() if isinstance(named, dict) else named:
+                if isinstance(item, dict) and "schema" in item and not item.get("description"):
+                    missing.append(f"{place}/{kind}/{item.get('name')}")
+        for media, body in node.get("requestBody", {}).get("content", {}).items():
+            if not {"$ref", "description", "properties"} & set(body["schema"]):
+                missing.append(f"{place}/{media}")
+        for key, value in node.items():
+            if key not in ("example", "examples"):
+                missing += undescribed(value, f"{place}/{key}")
+    elif isinstance(node, list):
+        missing += [fault for item in node for fault in undescribed(item, place)]
+    return missing
+
+
+def test_every_field_and_parameter_is_described() -> None:
+    assert undescribed(create_app(Settings()).openapi()) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [
+        ({"type": "object", "properties": {"a": {"type": "string"}}}, "/a"),
+        ({"parameters": [{"name": "b", "schema": {}}]}, "/parameters/b"),
+        ({"headers": {"C": {"schema": {}}}}, "/headers/None"),
+        ({"requestBody": {"content": {"text/plain": {"schema": {}}}}}, "/text/plain"),
+    ],
+)
+def test_what_is_not_described_is_found(document: dict[str, Any], place: str) -> None:
+    assert undescribed({"paths": [document]}) == [f"/paths{place}"]

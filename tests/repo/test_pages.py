@@ -36,7 +36,9 @@ def stands(held: str) -> bool:
     return not function or bool(fnmatch.filter(names, function))
 
 
-@pytest.mark.parametrize("name", ["generate_figures", "generate_sandbox", "generate_api"])
+@pytest.mark.parametrize(
+    "name", ["generate_figures", "generate_sandbox", "generate_api", "generate_manifest"]
+)
 def test_generated_parts_are_current(name: str) -> None:
     for path, text in program(name).render().items():
         assert path.read_text() == text, f"run python docs/{name}.py"

@@ -13,6 +13,7 @@ from support.service import Service
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "deploy" / "examples" / "streamlit_app.py"
+SNIPPET = ROOT / "docs" / "examples" / "asked" / "streamlit_snippet.py"
 LOCK = ROOT / "deploy" / "requirements-streamlit.lock"
 VISITOR = "203.0.113.9"
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -120,3 +121,16 @@ def test_without_a_server(page: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page = page.run()
     assert not page.exception
     assert len(page.error) == 1
+
+
+def test_the_page_of_a_few_lines(service: Service, streamlit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one in docs/faq.md."""
+    monkeypatch.syspath_prepend(str(streamlit))
+    monkeypatch.setenv("SANDRUN_URL", f"http://127.0.0.1:{service.port}")
+    from streamlit.testing.v1 import AppTest
+
+    page = AppTest.from_file(str(SNIPPET), default_timeout=60).run()
+    page.text_area[0].input("print(6 * 7)")
+    page.button[0].click().run()
+    assert not page.exception
+    assert [code.value for code in page.code] == ["42"]  # Streamlit takes the last newline away

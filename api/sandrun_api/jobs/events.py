@@ -29,9 +29,20 @@ EVENT_SCHEMA: dict[str, Any] = {
     "description": DESCRIPTION,
     "required": ["id", "data"],
     "properties": {
-        "id": {"type": "string", "pattern": "^[0-9]+$"},
-        "event": {"enum": ["message", "finished"]},  # the former when the stream names none
-        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {
+            "type": "string",
+            "pattern": "^[0-9]+$",
+            "description": "The sequence: bytes of both streams up to here. `Last-Event-ID` takes it.",
+        },
+        "event": {
+            "enum": ["message", "finished"],  # the former when the stream names none
+            "description": "`finished` for the last event; the others are unnamed.",
+        },
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "JSON: `stream`, `sequence` and `data` of some output, or how the job ended.",
+        },
     },
 }
 EXAMPLE = {

@@ -28,7 +28,7 @@ from sandrun_api.jobs.events import (
 from sandrun_api.jobs.following import FINISHED, Follower
 from sandrun_api.jobs.model import Job
 from sandrun_api.jobs.responses import job_document, job_text
-from sandrun_api.jobs.schemas import Logs, answers
+from sandrun_api.jobs.schemas import JobId, Logs, answers
 from sandrun_api.jobs.views import job_of, logs_of, service_of, status_of
 from sandrun_shared.settings import Settings
 
@@ -56,7 +56,7 @@ router = APIRouter(tags=["logs"])
 )
 async def get_job_logs(
     request: Request,
-    job_id: str,
+    job_id: JobId,
     offset: Annotated[int, Query(ge=0, description="Bytes of both streams to skip (`next_offset`).")] = 0,
 ) -> Response:
     """Both streams; as text/plain they come interleaved, byte for byte."""
@@ -91,7 +91,7 @@ async def get_job_logs(
 )
 async def stream_job_logs(
     request: Request,
-    job_id: str,
+    job_id: JobId,
     offset: Annotated[int, Query(ge=0, description="A sequence to go on after.")] = 0,
     last_event_id: Annotated[
         str | None, Header(alias="Last-Event-ID", description="As `offset`; it wins.")

@@ -18,7 +18,7 @@ from sandrun_api.jobs import truncation
 from sandrun_api.jobs.outputs import OutputFile, Outputs, gather, tar_gz
 from sandrun_api.jobs.receipts import receipt_header
 from sandrun_api.jobs.responses import JobResponse, at_once, job_document
-from sandrun_api.jobs.schemas import OutputList, answers
+from sandrun_api.jobs.schemas import JobId, OutputList, OutputPath, answers
 from sandrun_api.jobs.service import JobService
 from sandrun_api.jobs.views import detail_of, job_of, left_out_of, outputs_of, service_of
 from sandrun_shared.memfds import PIECE, Memfd
@@ -47,7 +47,7 @@ _FILE = {"application/octet-stream": _BINARY, "*/*": _BINARY}  # the former for 
     summary="The files a job left",
     responses=answers(OutputList, 404, 409),
 )
-async def list_outputs(request: Request, job_id: str) -> Response:
+async def list_outputs(request: Request, job_id: JobId) -> Response:
     """Paths, sizes, digests and where to get them."""
     job = job_of(request, job_id)
     outputs = outputs_of(job)
@@ -74,7 +74,7 @@ async def list_outputs(request: Request, job_id: str) -> Response:
         },
     },
 )
-async def download_outputs(request: Request, job_id: str) -> Response:
+async def download_outputs(request: Request, job_id: JobId) -> Response:
     """The archive; the job is deleted only once the body was sent whole."""
     job = job_of(request, job_id)
     outputs = outputs_of(job)
@@ -121,7 +121,7 @@ async def download_outputs(request: Request, job_id: str) -> Response:
     summary="One file; the job stays",
     responses={**answers(None, 404, 409, 416), 200: {"description": "The file", "content": _FILE}},
 )
-async def download_file(request: Request, job_id: str, path: str) -> Response:
+async def download_file(request: Request, job_id: JobId, path: OutputPath) -> Response:
     """One file with its type, ETag and digest; ranges are served."""
     job = job_of(request, job_id)
     outputs = outputs_of(job)

@@ -14,7 +14,7 @@ from sandrun_api.errors import ApiError, bad_request, unknown_job
 from sandrun_api.jobs import submission
 from sandrun_api.jobs.idempotency import KEY_PATTERN
 from sandrun_api.jobs.responses import job_document
-from sandrun_api.jobs.schemas import JobStatus, Submitted, answers
+from sandrun_api.jobs.schemas import JobId, JobStatus, Submitted, answers
 from sandrun_api.jobs.views import job_of, json_response, service_of, status_of
 from sandrun_api.uploads import receive
 from sandrun_shared.paths import shown
@@ -117,7 +117,7 @@ async def submit_job(request: Request) -> Response:
 )
 async def get_job_status(
     request: Request,
-    job_id: str,
+    job_id: JobId,
     wait: Annotated[
         float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for the job to finish.")
     ] = 0,
@@ -142,7 +142,7 @@ async def get_job_status(
     status_code=204,
     responses=answers(None, 404),
 )
-async def delete_job(request: Request, job_id: str) -> Response:
+async def delete_job(request: Request, job_id: JobId) -> Response:
     """Cancel the job if it is not finished, then forget it."""
     service_of(request).delete(job_of(request, job_id))
     return Response(status_code=204)

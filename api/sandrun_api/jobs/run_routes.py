@@ -61,8 +61,8 @@ class RunRequest(JobOptions):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"code": "print(1)", "interpreter": "python3"}]}
     )
-    code: str
-    interpreter: str = DEFAULT_INTERPRETER
+    code: str = Field(description="The program.")
+    interpreter: str = Field(DEFAULT_INTERPRETER, description="What runs it; /environments lists them.")
     files: dict[str, str] = Field({}, description="More files, by path.")
 
 
@@ -90,7 +90,10 @@ _BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "text/plain": {"schema": {"type": "string"}, "example": "print(1)"},
+            "text/plain": {
+                "schema": {"type": "string", "description": "The program."},
+                "example": "print(1)",
+            },
             "application/json": {"schema": {"$ref": "#/components/schemas/RunRequest"}},
         },
     },
