@@ -18,13 +18,8 @@ from sandrun_sandbox.confine import INNER_ID
 from sandrun_sandbox.layout import PYTHON, THREADS, UNBUFFERED, VARIABLES
 
 _ID = str(INNER_ID)
-_ENV = (
-    "/usr/bin/env",
-    "--default-signal",
-    "-i",
-    "-C",
-    "/work",
-)  # the caller of the tests may ignore some signals
+# --default-signal, because the caller of the tests may ignore some signals.
+_ENV = ("/usr/bin/env", "--default-signal", "-i", "-C", "/work")
 _MAKE = """
 set -e
 cd "$1"

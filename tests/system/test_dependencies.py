@@ -391,9 +391,7 @@ def test_packages_are_for_one_build_of_an_environment(registry: Registry, tmp_pa
         other = run(executor, "greeting==1.0", "import one.rarely as r; print(r.version)", environment="mine")
         assert other.ok() == b"2.0\n"
         registry.hold.set()
-        assert (
-            job.wait().ok() == b"1.0\n"
-        )  # packages installed for the old build are not used with the new one
+        assert job.wait().ok() == b"1.0\n"  # the layer is for the old build, so the new one is not used
         asked = registry.count("/simple/later/")
         for _ in range(2):
             assert run(executor, line, program, environment="mine").ok() == b"2.0\n"
