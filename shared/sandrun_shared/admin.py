@@ -5,7 +5,7 @@ One connection carries one request and one answer, each a JSON object in one lin
 
 from pathlib import Path
 
-FOLDER = "api"  # beside the executor's socket; the api's own, as it runs without privileges
+FOLDER = "api"  # next to the executor's socket; the api's own, as it runs without privileges
 NAME = "admin.sock"
 REQUEST_BYTES = 8192
 ANSWER_BYTES = 16 << 20

@@ -31,7 +31,7 @@ AIMS = (
     Aim("executor node", "bare node", 1.2),
     Aim("run node", "bare node", 1.2),
 )
-# `sandrun run`, from its start to its end, to so many times curl's whole process and a constant.
+# `sandrun run`, from its start to its end, as a multiple of curl's whole process and a constant.
 COMMAND_TIMES, COMMAND_MS = 3, 100.0
 RATES = (("executor python", 1.2), ("run python", 1.5))
 

@@ -37,7 +37,7 @@ async def run(live: Live, **headers: str) -> httpx.Response:
 
 
 async def is_exempt(live: Live, **headers: str) -> bool:
-    """Whether a third job is taken, where one is allowed; each kind of request has an account of its own."""
+    """Whether a third job is taken, where one is allowed; each kind of request has a separate account."""
     answers = [await run(live, **headers) for _ in range(3)]
     assert {answer.status_code for answer in answers} <= {200, 429}
     assert answers[0].status_code in (200, 429)

@@ -369,7 +369,7 @@ def test_polling(environment: dict[str, str], archive: Path) -> None:
 
 
 def test_a_page_that_fetches(environment: dict[str, str]) -> None:
-    """From a server of its own, as the FAQ says; and the WebSocket of the same answer."""
+    """From another server, as the FAQ says; and the WebSocket of the same answer."""
     handler = functools.partial(Quiet, directory=EXAMPLES / "asked")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

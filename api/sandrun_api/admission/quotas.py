@@ -153,12 +153,12 @@ class Ledger:
             reason = f"{self._whose}CPU quota exhausted ({used})"
             return Shortage(reason, whole_seconds(cpu), self._cause("cpu"))
         used = f"{usage.submissions}/{self._quota.jobs_per_hour} jobs submitted in the last hour"
-        hourly = "hourly" if self._whose else "Hourly"
-        return Shortage(
-            f"{self._whose}{hourly} quota exhausted ({used})",
-            whole_seconds(submissions),
-            self._cause("jobs"),
+        reason = (
+            f"{self._whose}hourly quota exhausted ({used})"
+            if self._whose
+            else f"Hourly quota exhausted ({used})"
         )
+        return Shortage(reason, whole_seconds(submissions), self._cause("jobs"))
 
     def has_room(self, client: str, is_busy: Callable[[str], bool]) -> bool:
         """Whether the client has an account or can have one; may evict the least recently active idle one."""

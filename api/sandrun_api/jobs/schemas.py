@@ -130,8 +130,8 @@ class LeftOut(Schema):
 class MissingBytes(Schema):
     """Bytes of each stream that the job printed and the server does not keep."""
 
-    stdout: int
-    stderr: int
+    stdout: int = Field(description="Of standard output.")
+    stderr: int = Field(description="Of standard error.")
 
 
 _Truncated = Annotated[bool, Field(description="Whether the job printed more than is kept.")]
@@ -144,8 +144,8 @@ _Missing = Annotated[
 class Hint(Schema):
     """What to do about a failure: `module_missing`, `install_in_job` or `no_network`."""
 
-    code: str
-    message: str
+    code: str = Field(description="The kind of hint, for programs.")
+    message: str = Field(description="What to do, for people.")
 
 
 _Hints = Annotated[

@@ -1,4 +1,4 @@
-"""What a server refuses, in the words of the command line; and what the command says of its own mistakes."""
+"""What a server refuses, in the words of the command line; and what the command says of mistakes in using it."""
 
 import json
 from typing import Any

@@ -45,7 +45,7 @@ def program(name: str) -> str:
 
 
 def statements(name: str) -> list[str]:
-    """The directives, without comments. Raises AssertionError where a line is none or a brace is left open."""
+    """The directives, without comments. Raises AssertionError for a line that is not a directive, and for an open brace."""
     found = []
     depth = 0
     for line in (EXAMPLES / name).read_text().splitlines():
