@@ -1,19 +1,16 @@
 """`sandrun admin`: ask the running api which jobs there are, cancel some, pause, resume, deny."""
 
-import argparse
 import json
 import re
 import socket
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sandrun_shared.admin import ANSWER_BYTES, REQUEST_BYTES, socket_of
-from sandrun_shared.settings import SettingsError, load
+from sandrun_shared.commandline import print_json
+from sandrun_shared.settings import load
 
 SECONDS = 10.0
-FAILED = 125
 _HUNG_UP = "the api hung up: only root may ask, and four at once"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _COLUMNS = ("job", "state", "verdict", "age_seconds", "cpu_seconds", "memory_bytes", "client", "network")
@@ -60,40 +57,18 @@ def _received(connection: socket.socket) -> bytes:
     return bytes(data)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status, 125 when it failed."""
-    arguments = _parser().parse_args(argv)
-    request = {
-        name: value
-        for name in ("command", "target", "reason", "retry_after")
-        if (value := getattr(arguments, name, None)) is not None
-    }
-    try:
-        path = arguments.socket or socket_of(load(arguments.config).executor.socket)
-        answer = ask(path, **request)
-    except (AdminError, SettingsError) as error:
-        print(f"sandrun: {error}", file=sys.stderr)
-        return FAILED
-    print(json.dumps(answer) if arguments.json else _text(arguments.command, answer))
+def run(config: Path | None, path: Path | None, *, as_json: bool, **request: Any) -> int:
+    """Ask, and print the answer. Raises AdminError, SettingsError.
+
+    path: the api's socket, if it is not next to the executor's of these settings.
+    """
+    wanted = {name: value for name, value in request.items() if value is not None}
+    answer = ask(path or socket_of(load(config).executor.socket), **wanted)
+    if as_json:
+        print_json(answer)
+    else:
+        print(_text(wanted["command"], answer))
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sandrun admin", description="Operate the server that runs here.")
-    parser.add_argument("--config", type=Path, help="settings file")
-    parser.add_argument("--socket", type=Path, help="the api's socket, if it is not beside the executor's")
-    parser.add_argument("--json", action="store_true", help="answer with one JSON document")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("jobs", help="list the jobs there are, and what is denied")
-    cancel = commands.add_parser("cancel", help="end jobs that wait or run")
-    cancel.add_argument("target", help="hash of a job, a client or a network, or: all")
-    pause = commands.add_parser("pause", help="take no new jobs; those there are go on")
-    pause.add_argument("reason", nargs="?", help="what clients are told")
-    pause.add_argument("--retry-after", type=int, metavar="SECONDS", help="when they are to try again")
-    commands.add_parser("resume", help="take jobs again")
-    deny = commands.add_parser("deny", help="serve a network or client no more, until the api ends")
-    deny.add_argument("target", help="network (192.0.2.0/24), or hash of a client or a network")
-    return parser
 
 
 def _text(command: str, answer: dict[str, Any]) -> str:
@@ -124,7 +99,3 @@ def _table(answer: dict[str, Any]) -> str:
 
 def _plain(value: object) -> str:
     return "-" if value is None else _CONTROL.sub("?", str(value))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -47,6 +47,7 @@ class Command(commandline.Command):
         except (
             settings.SettingsError,
             services.StartError,
+            operations.AdminError,
             keys.KeyFileError,
             BuildError,
             DefinitionError,
@@ -82,6 +83,13 @@ _CONFIG = click.option(
     "--config", type=_PATH, metavar="FILE", help=f"Settings file [default: {settings.DEFAULT_PATH}]."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+_SOCKET = click.option(
+    "--socket",
+    "path",
+    type=_PATH,
+    metavar="FILE",
+    help="The api's socket, if not next to the executor's.",
+)
 _NAMES = click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=_environment_names)
 _ALL = click.option("--all", "every", is_flag=True, help="Every environment.")
 
@@ -116,13 +124,6 @@ def up(config: Path | None, ready_fd: int | None, quotas: bool, as_json: bool, *
         if value is not None
     }
     return services.run(config, overrides, ready_fd, quotas=quotas, as_json=as_json)
-
-
-@commands.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND...")
-def admin(words: tuple[str, ...]) -> int:
-    """Operate the server that runs here: jobs, cancel, pause, resume, deny (root)."""
-    return operations.main(words)
 
 
 @commands.command()
@@ -197,6 +198,60 @@ def env_lock(names: tuple[str, ...], every: bool, upgrade: bool, config: Path | 
     """Write the locks again: versions and hashes of all packages."""
     chosen = environments.Chosen(names, every)
     return environments.each("lock", chosen, config, as_json=as_json, upgrade=upgrade)
+
+
+@commands.group()
+def admin() -> None:
+    """Operate the server that runs here: its jobs, and whom it serves (root)."""
+
+
+@admin.command("jobs")
+@_CONFIG
+@_SOCKET
+@_JSON
+def admin_jobs(config: Path | None, path: Path | None, as_json: bool) -> int:
+    """List the jobs that the server has, and what is denied."""
+    return operations.run(config, path, as_json=as_json, command="jobs")
+
+
+@admin.command("cancel")
+@click.argument("target")
+@_CONFIG
+@_SOCKET
+@_JSON
+def admin_cancel(target: str, config: Path | None, path: Path | None, as_json: bool) -> int:
+    """End jobs that wait or run: TARGET is the hash of a job, a client or a network, or `all`."""
+    return operations.run(config, path, as_json=as_json, command="cancel", target=target)
+
+
+@admin.command("pause")
+@click.argument("reason", required=False)
+@click.option("--retry-after", type=int, metavar="SECONDS", help="When clients are to try again.")
+@_CONFIG
+@_SOCKET
+@_JSON
+def admin_pause(config: Path | None, path: Path | None, as_json: bool, **told: Any) -> int:
+    """Take no new jobs; those that the server has go on. REASON is what clients are told."""
+    return operations.run(config, path, as_json=as_json, command="pause", **told)
+
+
+@admin.command("resume")
+@_CONFIG
+@_SOCKET
+@_JSON
+def admin_resume(config: Path | None, path: Path | None, as_json: bool) -> int:
+    """Take jobs again."""
+    return operations.run(config, path, as_json=as_json, command="resume")
+
+
+@admin.command("deny")
+@click.argument("target")
+@_CONFIG
+@_SOCKET
+@_JSON
+def admin_deny(target: str, config: Path | None, path: Path | None, as_json: bool) -> int:
+    """Refuse TARGET until the api ends: a network (192.0.2.0/24), or the hash of a client or a network."""
+    return operations.run(config, path, as_json=as_json, command="deny", target=target)
 
 
 @commands.group()

@@ -5,7 +5,6 @@ import json
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandrun_admin import admin
+from sandrun_admin import admin, cli
 from sandrun_api import admin_socket
 from sandrun_api.edge.clients import key_of
 from sandrun_shared.admin import NAME, REQUEST_BYTES
@@ -218,16 +217,23 @@ def test_what_a_crash_left_is_replaced(path: Path) -> None:
             assert listener.family == socket.AF_UNIX
 
 
+def sandrun(*words: str) -> object:
+    """The exit status of the operator's command."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["admin", *words])
+    return ended.value.code
+
+
 async def test_the_command(live: Live, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     await submit(live)
-    assert await asyncio.to_thread(admin.main, ["--socket", str(path), "jobs"]) == 0
+    here = ("--socket", str(path))
+    assert await asyncio.to_thread(sandrun, "jobs", *here) == 0
     assert key_of("198.51.100.1") in capsys.readouterr().out
-    assert await asyncio.to_thread(admin.main, ["--socket", str(path), "pause", "Moving\x1b[2J house."]) == 0
-    assert await asyncio.to_thread(admin.main, ["--socket", str(path), "--json", "jobs"]) == 0
+    assert await asyncio.to_thread(sandrun, "pause", "Moving\x1b[2J house.", *here) == 0
+    assert await asyncio.to_thread(sandrun, "jobs", "--json", *here) == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said
-    assert json.loads(said.splitlines()[-1])["paused"] == "Moving\x1b[2J house."
-    assert await asyncio.to_thread(admin.main, ["--socket", str(path), "cancel", "nothing"]) == 125
-    assert await asyncio.to_thread(admin.main, ["--socket", str(path.with_name("x")), "jobs"]) == 125
+    assert json.loads(said[said.index("{") :])["paused"] == "Moving\x1b[2J house."
+    assert await asyncio.to_thread(sandrun, "cancel", "nothing", *here) == 125
+    assert await asyncio.to_thread(sandrun, "jobs", "--socket", str(path.with_name("x"))) == 125
     assert "the api does not run here" in capsys.readouterr().err
-    assert sys.modules["sandrun_admin.admin"] is admin

@@ -10,7 +10,7 @@ from sandrun_shared import commandline
 GROUP, NAME = "sandrun.commands", "server"
 COMMANDS = {
     "up": "Start both services in the foreground (root).",
-    "admin": "Operate the server that runs here: jobs, cancel, pause, resume, deny (root).",
+    "admin": "Operate the server that runs here: its jobs, and whom it serves (root).",
     "doctor": "Say what this machine lacks to run jobs safely, and how to mend it.",
     "env": "Build the environments that jobs can name, list and remove them.",
     "config": "Check the settings, or show them and where each comes from.",

@@ -149,9 +149,9 @@ def test_the_command(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert "mine            stale" in capsys.readouterr().out
     assert command("remove", "--all") == 0
     assert not any(path.is_dir() for path in place.built.iterdir())
-    assert command("remove", "mine") == 1
+    assert command("remove", "mine") == 125
     assert "mine is not built" in capsys.readouterr().err
-    assert command("build", "default", "no-such") == 1
+    assert command("build", "default", "no-such") == 125
     said = capsys.readouterr().err
     assert "nothing to build" in said
     assert "there is no such environment" in said

@@ -35,7 +35,7 @@ def test_file_then_environment(tmp_path: Path) -> None:
         ("[apis]\n", "apis"),
         ("[limits]\nprocesses = -1\n", "processes"),
         # A setting of 0.1.0.
-        ("[executor]\nstarted_interpreters = ['node']\n", "unknown field `started_interpreters`"),
+        ("[executor]\nstarted_interpreters = ['node']\n", "has no setting 'started_interpreters'"),
     ],
 )
 def test_wrong_key_is_named(tmp_path: Path, text: str, key: str) -> None:

@@ -23,7 +23,7 @@ from sandrun_shared import settings
         (
             "[executr]\nsocket = 'a'",
             {},
-            "FILE:1: there is no table 'executr'; there are api, quota, limits, exec",
+            "FILE:1: there is no table 'executr'; there are api, access, quota, limits, exec",
         ),
         ("", {"SANDRUN_EXECUTR__SOCKET": "a"}, "SANDRUN_EXECUTR__SOCKET: there is no table 'executr'"),
         ("[api]\n\nport = 'x'", {}, "FILE:3: [api] port must be a whole number."),
