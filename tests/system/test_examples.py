@@ -415,7 +415,7 @@ PROGRAMS = {
     "EOFError: EOF when reading a line": "input()",
     "Name or service not known": "import urllib.request; urllib.request.urlopen('http://example.org')",
     "Read-only file system": "open('/usr/x', 'w')",
-    "See PEP 668 for the detailed specification.": "import subprocess; subprocess.run(['pip', 'install', 'x'])",
+    "ModuleNotFoundError: No module named 'pip'": "import subprocess; subprocess.run(['pip', 'install', 'x'])",
     "No space left on device": "open('big', 'wb').write(bytes(150 << 20))",
 }
 
