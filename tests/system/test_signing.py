@@ -117,7 +117,7 @@ def test_memfds_that_may_still_change_are_refused(signing: ExecutorProcess) -> N
     assert received is not None
     assert isinstance(received[0], Refused)
     assert received[0].reason == "invalid"
-    assert "frozen" in received[0].detail
+    assert "sealed" in received[0].detail
 
 
 def test_identity_is_proven(signing: ExecutorProcess, executor: ExecutorProcess) -> None:
