@@ -58,9 +58,10 @@ def code_is(page: Page, text: str | re.Pattern[str]) -> None:
 def test_every_example_runs(visit: Open) -> None:
     page = visit().page
     menu = page.get_by_label("Examples")
-    titles = [title for title in menu.get_by_role("option").all_inner_texts() if title != "Choose…"]
+    # The one with matplotlib is offered where an environment with it is built, which depends on the machine.
+    shown = [title for title in menu.get_by_role("option").all_inner_texts() if title != "Choose…"]
+    titles = [title for title in shown if "matplotlib" not in title]
     assert len(titles) >= 5
-    assert not any("matplotlib" in title for title in titles)  # no environment here has it
     for title in titles:
         menu.select_option(title)
         status_is(page, re.compile("^The example is open"))
