@@ -10,7 +10,7 @@ from sandrun_executor import helper_process, kernel
 from sandrun_executor.cgroups.probe import Hierarchy
 from sandrun_executor.environments.builds import BuildStore
 from sandrun_executor.environments.circuit import Failures, Unavailable, fault_of
-from sandrun_executor.environments.maker import SandboxMaker, default_limits
+from sandrun_executor.environments.maker import SandboxMaker
 from sandrun_executor.environments.warm import WarmEnvironment, WarmEnvironments
 from sandrun_executor.gpu import devices
 from sandrun_executor.packages.installation import Failure, InstallationRunner, outcome_of
@@ -83,7 +83,7 @@ class Executor:
             python.version if python is not None else "",
             import_ahead=self._settings.import_ahead,
         )
-        self._maker = SandboxMaker(self._slots, seccomp, default_limits(settings))
+        self._maker = SandboxMaker(self._slots, seccomp, settings.limits.default())
         self._environments = WarmEnvironments(
             self._builds,
             self._maker,

@@ -8,12 +8,6 @@ from sandrun_executor.sandboxes.sandbox import Sandbox
 from sandrun_executor.sandboxes.slots import Slots
 from sandrun_executor.sandboxes.zygote import Image, Zygote
 from sandrun_shared.jobs import Limits
-from sandrun_shared.settings import Settings
-
-
-def default_limits(settings: Settings) -> Limits:
-    """The default limits of a job, for which sandboxes are parked."""
-    return settings.limits.default()
 
 
 def core_bytes() -> int:

@@ -80,20 +80,20 @@ class Park:
         """
         loop = asyncio.get_running_loop()
         self._quiet_at = loop.time() + QUIET_SECONDS
-        if (sandbox := self.acquire_waiting()) is not None:
+        if (sandbox := self._acquire_waiting()) is not None:
             return sandbox
         try:
             async with self.circuit.waiting(ACQUIRE_SECONDS):
                 return await self._acquire_or_make()
         except Unavailable:
-            if (sandbox := self.acquire_waiting()) is not None:  # another task made one meanwhile
+            if (sandbox := self._acquire_waiting()) is not None:  # another task made one meanwhile
                 return sandbox
             raise
 
     async def _acquire_or_make(self) -> Sandbox:
         while True:
             self._freed.clear()  # cleared before looking, so that a slot freed during a failed attempt counts
-            sandbox = self.acquire_waiting()
+            sandbox = self._acquire_waiting()
             if sandbox is not None:
                 return sandbox
             try:
@@ -166,7 +166,7 @@ class Park:
         """Retry at once: something that was stuck has ended."""
         self._again.set()
 
-    def acquire_waiting(self) -> Sandbox | None:
+    def _acquire_waiting(self) -> Sandbox | None:
         """Acquire a sandbox that waits already, else None."""
         while self._waiting:
             sandbox = self._waiting.popleft()
