@@ -46,7 +46,7 @@ def installed_version() -> str:
 
 
 class Metrics:
-    """The server's counters in a registry of their own."""
+    """The server's counters in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = prometheus_client.CollectorRegistry()

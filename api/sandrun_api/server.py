@@ -27,7 +27,7 @@ from sandrun_shared.settings import Api, Settings, SettingsError, networks
 from sandrun_shared.tls import is_personal
 
 BEAT_SECONDS = 10.0  # between two signs of life, unless the service manager wants them more often
-FIRST_REQUEST_SECONDS = 0.5  # for whoever connected just before the end
+FIRST_REQUEST_SECONDS = 0.5  # for a client that connected just before the end
 GRACE_SECONDS = 5  # for answers under way when the server is told to stop
 TLS_END_SECONDS = 5.0  # for the peer's close_notify
 _POLL_SECONDS = 0.02

@@ -111,7 +111,7 @@ async def get_health(
     It is readiness: 503 says that requests should go elsewhere. `GET /` is for liveness.
     """
     service = service_of(request)
-    if service.draining:  # whoever shares out requests is to send them elsewhere
+    if service.draining:  # a load balancer is to send requests elsewhere
         raise ApiError(503, "The server is stopping.", retry_after=5)
     worker = ready(await service.worker(fresh=True, try_sandbox=True))
     body: dict[str, Any] = {"status": "healthy", "worker_id": worker.worker_id}

@@ -36,7 +36,7 @@ class AsyncSandrunClient:
     in seconds, that is waited for. timeout: seconds that the server may be silent. verify_with: the worker
     id whose receipts are demanded and checked for everything it ran. on_wait: called with each Waiting that
     begins, instead of logging it. transport: another way to reach the server (httpx). Raises SandrunError
-    for an address that is none.
+    for what is not an address.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class AsyncSandrunClient:
         return await self._driver.run(jobs.get_status(self._policy, job_id, wait))
 
     async def wait(self, job_id: str, *, wait_timeout: float | None = None) -> Status:
-        """The status of the finished job. Raises WaitTimeout after so many seconds, SandrunError."""
+        """The status of the finished job. Raises WaitTimeout after `wait_timeout` seconds, SandrunError."""
         return await self._driver.run(jobs.wait(self._policy, job_id, wait_timeout))
 
     async def get_logs(self, job_id: str, *, offset: int = 0) -> Logs:

@@ -16,7 +16,7 @@ USER_AGENT = "sandrun-client"
 
 
 def base_url(url: str | None) -> str:
-    """The address: as given, or SANDRUN_URL, or the default. Raises SandrunError for what is none."""
+    """The address: as given, or SANDRUN_URL, or the default. Raises SandrunError for a malformed one."""
     text = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
     try:
         parts = urlsplit(text)

@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions; a program that fails is none of them, but a result."""
+"""What can go wrong, as exceptions; a program that fails is a result instead."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -102,7 +102,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Emit:
-    """Hand an item to whoever iterates over the operation."""
+    """Hand an item to the caller that iterates over the operation."""
 
     value: Any
 

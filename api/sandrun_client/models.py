@@ -134,7 +134,7 @@ class Output(Subscripts):
 
     @property
     def text(self) -> str:
-        """The data as text, with replacement characters where it is none."""
+        """The data as text, with replacement characters for what is not UTF-8."""
         return self.data.decode("utf-8", "replace")
 
 
@@ -153,12 +153,12 @@ class Logs(Subscripts):
 
     @property
     def stdout(self) -> str:
-        """As text, with replacement characters where it is none."""
+        """As text, with replacement characters for what is not UTF-8."""
         return self.stdout_bytes.decode("utf-8", "replace")
 
     @property
     def stderr(self) -> str:
-        """As text, with replacement characters where it is none."""
+        """As text, with replacement characters for what is not UTF-8."""
         return self.stderr_bytes.decode("utf-8", "replace")
 
     @classmethod
@@ -327,4 +327,4 @@ def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error:
-        raise UnexpectedAnswer("The server sent base64 that is none.") from None
+        raise UnexpectedAnswer("The server sent invalid base64.") from None

@@ -167,7 +167,7 @@ def _member(name: str) -> "tarfile.TarInfo":
 def _tar(file: IO[bytes]) -> "tarfile.TarFile":
     import tarfile  # noqa: PLC0415 - likewise
 
-    # The GNU format: names are bytes, and no header holds a time of its own.
+    # The GNU format: names are bytes, and no header holds a time of packing.
     return tarfile.open(
         fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape"
     )

@@ -44,7 +44,7 @@ def ask(path: Path, **request: Any) -> dict[str, Any]:
     except ValueError:
         raise AdminError(_HUNG_UP) from None
     if not isinstance(answer, dict):
-        raise AdminError("the api gave an answer that is none")
+        raise AdminError("the api's answer is not a JSON object")
     if "error" in answer:
         raise AdminError(str(answer["error"]))
     return answer

@@ -1,4 +1,4 @@
-"""Builds environments: beside, complete, then in one step the one that jobs get."""
+"""Builds environments: completely in another folder, then switched to atomically."""
 
 import contextlib
 import fcntl
@@ -63,7 +63,7 @@ def build(
     `definition` names are compiled. Raises BuildError, DefinitionError, OSError.
     """
     if name == DEFAULT or not definition.packages:
-        raise BuildError(f"{name} has no packages of its own: there is nothing to build")
+        raise BuildError(f"{name} names no packages, so there is nothing to build")
     lock = read_lock(definition, path)
     python = INTERPRETERS[definition.interpreter]
     version = _run([python, "-I", "-c", _VERSION], python).strip()
@@ -238,7 +238,7 @@ def _packages(work: Path) -> Iterator[str]:
 
 
 def _links(home: Path) -> Iterator[str]:
-    """What a job's home gets: folders of its own, and links to the files in them."""
+    """Lay out a job's home: folders, and links to the files in them."""
     entries = sorted(path for path in home.rglob("*") if path.is_dir() or path.is_file())
     if len(entries) > MAX_LINKS:
         raise BuildError(f"the modules leave {len(entries)} files at home; at most {MAX_LINKS} can be kept")

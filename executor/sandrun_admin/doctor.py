@@ -56,9 +56,9 @@ def table(checks: Sequence[Check]) -> str:
 
 
 def executor_python(prefix: str = sys.prefix) -> str:
-    """The executor's interpreter: ours, unless an installation gives it an environment of its own beside."""
-    beside = Path(prefix).with_name("executor") / "bin" / "python"
-    return str(beside) if beside.exists() else sys.executable
+    """The executor's interpreter: ours, unless an installation has a separate venv for it next to ours."""
+    sibling = Path(prefix).with_name("executor") / "bin" / "python"
+    return str(sibling) if sibling.exists() else sys.executable
 
 
 def _user(name: str) -> Check:
@@ -91,7 +91,7 @@ def _running(socket: str) -> list[Check]:
 
 
 def _executor_checks(config: Path | None) -> list[Check]:
-    """Ask the executor itself, in a process of its own: the api's side never imports it."""
+    """Ask the executor itself, in a separate process: the api's side never imports it."""
     command = [executor_python(), "-P", "-m", "sandrun_executor", "--check"]
     if config is not None:
         command += ["--config", str(config.absolute())]

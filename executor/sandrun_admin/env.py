@@ -114,7 +114,7 @@ def _unknown(name: str, files: dict[str, Path]) -> environments.DefinitionError:
 
 
 def write_lock(definition: environments.Definition, path: Path, *, upgrade: bool = False) -> None:
-    """Write the lock beside a definition. Raises BuildError, OSError."""
+    """Write the lock next to a definition. Raises BuildError, OSError."""
     lock = environments.lock_path(path)
     new = lock.with_suffix(".lock.new")
     # uv keeps the versions that it finds in the file it is to write.

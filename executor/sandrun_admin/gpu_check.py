@@ -1,4 +1,4 @@
-"""`sandrun doctor --gpu`: the same jobs on every GPU of this machine, in an executor of their own.
+"""`sandrun doctor --gpu`: the same jobs on every GPU of this machine, in a separate executor.
 
 A running service is left alone: socket, user ids and cgroups are others. But a device serves one job at a
 time only within one service, so nothing else should use the GPUs meanwhile.
@@ -104,7 +104,7 @@ def _await_ready(told: socket.socket, process: "subprocess.Popen[bytes]") -> Non
     finally:
         os.close(pidfd)
     if told.fileno() not in ready or not told.recv(100).startswith(b"READY=1"):
-        raise CheckError("it did not start; its own words are above")
+        raise CheckError("it did not start; its output is above")
 
 
 async def _check(client: ExecutorClient, say: Say) -> int:

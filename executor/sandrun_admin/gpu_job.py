@@ -1,4 +1,4 @@
-"""The job of `sandrun doctor --gpu`: uses the driver's library as CUDA programs do, without any of their own.
+"""The job of `sandrun doctor --gpu`: uses the driver's library as CUDA programs do, and no CUDA library.
 
 Prints one line of JSON for each step. Its arguments: nothing, or `leave` (fill memory and end without freeing
 it), or `look` (whether what another job left can be read).

@@ -137,7 +137,7 @@ class Child:
         self.name = name
         self._end = end
         self.started = time.monotonic()
-        # A session of its own: Ctrl-C reaches only `up`, which ends the services in their order.
+        # In a new session: Ctrl-C reaches only `up`, which ends the services in their order.
         self.process = subprocess.Popen(
             command,
             env=environ,
@@ -298,7 +298,7 @@ class Supervisor:
         return [sys.executable, "-P", "-m", module, *self._arguments]
 
     def _sleep(self, seconds: float | None) -> None:
-        """Until a signal (raises Stopping), a child's end, a notification, or so many seconds."""
+        """Until a signal (raises Stopping), a child's end, a notification, or `seconds` later."""
         for key, _ in self._selector.select(None if seconds is None else max(seconds, 0)):
             if key.fileobj is self._wakeup and self._wakeup.recv(4096):
                 raise Stopping

@@ -53,7 +53,7 @@ def _is_init(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "mnt"])
-def test_a_namespace_of_its_own(executor: ExecutorProcess, kind: str) -> None:
+def test_another_namespace_than_the_machines(executor: ExecutorProcess, kind: str) -> None:
     ours = {os.readlink(f"/proc/{pid}/ns/{kind}") for pid in (os.getpid(), executor.pid)}
     assert attempt(executor, _SEEN, kind, *ours).startswith("CONTAINED")
 

@@ -38,7 +38,7 @@ from sandrun_shared.languages import BY_NAME, Language, code_for
 from sandrun_shared.paths import shown
 from sandrun_shared.settings import JobLimits, Settings
 
-PREFIXES = ("/api/v2", "/api/v2/piston")  # of one's own Piston, of the public one
+PREFIXES = ("/api/v2", "/api/v2/piston")  # of a Piston that people host, of the public one
 RUN_SECONDS = 3.0  # what Piston gives a program that names no run_timeout
 COMPILE_SECONDS = 10.0  # and its compiler
 _FILES = 1000

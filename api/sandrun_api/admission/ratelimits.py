@@ -37,7 +37,7 @@ class _Limit:
 
 
 def fields(quota: Quota, ledger: Ledger, client: str, waiting: int) -> dict[str, str]:
-    """Both header fields for a client with so many waiting jobs; none if nothing is limited."""
+    """Both header fields for a client with `waiting` jobs in the queue; none if nothing is limited."""
     limits = []
     usage = ledger.usage(client)
     if quota.cpu_seconds_per_minute:
@@ -61,6 +61,6 @@ def fields(quota: Quota, ledger: Ledger, client: str, waiting: int) -> dict[str,
 
 def _cpu(limit_seconds: float, used_seconds: float, wait: int) -> _Limit:
     factor, unit = (1, "cpu-seconds") if limit_seconds.is_integer() else (1000, "cpu-milliseconds")
-    # Rounded up: whoever has a part of a second left may submit.
+    # Rounded up, because a client that has a part of a second left may submit.
     left = max(0, math.ceil((limit_seconds - used_seconds) * factor))
     return _Limit("cpu", round(limit_seconds * factor), left, whole_seconds(wait), MINUTE // SECOND, unit)

@@ -1,4 +1,4 @@
-"""Threads for work that would block the event loop: each client in turn, at most so many of one at once.
+"""Threads for work that would block the event loop: round-robin over clients, with a bound for each.
 
 An archive's check, a digest and a download's compression take seconds of CPU time that a client decides
 about. So the threads are shared fairly, what waits for them is bounded, and their CPU time is charged.
@@ -40,7 +40,7 @@ async def in_thread(
 ) -> T:
     """The result of a function that blocks, given a handle on the bytes that the thread owns.
 
-    Whoever waits here may be cancelled and close the memfd, whose number the next file gets, while the thread
+    The waiting task may be cancelled and close the memfd, whose number the next file gets, while the thread
     still reads. Raises OSError when the process is out of descriptors.
     """
     handle = memfd.duplicate()

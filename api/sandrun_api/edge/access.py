@@ -12,7 +12,7 @@ from sandrun_api.errors import ApiError
 from sandrun_shared.settings import Network, Settings, networks
 
 MOST_DENIED = 1000  # while the server runs, besides the settings
-# What this machine itself asks, whoever else is served: `sandrun up` waits for the first.
+# What this machine itself asks, no matter who else is served: `sandrun up` waits for the first.
 OWN_PATHS = frozenset({"/health", "/metrics"})
 _KEY = re.compile("[0-9a-f]{32}")
 
@@ -72,7 +72,7 @@ class Access:
 
 
 class AccessCheck:
-    """Refuses requests, WebSocket handshakes among them, of whoever is not served. Pure ASGI."""
+    """Refuses requests, WebSocket handshakes among them, of clients that are not served. Pure ASGI."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app = app

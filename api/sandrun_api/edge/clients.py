@@ -143,7 +143,7 @@ class Clients:
             return known
         host = self.host_of(connection)
         exempt = self._has_no_quotas(connection, host)
-        # An account of its own: who comes from the same address in another way has quotas.
+        # A separate account: a request from the same address that is not exempt has quotas.
         key = ClientKey(
             _digest(f"exempt {key_of(host)}") if exempt else key_of(host), self._network(host), exempt=exempt
         )

@@ -1,4 +1,4 @@
-"""Listening sockets that admit only so many connections: all together, and of one address.
+"""Listening sockets that bound the open connections, in total and per address.
 
 Counted where they are accepted, so that a connection counts while it does nothing but a TLS handshake.
 """

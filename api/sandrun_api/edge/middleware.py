@@ -34,7 +34,7 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"cross-origin"),
 )
 _POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox")
-# Of a page that states none of its own: it may run what it brings, and may not be framed.
+# For a page that states no policy: it may run what it brings, and may not be framed.
 _PAGE_POLICY = (_POLICY[0], b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'")
 _TLS = (b"strict-transport-security", b"max-age=%d" % YEAR_SECONDS)
 

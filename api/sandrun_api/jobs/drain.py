@@ -10,7 +10,7 @@ _POLL_SECONDS = 0.1
 
 
 async def drain(service: JobService, seconds: float) -> None:
-    """Refuse new jobs and wait for the others, so many seconds at most; then for whoever fetches results.
+    """Refuse new jobs and wait for the others, `seconds` at most; then for clients that fetch results.
 
     Everything else is served meanwhile. 0 seconds waits for nobody.
     """

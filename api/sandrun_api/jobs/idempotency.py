@@ -25,7 +25,7 @@ class IdempotencyKeys:
     def find(self, client: str, key: str | None, job_hash: str) -> str | None:
         """The id of the job submitted under this key before.
 
-        Raises ApiError: 400 for a key that is none, 409 when it stands for another job.
+        Raises ApiError: 400 for a malformed key, 409 when it stands for another job.
         """
         if key is None:
             return None

@@ -136,7 +136,7 @@ class JobLogs:
         )
 
     def tail(self, stream: int, size: int) -> bytes:
-        """The last bytes of one stream, so many at most; takes time in proportion to their number."""
+        """The last bytes of one stream, `size` at most; takes time in proportion to their number."""
         parts: list[bytes] = []
         run, end = len(self._starts) - 1, len(self._data)
         while run >= 0 and size > 0:  # of every two runs one is the stream's

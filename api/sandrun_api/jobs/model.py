@@ -89,7 +89,7 @@ class Job:
         self._readers = 0
 
     def has_packages(self, installed: Installed) -> None:
-        """Its packages are there and paid for: what it uses is counted anew from when it runs."""
+        """Its packages are there and paid for: what it uses is counted from zero when it runs."""
         self.installed = installed
         self.cpu_seconds = 0.0
         self.measured_at = self.first_refused_at = None

@@ -20,8 +20,8 @@ from sandrun_shared.settings import Settings
 
 FILE_BYTES = 2 << 20
 _POINTER = "/requirements"
-# Files beside the one that is named which the installer gets too: what a lock says is part of what is asked.
-_BESIDE = {
+# Files in the same folder that the installer gets too: what a lock says is part of what is asked.
+_LOCKS = {
     Installer.uv: (),
     Installer.npm: ("package-lock.json", "npm-shrinkwrap.json"),
     Installer.bundler: ("Gemfile.lock",),
@@ -77,8 +77,8 @@ def installer_of(manifest: Manifest, worker: Description, settings: Settings) ->
 def _wanted(path: str, installer: Installer) -> dict[str, str]:
     """Names for the installer, by path in the upload."""
     folder = path.rpartition("/")[0]
-    beside = {f"{folder}/{name}" if folder else name: name for name in _BESIDE[installer]}
-    return {path: _FIRST[installer], **beside}
+    locks = {f"{folder}/{name}" if folder else name: name for name in _LOCKS[installer]}
+    return {path: _FIRST[installer], **locks}
 
 
 async def of_upload(

@@ -55,7 +55,7 @@ class Submitted(Schema):
     """A job was taken."""
 
     model_config = _shown(examples.SUBMITTED)
-    job_id: str = Field(description="The job's id. Whoever knows it can read and delete the job.")
+    job_id: str = Field(description="The job's id. Anybody who knows it can read and delete the job.")
     status: str = Field(description="queued; running if it has started already.")
     queue_position: int = Field(description="Its place in the queue, from 1; 0 when it does not wait.")
     notes: list[str] = Field([], description="What of the upload does not count, in sentences.")

@@ -251,7 +251,7 @@ class JobService:
             job.cpu_seconds = cpu_seconds
 
     def _charge_unmeasured(self, job: Job) -> None:
-        # Whoever cancels before each word on what is used would run for nothing: count the most it can be.
+        # A client that always cancelled before the next report would pay nothing: count the most it can be.
         if job.measured_at is not None:
             seconds = min(time.monotonic() - job.measured_at, UNMEASURED_SECONDS)
             self.ledger.charge(job.request.client, seconds * job.request.limits.cpu_cores)
@@ -298,7 +298,7 @@ class JobService:
         return None
 
     def _ended(self, job: Job, task: asyncio.Task[_NotTaken | None]) -> None:
-        # A callback, because a task that is cancelled before its first step runs none of its own code.
+        # A callback, because a task that is cancelled before its first step runs no code at all.
         del self._running[job.job_id]
         self.queue.ended(job.request.client)
         if job.gpu is not None:

@@ -86,7 +86,7 @@ def _write_outputs(outputs: SealedOutputs, folder: Path, as_json: bool) -> int:
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
-        # A folder of one's own: nothing in it can lead a path elsewhere or be overwritten.
+        # Into a new folder: nothing in it can lead a path elsewhere or be overwritten.
         raise SealError(f"{folder} exists: name a new folder with --output") from None
     for target, (entry, pieces) in zip(places, outputs.files(), strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)

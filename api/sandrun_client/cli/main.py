@@ -38,7 +38,7 @@ _ROOT_OPTIONS = ("-h", "--help", "-V", "--version")
 
 
 class Commands(commandline.Group):
-    """The subcommands, with the server's in a section of their own."""
+    """The subcommands, with the server's in a separate section."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names: the client's, then the server's."""

@@ -202,7 +202,7 @@ def job_options(function: F) -> F:
             click.option(
                 "--no-install",
                 is_flag=True,
-                help="Install nothing that the program, or a file beside it, says that it needs.",
+                help="Install nothing that the program, or a file next to it, says that it needs.",
             ),
             click.option(
                 "--env",

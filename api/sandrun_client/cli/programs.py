@@ -47,7 +47,7 @@ class Program:
     exclude: tuple[str, ...] = ()
     code: bytes = field(default=b"", repr=False)
     packages: tuple[str, ...] = ()
-    install: bool = True  # also what the program itself, or a file beside it, says that it needs
+    install: bool = True  # also what the program itself, or a file next to it, says that it needs
 
     @property
     def title(self) -> str:

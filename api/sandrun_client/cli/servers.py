@@ -15,7 +15,7 @@ COMMANDS = {
     "env": "Build the environments that jobs can name, list and remove them.",
     "config": "Check the settings, or show them and where each comes from.",
 }
-# No name of an index: whoever registers it there would be installed.
+# No name of an index, because anybody may register it there.
 INSTALL = "in a checkout of Sandrun run deploy/quickstart.sh or deploy/install.sh"
 
 

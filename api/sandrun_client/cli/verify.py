@@ -64,7 +64,7 @@ def run(given: Checked, *, as_json: bool = False) -> int:
 def _check(report: "Report", receipt: Receipt, given: Checked) -> None:
     statement = receipt.statement
     if given.worker is None:
-        report.add(True, f"signed by {statement.worker_id}, whoever that is (--worker tells)")
+        report.add(True, f"signed by {statement.worker_id}, whose identity was not checked (--worker does)")
     else:
         same = given.worker == statement.worker_id
         report.add(same, f"signed by {statement.worker_id}", f"not by {given.worker}")

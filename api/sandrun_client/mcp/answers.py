@@ -101,7 +101,7 @@ class File(OutputFile):
 
     job_id: JobId
     encoding: Literal["utf-8", "base64", "none"] = Field(
-        description="Of content; none: an image, or only a link, is beside this."
+        description="Of content; none: the answer has an image, or only a link, in addition."
     )
     content: str
     offset: int

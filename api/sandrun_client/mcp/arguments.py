@@ -100,7 +100,7 @@ class RunCode(Execute):
     )
     args: Annotated[list[str], _FromJson] = Field(default=[], description="Arguments of the program.")
     files: Annotated[dict[str, str | Base64], _FromJson] = Field(
-        default={}, description="Files to put beside the program, by relative path: text, or {base64: ...}."
+        default={}, description="Files to put next to the program, by relative path: text, or {base64: ...}."
     )
     env: Annotated[dict[str, str], _FromJson] = Field(default={}, description="Environment variables.")
     outputs: Annotated[list[str], _FromJson] = Field(

@@ -65,7 +65,7 @@ async def file_result(client: AsyncSandrunClient, asked: GetJobFile) -> CallTool
         shown = image_block(models.Image(file.path, file.mime_type, data))
         return result(answer("none"), title, [shown])
     if not _is_text(file.mime_type, data):
-        text = f'{title}: no text; the resource beside this has it, or encoding="base64".'
+        text = f'{title}: no text; the linked resource has it, or encoding="base64".'
         return result(answer("none"), text, [link(listed)])
     shown_part = piece(data, asked.offset, asked.limit)
     where = f", bytes {shown_part.start} to {shown_part.end}" if asked.offset or shown_part.next else ""

@@ -1,4 +1,4 @@
-"""Results of tool calls: one answer as structured content, as text, and with what goes beside it."""
+"""Results of tool calls: one answer as structured content, as text, and with its images and links."""
 
 import base64
 from collections.abc import Iterable

@@ -95,7 +95,7 @@ class Address:
             raise SandrunError(f"{text!r} is no address like 127.0.0.1:8444.")
         if not names and not is_local(host):
             raise SandrunError(
-                f"{host} can be reached from other machines, and whoever reaches it can run code there. "
+                f"{host} can be reached from other machines, and every client there can run code on it. "
                 "If that is meant, name what clients call it with --allow-host."
             )
         return cls(host, int(port), tuple(names))

@@ -145,7 +145,7 @@ def test_the_apis_environment_holds_the_rest() -> None:
     locked = (DEPLOY / "requirements-api.lock").read_text()
     pinned = set(re.findall(r"^([a-z0-9-]+)==", locked, re.MULTILINE))
     assert whole - pinned == {"pyseccomp"}
-    # The executor has these run by what is installed there (helpers.py), which knows its module too.
+    # The executor has these run by what is installed there (trusted_paths.py), which knows its module too.
     assert {"nvidia-ml-py", "uv"} <= pinned
     whole_project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
     wheel = whole_project["tool"]["hatch"]["build"]["targets"]["wheel"]

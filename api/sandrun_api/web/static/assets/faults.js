@@ -1,4 +1,4 @@
-// What is wrong with a field, told beside it: found here, or by the server in a manifest.
+// What is wrong with a field, shown next to it: found here, or by the server in a manifest.
 
 import { byId, make } from "./dom.js";
 
@@ -36,7 +36,7 @@ export function faultsOf(errors) {
   return [...texts].map(([id, text]) => new FieldFault(id, text));
 }
 
-/** Show faults beside their fields, in place of all before; `focus` goes to the first. */
+/** Show faults next to their fields, in place of all before; `focus` goes to the first. */
 export function showFaults(faults, { focus }) {
   clearFaults();
   for (const { field, message } of faults) {

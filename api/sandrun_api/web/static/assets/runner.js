@@ -52,7 +52,7 @@ export class Runner {
   /** Show and announce what is no part of a run, unless one is under way. */
   mention(text) { if (!this._busy) this.say("idle", text); }
 
-  /** Show what went wrong before or beside a program. */
+  /** Show what went wrong before a program or apart from it. */
   fault(title, text) {
     const notice = byId("notice");
     notice.replaceChildren(make("strong", {}, title), /[.!?…]$/.test(text) ? text : `${text}.`);

@@ -53,7 +53,7 @@ export function applyTheme() {
   else delete document.documentElement.dataset.theme;
 }
 
-/** Make the dialog work; a change of the server loads the page anew. */
+/** Make the dialog work; a change of the server reloads the page. */
 export function installSettings() {
   const dialog = byId("settings");
   byId("settings-open").addEventListener("click", () => {

@@ -88,7 +88,7 @@ export class Terminal {
     this._refresh();
   }
 
-  /** Everything in the terminal, as text; the last lines only, if so many are named. */
+  /** Everything in the terminal, as text; at most the last `most` lines. */
   text(most = Infinity) {
     const { active } = this._xterm.buffer;
     const rows = [];

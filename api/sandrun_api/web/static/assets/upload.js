@@ -20,7 +20,7 @@ export function sendWithProgress(url, { method, headers, body, signal }, progres
   });
 }
 
-/** The bar of an upload of so many bytes; `tell` has the functions sent(), when all has left, and again(). */
+/** The bar of an upload of a number of bytes; `tell` has the functions sent(), when all has left, and again(). */
 export class UploadBar {
   constructor(bytes, tell) {
     this._tell = tell;

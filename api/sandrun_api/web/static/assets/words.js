@@ -28,7 +28,7 @@ export function duration(seconds) {
   return minutes % 60 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${minutes / 60} h`;
 }
 
-/** How far a transfer is that took so many seconds: "12 MB of 40 MB, about 9 s left". */
+/** How far a transfer is after `seconds`: "12 MB of 40 MB, about 9 s left". */
 export function transferred(sent, total, seconds) {
   const isGuess = seconds >= 2 && sent > 0 && sent < total; // before, nobody can tell
   const left = isGuess ? `, about ${duration(Math.ceil((seconds * (total - sent)) / sent))} left` : "";
